@@ -1,0 +1,1 @@
+"""Gangs of rank processes: start, deadline, kill, memory cap, resume."""

@@ -1,0 +1,1 @@
+"""ONNX -> a batchable network -> the bound graph, replayed against ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""Strategies: how weights, features, specs and domains lie on ranks; collectives."""

@@ -1,0 +1,1 @@
+"""The run folder: schema, append, read back as DataFrames. Never imports torch."""

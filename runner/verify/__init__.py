@@ -1,0 +1,1 @@
+"""Attack -> incomplete -> complete, under a deadline."""

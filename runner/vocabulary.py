@@ -1,0 +1,92 @@
+"""The closed sets of words that files, tables and messages use. Imports nothing of the project."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info >= (3, 11):
+    from enum import StrEnum
+else:
+    from enum import Enum
+
+    class StrEnum(str, Enum):
+        """Python 3.11's StrEnum, for 3.10: members print as their value."""
+
+        __str__ = str.__str__
+        __format__ = str.__format__
+
+
+class Verdict(StrEnum):
+    """What is said of one instance; `sat` means that a counterexample exists."""
+
+    SAT = "sat"
+    UNSAT = "unsat"
+    UNKNOWN = "unknown"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+class Cause(StrEnum):
+    """Why a verdict is neither `sat` nor `unsat`."""
+
+    NONE = ""
+    INCOMPLETE = "incomplete"  # the bounds asked for were computed and did not decide
+    DEADLINE = "deadline"  # the ranks stopped by themselves, in time
+    KILLED_AT_DEADLINE = "killed_at_deadline"  # the ranks did not stop and were killed
+    LATE_ANSWER = "late_answer"  # an answer came after the timeout
+    RANK_STOPPED = "rank_stopped"  # a rank was suspended (SIGSTOP) until the deadline
+    RANK_DIED = "rank_died"
+    OUT_OF_MEMORY = "out_of_memory"
+    MISSING_FILE = "missing_file"
+    MALFORMED_INSTANCE = "malformed_instance"
+    MALFORMED_PROPERTY = "malformed_property"
+    MALFORMED_NETWORK = "malformed_network"
+    UNSUPPORTED_INSTANCE = "unsupported_instance"
+    UNSUPPORTED_PROPERTY = "unsupported_property"
+    UNSUPPORTED_OPERATOR = "unsupported_operator"
+    SHAPE_MISMATCH = "shape_mismatch"  # the property does not fit the network
+    REPLAY_MISMATCH = "replay_mismatch"  # the loaded network differs from ONNX Runtime
+    INVALID_COUNTEREXAMPLE = "invalid_counterexample"
+    INTERNAL_ERROR = "internal_error"
+
+
+class Method(StrEnum):
+    """Bound propagation methods, from cheapest to tightest."""
+
+    IBP = "ibp"
+    CROWN = "crown"
+    ALPHA_CROWN = "alpha-crown"
+
+
+class Phase(StrEnum):
+    """What a rank spends its time on; `load` covers everything before the attack."""
+
+    LOAD = "load"
+    ATTACK = "attack"
+    INCOMPLETE = "incomplete"
+    COMPLETE = "complete"
+
+
+class Memory(StrEnum):
+    """What a live tensor is for."""
+
+    WEIGHTS = "weights"
+    A = "a"
+    ALPHA = "alpha"
+    BETA = "beta"
+    BOUNDS = "bounds"
+    OTHER = "other"
+
+
+class Meter(StrEnum):
+    """How peak tensor bytes were measured."""
+
+    CUDA = "cuda"  # the CUDA caching allocator
+    DISPATCH = "dispatch"  # storages followed by a torch dispatch mode (CPU)
+    NONE = "none"  # not measured (`null`)
+
+
+class Device(StrEnum):
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
