@@ -1,0 +1,94 @@
+"""The one place where whatever goes wrong in a rank becomes a report."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import logging
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from runner.errors import InstanceError
+from runner.execute.job import RankReport
+from runner.execute.limits import lift_memory_cap
+from runner.execute.wire import report_to_json
+from runner.vocabulary import Cause, Verdict
+
+Target = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+REPORTED = 0  # exit code: the target returned and its report is written
+REPORTED_ERROR = 1  # exit code: the target raised; the report says what
+
+# Libraries say in words, not types, that an allocation failed.
+_MEMORY_WORDS = (
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "std::bad_alloc",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+_log = logging.getLogger(__name__)
+
+
+def report_path(folder: Path, rank: int) -> Path:
+    return folder / f"rank{rank}.json"
+
+
+def run_guarded(target: str, payload: dict[str, Any], rank: int, folder: Path) -> int:
+    """Call `target` ("module:function") and write what it returns; gives the exit code.
+
+    Whatever the target raises is written as a report with its cause instead.
+    """
+    try:
+        report = _resolve(target)(payload)
+        _write(report_path(folder, rank), report)
+    except BaseException as error:  # noqa: BLE001 - the boundary: nothing may pass it
+        lift_memory_cap()
+        _log.error("rank %d failed\n%s", rank, "".join(traceback.format_exception(error)))
+        _write(report_path(folder, rank), report_to_json(failure_report(rank, error)))
+        return REPORTED_ERROR
+    return REPORTED
+
+
+def failure_report(rank: int, error: BaseException) -> RankReport:
+    """The report of a rank that ended with `error`."""
+    last_line = traceback.format_exception_only(error)[-1].strip()
+    if _is_out_of_memory(error):
+        cause, message = Cause.OUT_OF_MEMORY, last_line
+    elif isinstance(error, InstanceError):
+        cause, message = error.cause, str(error)
+    else:
+        cause, message = Cause.INTERNAL_ERROR, last_line
+    return RankReport(rank=rank, verdict=Verdict.ERROR, cause=cause, message=message)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error`, or what it was raised from, says that memory ran out."""
+    cause: BaseException | None = error
+    while cause is not None:
+        named = any(base.__name__ == "OutOfMemoryError" for base in type(cause).__mro__)
+        if named or isinstance(cause, MemoryError):
+            return True
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            return True
+        if any(words in str(cause) for words in _MEMORY_WORDS):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _resolve(target: str) -> Target:
+    module, _, function = target.partition(":")
+    resolved: Target = getattr(importlib.import_module(module), function)
+    return resolved
+
+
+def _write(path: Path, report: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(report))
+    os.replace(partial, path)

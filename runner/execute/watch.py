@@ -1,0 +1,106 @@
+"""How a gang ended, and what the scheduler has seen of one that is under way."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.execute.boundary import REPORTED, report_path
+from runner.execute.channel import Message
+from runner.execute.launch import Launch
+from runner.vocabulary import StrEnum
+
+Report = dict[str, Any]
+
+
+class Ending(StrEnum):
+    """How a gang ended."""
+
+    FINISHED = "finished"  # with reports; after one that tells of an error, the others were ended
+    KILLED_AT_DEADLINE = "killed_at_deadline"
+    RANK_DIED = "rank_died"  # a rank ended without a report, and the others were ended
+    SERVER_DIED = "server_died"  # or did not answer; all ranks were killed
+
+
+@dataclass(frozen=True)
+class GangResult:
+    """What became of a gang.
+
+    `run_time_s` goes from the launch request to the end of the last rank. `reports` has an entry
+    per rank, None where it left none. `dead_rank` is the rank that failed first, by dying or by
+    reporting an error, and `how` says how it ended, e.g. "signal 9 (SIGKILL)" or "exit code 3".
+    `stopped_ranks` were suspended (SIGSTOP) when the gang was ended.
+    """
+
+    ended: Ending
+    run_time_s: float
+    reports: tuple[Report | None, ...]
+    dead_rank: int | None = None
+    how: str = ""
+    stopped_ranks: tuple[int, ...] = ()
+
+
+class Watch:
+    """One gang, as the server's events tell it. `ended` stays None while nothing went wrong."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.gang = launch.gang
+        self.pids: list[int] = []
+        self.ended: Ending | None = None
+        self._folder = Path(launch.folder)
+        self._ranks = launch.ranks
+        self._gone: set[int] = set()
+        self._stopped: set[int] = set()
+        self._dead_rank: int | None = None
+        self._how = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether every rank is gone."""
+        return len(self._gone) == self._ranks
+
+    def note(self, event: Message) -> None:
+        """Take in one event; those of other gangs are passed over."""
+        if event.get("gang") != self.gang:
+            return
+        match event["event"]:
+            case "started":
+                self.pids = event["pids"]
+            case "stopped":
+                self._stopped.add(event["rank"])
+            case "continued":
+                self._stopped.discard(event["rank"])
+            case "exited":
+                self._note_exit(event["rank"], event["code"], event["signal"])
+
+    def result(self, run_time_s: float) -> GangResult:
+        return GangResult(
+            ended=self.ended or Ending.FINISHED,
+            run_time_s=run_time_s,
+            reports=tuple(self._report(rank) for rank in range(self._ranks)),
+            dead_rank=self._dead_rank,
+            how=self._how,
+            stopped_ranks=tuple(sorted(self._stopped)),
+        )
+
+    def _note_exit(self, rank: int, code: int | None, number: int | None) -> None:
+        self._gone.add(rank)
+        reported = report_path(self._folder, rank).exists()
+        if self.ended is not None or (code == REPORTED and reported):
+            return  # well, or ended by us
+        self.ended = Ending.FINISHED if reported else Ending.RANK_DIED
+        self._dead_rank = rank
+        self._how = _signal_name(number) if number is not None else f"exit code {code}"
+
+    def _report(self, rank: int) -> Report | None:
+        path = report_path(self._folder, rank)
+        report: Report | None = json.loads(path.read_text()) if path.exists() else None
+        return report
+
+
+def _signal_name(number: int) -> str:
+    names = {known.value: known.name for known in signal.Signals}
+    return f"signal {number} ({names.get(number, 'real-time')})"
