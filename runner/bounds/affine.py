@@ -1,0 +1,247 @@
+"""Linear and Conv as a pair of adjoint maps over column blocks: the hot path of every method.
+
+`forward` (x -> W x) and `transpose` (A -> A W) are each other's gradient, so neither PGD nor
+α-CROWN keeps a weight in its autograd graph: a block comes again when the gradient needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from runner.bounds.interval import Interval
+from runner.bounds.weights import Weights
+from runner.network.graph import Node, Op
+
+
+class AffineMap(Protocol):
+    """y = W x + b over column blocks of W. N is any number of leading rows."""
+
+    node: Node
+
+    def apply(self, x: Tensor) -> Tensor:
+        """W x without the bias: [N, *input] -> [N, *output]."""
+        ...
+
+    def transpose(self, rows: Tensor) -> Tensor:
+        """A W: [N, *output] -> [N, *input]."""
+        ...
+
+    def magnitude(self, radius: Tensor) -> Tensor:
+        """|W| r: [N, *input] -> [N, *output]."""
+        ...
+
+    def bias(self, dtype: torch.dtype) -> Tensor:
+        """[*output], broadcastable."""
+        ...
+
+    def start_rows(self, neurons: Tensor, dtype: torch.dtype) -> Tensor:
+        """One-hot rows times W: flat neurons [N] -> [N, *input]."""
+        ...
+
+
+class LinearMap:
+    """weight [out, in]; a block is W[:, start:stop]."""
+
+    def __init__(self, node: Node, input_shape: tuple[int, ...], weights: Weights) -> None:
+        self.node = node
+        self._inputs = input_shape[0]
+        self._outputs = node.shape[0]
+        self._weights = weights
+        self._weight = node.parameters["weight"]
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self._sum(x, lambda block: block)
+
+    def magnitude(self, radius: Tensor) -> Tensor:
+        return self._sum(radius, torch.abs)
+
+    def _sum(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        rows = x.shape[0]
+
+        def product(start: int, stop: int, block: Tensor) -> Tensor:
+            return x[:, start:stop] @ change(block.to(x.dtype)).T
+
+        def shape(start: int, stop: int) -> tuple[int, ...]:
+            return (rows, self._outputs)
+
+        total: Tensor | None = None
+        for _, _, part in self._weights.products(self._weight, product, shape, x.dtype):
+            total = part if total is None else total.add_(part)
+        return _present(total)
+
+    def transpose(self, rows: Tensor) -> Tensor:
+        return self._columns(rows.shape[0], rows.dtype, lambda block: rows @ block)
+
+    def start_rows(self, neurons: Tensor, dtype: torch.dtype) -> Tensor:
+        return self._columns(neurons.shape[0], dtype, lambda block: block[neurons])
+
+    def _columns(
+        self, count: int, dtype: torch.dtype, function: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        def product(start: int, stop: int, block: Tensor) -> Tensor:
+            return function(block.to(dtype))
+
+        def shape(start: int, stop: int) -> tuple[int, ...]:
+            return (count, stop - start)
+
+        result: Tensor | None = None
+        for start, stop, part in self._weights.products(self._weight, product, shape, dtype):
+            result = _place(result, part, slice(start, stop), (count, self._inputs))
+        return _present(result)
+
+    def bias(self, dtype: torch.dtype) -> Tensor:
+        return self._weights.tensor(self.node.parameters["bias"]).to(dtype)
+
+
+class ConvMap:
+    """weight [out, in/groups, kh, kw]; a block is W[:, start:stop], whole when grouped."""
+
+    def __init__(self, node: Node, input_shape: tuple[int, ...], weights: Weights) -> None:
+        self.node = node
+        self._input_shape = input_shape
+        self._weights = weights
+        self._weight = node.parameters["weight"]
+        attributes = node.attributes
+        self._stride: list[int] = list(attributes["stride"])  # type: ignore[arg-type]
+        self._padding: list[int] = list(attributes["padding"])  # type: ignore[arg-type]
+        self._dilation: list[int] = list(attributes["dilation"])  # type: ignore[arg-type]
+        self._groups = int(attributes["groups"])  # type: ignore[arg-type]
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self._sum(x, lambda block: block)
+
+    def magnitude(self, radius: Tensor) -> Tensor:
+        return self._sum(radius, torch.abs)
+
+    def _channels(self, start: int, stop: int) -> slice:
+        """Input channels of a block; a grouped weight is one block over all of them."""
+        return slice(0, self._input_shape[0]) if self._groups > 1 else slice(start, stop)
+
+    def _sum(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        def product(start: int, stop: int, block: Tensor) -> Tensor:
+            return F.conv2d(
+                x[:, self._channels(start, stop)],
+                change(block.to(x.dtype)),
+                None,
+                self._stride,
+                self._padding,
+                self._dilation,
+                self._groups,
+            )
+
+        def shape(start: int, stop: int) -> tuple[int, ...]:
+            return (x.shape[0], *self.node.shape)
+
+        total: Tensor | None = None
+        for _, _, part in self._weights.products(self._weight, product, shape, x.dtype):
+            total = part if total is None else total.add_(part)
+        return _present(total)
+
+    def transpose(self, rows: Tensor) -> Tensor:
+        def product(start: int, stop: int, block: Tensor) -> Tensor:
+            return F.conv_transpose2d(
+                rows,
+                block.to(rows.dtype),
+                None,
+                self._stride,
+                self._padding,
+                self._output_padding(block),
+                self._groups,
+                self._dilation,
+            )
+
+        def shape(start: int, stop: int) -> tuple[int, ...]:
+            channels = self._channels(start, stop)
+            return (rows.shape[0], channels.stop - channels.start, *self._input_shape[1:])
+
+        result: Tensor | None = None
+        for start, stop, part in self._weights.products(self._weight, product, shape, rows.dtype):
+            columns = self._channels(start, stop)
+            result = _place(result, part, columns, (rows.shape[0], *self._input_shape))
+        return _present(result)
+
+    def _output_padding(self, block: Tensor) -> list[int]:
+        """Rows and columns of the input that the strided convolution does not reach."""
+        return [
+            self._input_shape[1 + axis]
+            - (
+                (self.node.shape[1 + axis] - 1) * self._stride[axis]
+                - 2 * self._padding[axis]
+                + self._dilation[axis] * (block.shape[2 + axis] - 1)
+                + 1
+            )
+            for axis in (0, 1)
+        ]
+
+    def start_rows(self, neurons: Tensor, dtype: torch.dtype) -> Tensor:
+        rows = torch.zeros((neurons.shape[0], self.node.size), dtype=dtype, device=neurons.device)
+        rows.scatter_(1, neurons[:, None], 1.0)
+        return self.transpose(rows.reshape(-1, *self.node.shape))
+
+    def bias(self, dtype: torch.dtype) -> Tensor:
+        return self._weights.tensor(self.node.parameters["bias"]).to(dtype)[:, None, None]
+
+
+def affine_map(node: Node, input_shape: tuple[int, ...], weights: Weights) -> AffineMap:
+    if node.op is Op.LINEAR:
+        return LinearMap(node, input_shape, weights)
+    return ConvMap(node, input_shape, weights)
+
+
+def affine_forward(affine: AffineMap, x: Tensor) -> Tensor:
+    """W x + b, differentiable: [N, *input] -> [N, *output]."""
+    return _Adjoint.apply(x, affine.apply, affine.transpose) + affine.bias(x.dtype)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def affine_interval(affine: AffineMap, x: Interval) -> Interval:
+    """IBP through centre and radius, two products instead of four."""
+    centre = affine.apply(x.centre).add_(affine.bias(x.lower.dtype))
+    radius = affine.magnitude(x.radius)
+    return Interval(centre - radius, centre + radius)
+
+
+def affine_backward(affine: AffineMap, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """A W and A b, differentiable: A [N, *output] -> [N, *input], [N]."""
+    bias = affine.bias(rows.dtype).expand(affine.node.shape).reshape(-1)
+    constant = rows.reshape(rows.shape[0], -1) @ bias
+    return _Adjoint.apply(rows, affine.transpose, affine.apply), constant  # type: ignore[no-untyped-call]
+
+
+class _Adjoint(torch.autograd.Function):
+    """A linear map whose gradient is another one; nothing is saved for it."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        function: Callable[[Tensor], Tensor],
+        adjoint: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        ctx.adjoint = adjoint  # type: ignore[attr-defined]
+        return function(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.adjoint(gradients[0].contiguous()), None, None
+
+
+def _present(tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise ValueError("a weight has no blocks")
+    return tensor
+
+
+def _place(result: Tensor | None, part: Tensor, columns: slice, shape: tuple[int, ...]) -> Tensor:
+    """Writes a block's columns into the result; a block of all columns is the result."""
+    if part.shape[1] == shape[1]:
+        return part
+    if result is None:
+        result = part.new_empty(shape)
+    result[:, columns] = part
+    return result

@@ -1,0 +1,92 @@
+"""The backward pass: from rows on a start node to a lower bound over the input box."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runner.bounds.interval import Interval
+from runner.bounds.network import BoundNetwork
+from runner.bounds.relu import ReluRelaxation
+from runner.bounds.rules import Relaxation
+from runner.network.graph import Node
+
+Relaxations = Mapping[str, Relaxation | ReluRelaxation]
+Slopes = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """A valid lower bound of the start rows: sum of A · node over `pending`, plus `constant`.
+
+    pending: A [S, B, *shape] by node; constant: [S, B]; todo: nodes still to pass, in order.
+    """
+
+    pending: Mapping[str, Tensor]
+    constant: Tensor
+    todo: tuple[Node, ...]
+
+
+def frontier_at(network: BoundNetwork, start: str, rows: Tensor) -> Frontier:
+    """Rows [S, B, *shape] on a node's output."""
+    constant = rows.new_zeros(rows.shape[:2])
+    return Frontier({start: rows}, constant, tuple(network.ancestors(start)))
+
+
+def advance(
+    network: BoundNetwork,
+    frontier: Frontier,
+    relaxations: Relaxations,
+    slopes: Slopes,
+    *,
+    stop_at_relaxed: bool = False,
+) -> Frontier:
+    """Passes the nodes of `todo`, all or up to the first relaxed one."""
+    pending, constant = dict(frontier.pending), frontier.constant
+    for position, node in enumerate(frontier.todo):
+        if node.name in network.relaxed:
+            if stop_at_relaxed:
+                return Frontier(pending, constant, frontier.todo[position:])
+            parts, added = _relaxed(node, pending.pop(node.name), relaxations, slopes)
+        else:
+            parts, added = network.linear[node.name].backward(pending.pop(node.name))
+        for name, part in zip(node.inputs, parts, strict=True):
+            pending[name] = pending[name] + part if name in pending else part
+        if added is not None:
+            constant = constant + added
+    return Frontier(pending, constant, ())
+
+
+def _relaxed(
+    node: Node, rows: Tensor, relaxations: Relaxations, slopes: Slopes
+) -> tuple[list[Tensor], Tensor]:
+    relaxation = relaxations[node.name]
+    if isinstance(relaxation, ReluRelaxation):
+        flat, constant = relaxation.backward(rows.flatten(2), slopes.get(node.name))
+        return [flat.reshape(rows.shape)], constant
+    part, constant = relaxation.backward(rows)
+    return [part], constant
+
+
+def concretize(frontier: Frontier, box: Interval) -> Tensor:
+    """The least value over the box, [S, B], of a frontier that has reached the input."""
+    bound = frontier.constant
+    for rows in frontier.pending.values():
+        flat = rows.flatten(2)
+        bound = bound + torch.einsum("sbn,bn->sb", flat, box.centre.flatten(1))
+        bound = bound - torch.einsum("sbn,bn->sb", flat.abs(), box.radius.flatten(1))
+    return bound
+
+
+def lower_bounds(
+    network: BoundNetwork,
+    frontier: Frontier,
+    relaxations: Relaxations,
+    slopes: Slopes,
+    box: Interval,
+) -> Tensor:
+    """Lower bounds [S, B] of a frontier's rows."""
+    return concretize(advance(network, frontier, relaxations, slopes), box)

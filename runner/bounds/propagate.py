@@ -1,0 +1,187 @@
+"""The driver: bounds of every start node layer by layer, block by block, then of the specs.
+
+Rules of the driver: start rows exist for unstable neurons only, in blocks whose size does not
+depend on the number of ranks; each node's bounds are intersected with what is already known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from runner.bounds.alpha import AlphaSettings, optimized_lower_bounds
+from runner.bounds.backward import Frontier, advance, concretize, frontier_at
+from runner.bounds.interval import Interval
+from runner.bounds.network import BoundNetwork
+from runner.bounds.relu import ReluRelaxation
+from runner.bounds.rules import AffineRule, Relaxation
+from runner.bounds.tagging import NoTagger, Tagger
+from runner.vocabulary import Memory, Method
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`row_block`: rows of A that exist at once; both sides of a neuron are two rows."""
+
+    method: Method = Method.ALPHA_CROWN
+    row_block: int = 256
+    alpha: AlphaSettings = field(default_factory=AlphaSettings)
+
+
+@dataclass(frozen=True)
+class NetworkBounds:
+    """Bounds over one batch of boxes: of every node, and the relaxations made from them."""
+
+    box: Interval
+    intervals: dict[str, Interval]
+    relaxations: dict[str, Relaxation | ReluRelaxation]
+
+
+def _never(best: Tensor) -> bool:
+    return False
+
+
+class Propagator:
+    """Bounds of one network. `checkpoint` is called between blocks and iterations; it may raise."""
+
+    def __init__(
+        self,
+        network: BoundNetwork,
+        settings: Settings,
+        tag: Tagger | None = None,
+        checkpoint: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.network = network
+        self.settings = settings
+        self._tag = tag or NoTagger()
+        self._checkpoint = checkpoint
+
+    def bound(self, box: Interval) -> NetworkBounds:
+        """Bounds of all nodes over boxes [B, *input]; IBP alone where the method says so."""
+        graph = self.network.graph
+        bounds = NetworkBounds(box, {graph.input.name: box}, {})
+        for node in graph.nodes[1:]:
+            if node.name in self.network.relaxed and self.settings.method is not Method.IBP:
+                with self._tag.kind(Memory.BOUNDS):
+                    before = bounds.intervals[node.inputs[0]]
+                    bounds.relaxations[node.name] = self.network.relaxed[node.name].relax(before)
+            with torch.no_grad(), self._tag.kind(Memory.BOUNDS):
+                inputs = [bounds.intervals[name] for name in node.inputs]
+                interval = self.network.rule(node.name).interval(*inputs)
+            if node.name in self.network.start_nodes and node.name not in self.network.exact:
+                interval = self._refined(node.name, interval, bounds)
+            bounds.intervals[node.name] = interval
+        return bounds
+
+    def spec_bounds(
+        self,
+        bounds: NetworkBounds,
+        specs: Tensor,
+        enough: Callable[[Tensor], bool] = _never,
+    ) -> Tensor:
+        """Lower bounds [S, B] of specs @ outputs, specs [S, outputs], never below IBP's.
+
+        `enough` may end α-CROWN early, given the best bounds so far of a block.
+        """
+        output = self.network.graph.output
+        interval = bounds.intervals[output]
+        with self._tag.kind(Memory.BOUNDS):
+            found = concretize(
+                Frontier({output: specs[:, None]}, specs.new_zeros((len(specs), 1)), ()), interval
+            )
+        if self.settings.method is Method.IBP:
+            return found
+        shape = self.network.graph.node(output).shape
+        batch = bounds.box.lower.shape[0]
+        parts = []
+        for block in specs.split(self.settings.row_block):
+            with self._tag.kind(Memory.A):
+                rows = block.reshape(-1, 1, *shape).expand(-1, batch, *shape)
+                start = frontier_at(self.network, output, rows)
+            parts.append(self._rows(start, bounds, self.settings.method, enough))
+        return torch.maximum(found, torch.cat(parts))
+
+    def _refined(self, name: str, interval: Interval, bounds: NetworkBounds) -> Interval:
+        """CROWN on the rows that matter, then α-CROWN on those that still do."""
+        if self.settings.method is Method.IBP:
+            return interval
+        interval = self._backward_bounds(name, interval, bounds, Method.CROWN)
+        if self.settings.method is Method.ALPHA_CROWN:
+            interval = self._backward_bounds(name, interval, bounds, Method.ALPHA_CROWN)
+        return interval
+
+    def _backward_bounds(
+        self, name: str, interval: Interval, bounds: NetworkBounds, method: Method
+    ) -> Interval:
+        batch = interval.lower.shape[0]
+        with self._tag.kind(Memory.BOUNDS):
+            lower = interval.lower.reshape(batch, -1).clone()
+            upper = interval.upper.reshape(batch, -1).clone()
+        for neurons in self._blocks(name, lower, upper):
+            start = self._start(name, neurons, batch, lower.dtype)
+            found = self._rows(start, bounds, method, _never)
+            count = len(neurons)
+            with self._tag.kind(Memory.BOUNDS):
+                lower[:, neurons] = torch.maximum(lower[:, neurons], found[:count].T)
+                upper[:, neurons] = torch.minimum(upper[:, neurons], -found[count:].T)
+        return Interval(lower, upper).reshape(*interval.lower.shape)
+
+    def _blocks(self, name: str, lower: Tensor, upper: Tensor) -> Iterator[Tensor]:
+        """Neurons whose bounds are wanted, in blocks of fixed size."""
+        relu_only = name in self.network.only_unstable
+        wanted = (lower < 0) & (upper > 0) if relu_only else lower < upper
+        neurons = wanted.any(0).nonzero()[:, 0]
+        if len(neurons):
+            yield from neurons.split(max(1, self.settings.row_block // 2))
+
+    def _start(self, name: str, neurons: Tensor, batch: int, dtype: torch.dtype) -> Frontier:
+        """Rows +1 and -1 of each neuron; past the node itself where it is Linear or Conv."""
+        rule = self.network.linear.get(name)
+        todo = tuple(self.network.ancestors(name))
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            if isinstance(rule, AffineRule):
+                rows = rule.affine.start_rows(neurons, dtype)
+                bias = rule.affine.bias(dtype).expand(todo[0].shape).reshape(-1)[neurons]
+                at, todo = todo[0].inputs[0], todo[1:]
+            else:
+                shape = self.network.graph.node(name).shape
+                rows = torch.zeros((len(neurons), self.network.graph.node(name).size), dtype=dtype)
+                rows.scatter_(1, neurons[:, None], 1.0)
+                rows = rows.reshape(-1, *shape)
+                bias = rows.new_zeros(len(neurons))
+                at = name
+            both = torch.cat((rows, -rows)).unsqueeze(1)
+            constant = torch.cat((bias, -bias)).unsqueeze(1)
+            return Frontier(
+                {at: both.expand(-1, batch, *both.shape[2:])}, constant.expand(-1, batch), todo
+            )
+
+    def _rows(
+        self,
+        start: Frontier,
+        bounds: NetworkBounds,
+        method: Method,
+        enough: Callable[[Tensor], bool],
+    ) -> Tensor:
+        self._checkpoint()
+        if method is Method.CROWN:
+            with torch.no_grad(), self._tag.kind(Memory.A):
+                done = advance(self.network, start, bounds.relaxations, {})
+                return concretize(done, bounds.box)
+
+        def stop(best: Tensor) -> bool:
+            self._checkpoint()
+            return enough(best)
+
+        return optimized_lower_bounds(
+            self.network,
+            start,
+            bounds.relaxations,
+            bounds.box,
+            self.settings.alpha,
+            self._tag,
+            stop,
+        )

@@ -1,0 +1,92 @@
+"""The ReLU relaxation for lower bounds (CROWN, Zhang et al. 2018; α: Xu et al. 2021).
+
+Only lower bounds are propagated: an upper bound of x is minus a lower bound of -x. A positive
+coefficient takes the lower line `slope * x`, a negative one the upper line through (l, 0), (u, u).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from runner.bounds.interval import Interval
+
+
+class ReluRelaxation:
+    """Lines over one box of pre-activations, kept for the unstable neurons only.
+
+    `unstable`: [U], flat neurons that are unstable in some domain of the batch. Slopes of the
+    lower line are [S, B, U] or broadcast to it; α is such a tensor, in [0, 1].
+    """
+
+    def __init__(self, before: Interval) -> None:
+        batch = before.lower.shape[0]
+        lower, upper = before.lower.reshape(batch, -1), before.upper.reshape(batch, -1)
+        crossing = (lower < 0) & (upper > 0)
+        self.unstable = crossing.any(0).nonzero()[:, 0]
+        # Stable neurons, where both lines are the function itself: slope 1 or 0.
+        self._slope = (lower >= 0).to(lower.dtype)
+        lower, upper = lower[:, self.unstable], upper[:, self.unstable]
+        self._crossing = crossing[:, self.unstable]
+        width = torch.where(self._crossing, upper - lower, torch.ones_like(upper))
+        stable = self._slope[:, self.unstable]
+        self._upper_slope = torch.where(self._crossing, upper / width, stable)
+        self._upper_bias = torch.where(self._crossing, -upper * lower / width, 0.0)
+        adaptive = (upper > -lower).to(lower.dtype)
+        self.adaptive = torch.where(self._crossing, adaptive, stable)
+        self._slope[:, self.unstable] = self._upper_slope
+
+    def initial_slopes(self, rows: int) -> Tensor:
+        """α before its first step: CROWN's adaptive choice, a copy for every row, [S, B, U]."""
+        return self.adaptive.expand(rows, *self.adaptive.shape).clone()
+
+    def backward(self, rows: Tensor, slopes: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A after ReLU -> A before it and the constant: [S, B, n] -> [S, B, n], [S, B]."""
+        if slopes is None:
+            slopes = self.adaptive
+        elif not bool(self._crossing.all()):
+            # In a domain where the neuron is stable, the function itself is the only line.
+            slopes = torch.where(self._crossing, slopes, self.adaptive)
+        lines = (self._slope, self._upper_slope, self._upper_bias, self.unstable)
+        return _Relu.apply(rows, slopes, *lines)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Relu(torch.autograd.Function):
+    """A' = A⁺ · lower slope + A⁻ · upper slope; saves the unstable columns of A and no others."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        rows: Tensor,
+        slopes: Tensor,
+        slope: Tensor,
+        upper_slope: Tensor,
+        upper_bias: Tensor,
+        unstable: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        result = rows * slope
+        at = rows.index_select(2, unstable)
+        positive = at.clamp(min=0)
+        result.index_add_(2, unstable, positive * (slopes - upper_slope))
+        constant = ((at - positive) * upper_bias).sum(2)
+        ctx.save_for_backward(at, slopes, slope, upper_slope, upper_bias, unstable)
+        return result, constant
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        at, slopes, slope, upper_slope, upper_bias, unstable = ctx.saved_tensors
+        of_result, of_constant = gradients
+        of_at = of_result.index_select(2, unstable)
+        of_slopes = of_rows = None
+        if ctx.needs_input_grad[1]:
+            of_slopes = of_at * at.clamp(min=0)
+        if ctx.needs_input_grad[0]:
+            of_rows = of_result * slope
+            change = torch.where(
+                at > 0, of_at * (slopes - upper_slope), of_constant.unsqueeze(2) * upper_bias
+            )
+            of_rows.index_add_(2, unstable, change)
+        return of_rows, of_slopes, None, None, None, None

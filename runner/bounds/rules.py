@@ -1,0 +1,187 @@
+"""One rule an operator: forward, interval and, for linear operators, backward.
+
+Backward turns coefficients of the output, A [S, B, *output], into coefficients of each input and
+a constant [S, B] (None: zero). Operators that are not linear relax over their input's bounds first.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from runner.bounds.affine import (
+    AffineMap,
+    affine_backward,
+    affine_forward,
+    affine_interval,
+)
+from runner.bounds.interval import Interval
+from runner.bounds.relu import ReluRelaxation
+from runner.bounds.weights import Weights
+from runner.network.graph import Node
+
+
+class Rule(Protocol):
+    """Any operator. Values are [B, *shape] of each input."""
+
+    def forward(self, *inputs: Tensor) -> Tensor: ...
+
+    def interval(self, *inputs: Interval) -> Interval: ...
+
+
+class LinearRule(Rule, Protocol):
+    """An operator that is linear in all its inputs together."""
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]: ...
+
+
+class Relaxation(Protocol):
+    """A valid linear lower bound of A f(x) over the box that it was made for."""
+
+    def backward(self, rows: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class RelaxedRule(Rule, Protocol):
+    """An operator of one input that is relaxed; `relax` takes that input's bounds."""
+
+    def relax(self, before: Interval) -> Relaxation | ReluRelaxation: ...
+
+
+class AffineRule:
+    """Linear and Conv."""
+
+    def __init__(self, affine: AffineMap, input_shape: tuple[int, ...]) -> None:
+        self.affine = affine
+        self._input_shape = input_shape
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return affine_forward(self.affine, inputs[0])
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return affine_interval(self.affine, inputs[0])
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        specs, batch = rows.shape[:2]
+        flat, constant = affine_backward(self.affine, rows.flatten(0, 1))
+        return [flat.reshape(specs, batch, *self._input_shape)], constant.reshape(specs, batch)
+
+
+class ReluRule:
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].relu()
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return Interval(inputs[0].lower.relu(), inputs[0].upper.relu())
+
+    def relax(self, before: Interval) -> ReluRelaxation:
+        return ReluRelaxation(before)
+
+
+class AddRule:
+    """x + y, or x - y with `sign` -1."""
+
+    def __init__(self, sign: int) -> None:
+        self._sign = sign
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0] + self._sign * inputs[1]
+
+    def interval(self, *inputs: Interval) -> Interval:
+        x, y = inputs
+        if self._sign > 0:
+            return Interval(x.lower + y.lower, x.upper + y.upper)
+        return Interval(x.lower - y.upper, x.upper - y.lower)
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        return [rows, rows if self._sign > 0 else -rows], None
+
+
+class ElementwiseAffineRule:
+    """scale * x + shift: BatchNorm and arithmetic with constants."""
+
+    def __init__(self, node: Node, weights: Weights) -> None:
+        self._node = node
+        self._weights = weights
+
+    def _parameter(self, name: str, dtype: torch.dtype) -> Tensor:
+        value = self._weights.tensor(self._node.parameters[name]).to(dtype)
+        return value.expand(self._node.shape)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        dtype = inputs[0].dtype
+        return inputs[0] * self._parameter("scale", dtype) + self._parameter("shift", dtype)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        one, other = self.forward(inputs[0].lower), self.forward(inputs[0].upper)
+        return Interval(torch.minimum(one, other), torch.maximum(one, other))
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        constant = (rows * self._parameter("shift", rows.dtype)).flatten(2).sum(2)
+        return [rows * self._parameter("scale", rows.dtype)], constant
+
+
+class ReshapeRule:
+    def __init__(self, input_shape: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        self._input_shape = input_shape
+        self._shape = shape
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].reshape(-1, *self._shape)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return Interval(self.forward(inputs[0].lower), self.forward(inputs[0].upper))
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        return [rows.reshape(*rows.shape[:2], *self._input_shape)], None
+
+
+class ConcatRule:
+    def __init__(self, axis: int, lengths: list[int]) -> None:
+        self._axis = axis
+        self._lengths = lengths
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(inputs, self._axis + 1)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return Interval(
+            self.forward(*(x.lower for x in inputs)), self.forward(*(x.upper for x in inputs))
+        )
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        return list(rows.split(self._lengths, self._axis + 2)), None
+
+
+class AveragePoolRule:
+    """The mean over windows; padding counts as zeros."""
+
+    def __init__(self, node: Node, input_shape: tuple[int, ...]) -> None:
+        self._kernel: tuple[int, int] = node.attributes["kernel"]  # type: ignore[assignment]
+        self._stride: tuple[int, int] = node.attributes["stride"]  # type: ignore[assignment]
+        self._padding: tuple[int, int] = node.attributes["padding"]  # type: ignore[assignment]
+        self._shape = node.shape
+        self._input_shape = input_shape
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return F.avg_pool2d(inputs[0], self._kernel, self._stride, self._padding)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return Interval(self.forward(inputs[0].lower), self.forward(inputs[0].upper))
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        channels, window = self._shape[0], self._kernel[0] * self._kernel[1]
+        kernel = rows.new_full((channels, 1, *self._kernel), 1 / window)
+        extra = [
+            self._input_shape[1 + axis]
+            + 2 * self._padding[axis]
+            - (self._shape[1 + axis] - 1) * self._stride[axis]
+            - self._kernel[axis]
+            for axis in (0, 1)
+        ]
+        flat = F.conv_transpose2d(
+            rows.flatten(0, 1), kernel, None, self._stride, self._padding, extra, channels
+        )
+        return [flat.reshape(*rows.shape[:2], *self._input_shape)], None

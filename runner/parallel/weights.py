@@ -1,0 +1,121 @@
+"""Weights in column blocks, each kept by one rank: `fsdp`, and `baseline` with one owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from runner.bounds.tagging import Tagger
+from runner.bounds.weights import BlockFunction, BlockShape
+from runner.network.graph import Graph
+from runner.parallel.blocks import Block, BlockPlan
+from runner.parallel.group import Group
+from runner.vocabulary import Memory
+
+
+class TensorSource(Protocol):
+    """Where the tensors of a network come from; reads no more than what is asked."""
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def tensor(self, name: str) -> Tensor: ...
+
+    def columns(self, name: str, start: int, stop: int) -> Tensor:
+        """Dimension 1, start to stop."""
+        ...
+
+
+class BlockedWeights:
+    """This rank's blocks of every weight, and all small parameters.
+
+    A product with a block of another rank moves whichever is smaller: the block, which is used
+    and dropped, or its owner's product. Both give the same bits, as the owner's GEMM is the same.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        source: TensorSource,
+        plan: BlockPlan,
+        group: Group,
+        device: torch.device,
+        tag: Tagger,
+    ) -> None:
+        self._plan = plan
+        self._group = group
+        self._device = device
+        self._tag = tag
+        with tag.kind(Memory.WEIGHTS):
+            self._blocks = {
+                name: [self._load(source, name, block) for block in blocks]
+                for name, blocks in plan.items()
+            }
+            small = {p for node in graph.nodes for p in node.parameters.values()} - set(plan)
+            self._small = {name: source.tensor(name).to(device) for name in sorted(small)}
+        self._shapes = {name: source.shape(name) for name in plan}
+
+    def _load(self, source: TensorSource, name: str, block: Block) -> Tensor | None:
+        if block.owner != self._group.rank:
+            return None
+        return source.columns(name, block.start, block.stop).contiguous().to(self._device)
+
+    @property
+    def resting_bytes(self) -> int:
+        """What this rank keeps between products."""
+        blocks = [block for held in self._blocks.values() for block in held if block is not None]
+        return sum(tensor.nbytes for tensor in [*blocks, *self._small.values()])
+
+    def tensor(self, name: str) -> Tensor:
+        return self._small[name]
+
+    def products(
+        self, name: str, function: BlockFunction, shape: BlockShape, dtype: torch.dtype
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        blocks = self._plan[name]
+        if self._group.size == 1:
+            for block, held in zip(blocks, self._blocks[name], strict=True):
+                yield block.start, block.stop, function(block.start, block.stop, _here(held))
+            return
+        product_bytes = prod(shape(blocks[0].start, blocks[0].stop)) * dtype.itemsize
+        if product_bytes < blocks[0].bytes:
+            yield from self._move_products(name, function, shape, dtype)
+        else:
+            yield from self._move_blocks(name, function)
+
+    def _move_products(
+        self, name: str, function: BlockFunction, shape: BlockShape, dtype: torch.dtype
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """Every rank multiplies its own blocks, all at the same time; then the results travel."""
+        blocks = self._plan[name]
+        made = {
+            index: function(blocks[index].start, blocks[index].stop, held)
+            for index, held in enumerate(self._blocks[name])
+            if held is not None
+        }
+        for index, block in enumerate(blocks):
+            part = made.pop(index, None)
+            if part is None:
+                size = shape(block.start, block.stop)
+                part = torch.empty(size, dtype=dtype, device=self._device)
+            yield block.start, block.stop, self._group.broadcast(part.contiguous(), block.owner)
+
+    def _move_blocks(self, name: str, function: BlockFunction) -> Iterator[tuple[int, int, Tensor]]:
+        rows, _, *kernel = self._shapes[name]
+        for block, held in zip(self._plan[name], self._blocks[name], strict=True):
+            with self._tag.kind(Memory.WEIGHTS):
+                here = held
+                if here is None:
+                    size = (rows, block.stop - block.start, *kernel)
+                    here = torch.empty(size, device=self._device)
+            self._group.broadcast(here, block.owner)
+            yield block.start, block.stop, function(block.start, block.stop, here)
+
+
+def _here(block: Tensor | None) -> Tensor:
+    if block is None:
+        raise ValueError("a group of one rank owns every block")
+    return block
