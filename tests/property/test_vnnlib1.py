@@ -1,0 +1,324 @@
+"""VNN-LIB 1.0: what each form means, what is refused and where, and all real files."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runner.errors import InstanceError
+from runner.property import vnnlib1
+from runner.property.model import Property
+from runner.property.read import read_property
+from runner.vocabulary import Cause
+
+# Ends on line 2, so that what a test appends starts on line 3.
+BOX = (
+    "(declare-const X_0 Real)(declare-const X_1 Real)"
+    "(declare-const Y_0 Real)(declare-const Y_1 Real)\n"
+    "(assert (<= X_0 1))(assert (>= X_0 -1))(assert (<= 0 X_1))(assert (>= 2 X_1))\n"
+)
+
+
+def parse(text: str) -> Property:
+    return vnnlib1.parse(text, "prop.vnnlib")
+
+
+def regions(found: Property) -> list[tuple[list[float], list[float], list[list[list[float]]]]]:
+    """Per case: lower, upper, and per disjunct its rows [coefficients…, bound, strict]."""
+    return [
+        (
+            case.lower.tolist(),
+            case.upper.tolist(),
+            [
+                np.column_stack([region.matrix, region.rhs, region.strict]).tolist()
+                for region in case.unsafe
+            ],
+        )
+        for case in found.cases
+    ]
+
+
+def unsafe(assertions: str) -> list[list[list[float]]]:
+    """The output region beside the box of `BOX`."""
+    ((lower, upper, found),) = regions(parse(BOX + assertions))
+    assert (lower, upper) == ([-1.0, 0.0], [1.0, 2.0])
+    return found
+
+
+def refusal(text: str) -> tuple[Cause, str]:
+    with pytest.raises(InstanceError) as raised:
+        parse(text)
+    return raised.value.cause, str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("assertion", "row"),
+    [
+        ("(<= Y_0 3)", [1, 0, 3, 0]),
+        ("(>= Y_0 3)", [-1, 0, -3, 0]),
+        ("(<= 3 Y_0)", [-1, 0, -3, 0]),
+        ("(>= 3.0 Y_0)", [1, 0, 3, 0]),
+        ("(< Y_0 -1.5e-3)", [1, 0, -0.0015, 1]),
+        ("(> Y_0 +.5)", [-1, 0, -0.5, 1]),
+        ("(<= Y_0 Y_1)", [1, -1, 0, 0]),
+        ("(>= Y_0 Y_1)", [-1, 1, 0, 0]),
+        ("(<= (+ Y_0 (* 2 Y_1)) 3)", [1, 2, 3, 0]),
+        ("(<= (+ Y_0 Y_0 1 Y_1) (- Y_1 4 Y_0))", [3, 0, -5, 0]),
+        ("(<= (* -1 (* (+ Y_0 1) 2)) (- 6))", [-2, 0, -4, 0]),
+    ],
+)
+def test_a_comparison_of_outputs_is_one_row(assertion: str, row: list[float]) -> None:
+    assert unsafe(f"(assert {assertion})") == [[row]]
+
+
+def test_several_asserts_are_one_conjunction() -> None:
+    assert unsafe("(assert (<= Y_0 1))(assert (<= Y_1 2))") == [[[1, 0, 1, 0], [0, 1, 2, 0]]]
+
+
+def test_an_equality_is_two_rows_and_a_difference_two_disjuncts() -> None:
+    assert unsafe("(assert (= Y_0 1))") == [[[1, 0, 1, 0], [-1, 0, -1, 0]]]
+    assert unsafe("(assert (!= Y_0 1))") == [[[1, 0, 1, 1]], [[-1, 0, -1, 1]]]
+
+
+def test_or_gives_disjuncts_and_several_or_multiply() -> None:
+    a, b, c, d = [1, 0, 1, 0], [1, 0, 2, 0], [0, 1, 3, 0], [0, 1, 4, 0]
+    first, second = (
+        "(assert (or (<= Y_0 1) (and (<= Y_0 2))))",
+        "(assert (or (<= Y_1 3) (<= Y_1 4)))",
+    )
+    assert unsafe(first) == [[a], [b]]
+    assert unsafe(first + second) == [[a, c], [a, d], [b, c], [b, d]]
+
+
+def test_disjuncts_that_say_the_same_are_one() -> None:
+    assert unsafe("(assert (or (<= Y_0 1) (<= Y_0 1) (>= 1 Y_0)))") == [[[1, 0, 1, 0]]]
+
+
+def test_no_constraint_on_outputs_makes_all_of_them_unsafe() -> None:
+    (case,) = parse(BOX).cases
+    (region,) = case.unsafe
+    assert region.matrix.shape == (0, 2)
+    assert region.holds(np.array([1.0, 2.0]))
+
+
+def test_comparisons_of_constants_are_true_or_false() -> None:
+    assert unsafe("(assert (or (<= 1 0) (<= Y_0 1)))") == [[[1, 0, 1, 0]]]
+    assert unsafe("(assert (and (<= Y_1 Y_1) (<= Y_0 1)))") == [[[1, 0, 1, 0]]]
+    assert unsafe("(assert (< Y_1 Y_1))") == []
+
+
+def test_comments_and_odd_spacing_change_nothing() -> None:
+    odd = "; (assert (<= Y_0 0))\n(assert\t(or;)\n\n( <=\r\nY_0 1)(<= Y_1 2) ) ) ; end"
+    assert unsafe(odd) == [[[1, 0, 1, 0]], [[0, 1, 2, 0]]]
+
+
+def test_a_union_of_boxes_is_one_case_each_with_the_common_outputs() -> None:
+    union = "(assert (or (and (<= X_0 0) (<= X_1 1)) (>= X_0 0.5)))(assert (<= Y_0 Y_1))"
+    rows = [[[1, -1, 0, 0]]]
+    assert regions(parse(BOX + union)) == [
+        ([-1, 0], [0, 1], rows),
+        ([0.5, 0], [1, 2], rows),
+    ]
+
+
+def test_inputs_and_outputs_may_mix_under_one_or() -> None:
+    mixed = "(assert (or (and (<= X_0 0) (<= Y_0 1)) (and (<= Y_1 2) (<= X_0 0)) (<= Y_0 3)))"
+    whole, half = ([-1, 0], [1, 2], [[[1, 0, 3, 0]]]), ([-1, 0], [0, 2])
+    assert sorted(regions(parse(BOX + mixed))) == sorted(
+        [whole, (*half, [[[1, 0, 1, 0]], [[0, 1, 2, 0]]])]
+    )
+
+
+def test_boxes_that_are_equal_share_a_case_however_they_are_written() -> None:
+    text = BOX + (
+        "(assert (or (and (<= X_0 0) (<= Y_0 1)) (and (<= (* 2 X_0) 0) (<= X_1 2) (<= Y_0 2))))"
+    )
+    assert regions(parse(text)) == [([-1, 0], [0, 2], [[[1, 0, 1, 0]], [[1, 0, 2, 0]]])]
+
+
+def test_combinations_of_boxes_that_do_not_meet_are_dropped() -> None:
+    text = "(assert (or (<= X_0 0) (>= X_0 0.5)))(assert (or (<= X_0 0.25) (>= X_0 0.75)))"
+    found = regions(parse(BOX + text))
+    assert [(lower[0], upper[0]) for lower, upper, _ in found] == [(-1, 0), (0.75, 1)]
+
+
+def test_the_tightest_of_several_bounds_holds() -> None:
+    ((lower, upper, _),) = regions(parse(BOX + "(assert (<= X_0 0.5))(assert (<= X_0 7))"))
+    assert (lower, upper) == ([-1.0, 0.0], [0.5, 2.0])
+
+
+def test_a_strict_input_bound_excludes_its_value() -> None:
+    ((lower, upper, _),) = regions(parse(BOX + "(assert (< X_0 0.5))(assert (> X_0 -0.5))"))
+    assert -0.5 < lower[0] == np.nextafter(-0.5, 0)
+    assert 0.5 > upper[0] == np.nextafter(0.5, 0)
+
+
+def test_values_are_what_python_reads() -> None:
+    digits = "0.1000000000000000055511151231257827"
+    ((_, upper, _),) = regions(parse(BOX + f"(assert (<= X_0 {digits}))"))
+    assert upper[0] == float(digits)
+
+
+def test_declare_fun_declares_too() -> None:
+    text = BOX.replace("(declare-const Y_1 Real)", "(declare-fun Y_1 () Real)")
+    assert regions(parse(text)) == regions(parse(BOX))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("(assert (<= X_0 -1.5))", ":3: empty input box: X_0 is at least -1.0 and at most -1.5"),
+        ("\n(assert (or (and (>= X_0 3)\n(<= X_0 2)) (<= X_0 0)))", ":5: empty input box: X_0"),
+        ("(assert (< X_1 0))", ":3: empty input box: X_1"),
+        ("(assert (or (<= X_0 -2) (>= X_0 2)))", ": no input satisfies"),
+        ("(assert (<= X_2 1))", ":3: 'X_2' is neither"),
+        ("(assert (<= Y_0 nan))", ":3: 'nan' is neither"),
+        ("(assert (<= Y_0 1_0))", ":3: '1_0' is neither"),
+        ("(assert (<= Y_0 1e999))", ":3: 1e999 is too large"),
+        ("(assert (<= (* 1e200 (* 1e200 3)) Y_0))", ":3: a number is too large"),
+        ("(assert (<= Y_0))", ":3: <= takes 2 operands"),
+        ("(assert (<= 0 Y_0 1))", ":3: <= takes 2 operands"),
+        ("(assert (<= Y_0 (or)))", ":3: or takes comparisons"),
+        ("(assert (<= Y_0 (<= Y_1 0)))", ":3: a number or a variable is expected"),
+        ("(assert (or (<= Y_0 1) 3))", ":3: or takes comparisons"),
+        ("(assert)", ":3: assert takes one formula"),
+        ("(assert (<= Y_0 1) (<= Y_1 1))", ":3: assert takes one formula"),
+        ("(declare-const X_2 Int)", ":3: expected (declare-const X_0 Real)"),
+        ("(declare-const input_0 Real)", ":3: variable 'input_0' is not named"),
+        ("(declare-const X_3 Real)", ": X_2 is not declared"),
+        ("\n(assert (<= Y_0 1)", ":4: the file ends inside a command"),
+        ("(assert (<= Y_0 1))\n)", ":4: unbalanced )"),
+        ("Y_0", ":3: 'Y_0' stands outside"),
+        ("()", ":3: an operator or a command is expected"),
+    ],
+)
+def test_a_malformed_file_is_refused_with_its_line(text: str, message: str) -> None:
+    cause, said = refusal(BOX + text)
+    assert cause is Cause.MALFORMED_PROPERTY
+    assert said.startswith("prop.vnnlib" + message)
+
+
+@pytest.mark.parametrize(
+    ("bound", "message"),
+    [
+        ("(assert (<= X_0 1))", "X_0: it has no upper"),
+        ("(assert (<= 0 X_1))", "X_1: it has no lower"),
+    ],
+)
+def test_an_unbounded_input_is_refused_by_name(bound: str, message: str) -> None:
+    cause, said = refusal(BOX.replace(bound, ""))
+    assert cause is Cause.MALFORMED_PROPERTY
+    assert said.startswith(f"prop.vnnlib: unbounded input {message} bound")
+
+
+def test_an_empty_file_is_malformed() -> None:
+    assert refusal("; nothing\n") == (
+        Cause.MALFORMED_PROPERTY,
+        "prop.vnnlib: X_0 is not declared; declare it",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("(assert (<= (+ X_0 X_1) 1))", ":3: not supported: a constraint that relates"),
+        ("\n(assert (<= X_0 Y_0))", ":4: not supported: a constraint that relates"),
+        ("(assert (<= (* Y_0 Y_1) 1))", ":3: not supported: a product of variables"),
+        ("(assert (not (<= Y_0 1)))", ":3: not supported: operator 'not'"),
+        ("(check-sat)", ":3: not supported: command 'check-sat'"),
+    ],
+)
+def test_what_goes_beyond_boxes_and_linear_outputs_is_unsupported(text: str, message: str) -> None:
+    cause, said = refusal(BOX + text)
+    assert cause is Cause.UNSUPPORTED_PROPERTY
+    assert said.startswith("prop.vnnlib" + message)
+
+
+def test_a_blow_up_of_or_is_refused_at_once() -> None:
+    start = time.perf_counter()
+    cause, said = refusal(BOX + "(assert (or (<= Y_0 1) (<= Y_1 1)))\n" * 60)
+    assert cause is Cause.UNSUPPORTED_PROPERTY
+    assert "131,072 conjunctions" in said
+    assert time.perf_counter() - start < 10
+
+
+def nested(depth: int) -> str:
+    return "(or (<= Y_0 1) (and (<= Y_1 1) " * depth + "(<= Y_0 0)" + "))" * depth
+
+
+def test_nesting_is_read_to_a_stated_depth() -> None:
+    assert len(unsafe(f"(assert {nested(95)})")) == 96
+    cause, said = refusal(BOX + f"(assert {nested(100_000)})")
+    assert cause is Cause.UNSUPPORTED_PROPERTY
+    assert said == "prop.vnnlib:3: not supported: nested deeper than 200"
+
+
+def test_reading_takes_linear_time() -> None:
+    def seconds(size: int) -> float:
+        text = "(declare-const Y_0 Real)\n" + "".join(
+            f"(declare-const X_{i} Real)\n(assert (<= X_{i} 1))\n(assert (>= X_{i} 0))\n"
+            for i in range(size)
+        )
+        start = time.process_time()
+        assert parse(text).inputs == size
+        return time.process_time() - start
+
+    small, large = min(seconds(3072) for _ in range(3)), seconds(8 * 3072)
+    assert small < 0.5
+    assert large < 8 * small * 3
+
+
+def test_all_shared_properties_parse_with_the_boxes_of_their_networks(vnncomp2022: Path) -> None:
+    sizes = {
+        "acasxu": {(5, 5)},
+        "mnist_fc": {(784, 10)},
+        "oval21": {(3072, 10)},
+        "reach_prob_density": {(3, 3), (5, 5), (14, 14)},
+        "rl_benchmarks": {(4, 2), (8, 4), (8, 8)},
+        "sri_resnet_a": {(3072, 10)},
+        "test": {(1, 1), (5, 5)},
+    }
+    for category, expected in sizes.items():
+        files = sorted((vnncomp2022 / "benchmarks" / category).rglob("*.vnnlib*"))
+        assert files
+        found = set()
+        for file in files:
+            read = read_property(file)
+            found.add((read.inputs, read.outputs))
+            for case in read.cases:
+                assert case.lower.shape == case.upper.shape == (read.inputs,)
+                assert np.all(case.lower <= case.upper)
+                assert case.unsafe
+                assert all(region.matrix.shape[1] == read.outputs for region in case.unsafe)
+        assert found == expected
+
+
+def test_a_real_union_of_boxes(vnncomp2022: Path) -> None:
+    read = read_property(vnncomp2022 / "benchmarks/acasxu/vnnlib/prop_6.vnnlib.gz")
+    assert [case.lower[1] for case in read.cases] == [0.11140846, -0.499999896]
+    assert [len(case.unsafe) for case in read.cases] == [4, 4]
+
+
+def test_a_file_is_read_compressed_or_not(tmp_path: Path) -> None:
+    for name, content in (("p.vnnlib", BOX.encode()), ("q.vnnlib", gzip.compress(BOX.encode()))):
+        (tmp_path / name).write_bytes(content)
+        assert regions(read_property(tmp_path / name)) == regions(parse(BOX))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(BOX.encode())[:60], "damaged gzip file"),
+        (b"\x08\x07\xff\xfe", "not a text file"),
+        (BOX.encode()[:-3], "prop.vnnlib:2: the file ends inside a command"),
+    ],
+)
+def test_a_damaged_file_is_malformed(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "prop.vnnlib").write_bytes(content)
+    with pytest.raises(InstanceError, match=message) as raised:
+        read_property(tmp_path / "prop.vnnlib")
+    assert raised.value.cause is Cause.MALFORMED_PROPERTY
