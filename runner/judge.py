@@ -1,0 +1,212 @@
+"""What a gang reported, and how it ended, as rows of the run folder. Nothing but rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from runner.execute.job import RankReport
+from runner.execute.watch import Ending, GangResult
+from runner.execute.wire import report_from_json
+from runner.plan import Task
+from runner.record.schema import Outcome, RankRow
+from runner.vocabulary import Cause, Memory, Meter, Phase, Verdict
+
+_DECIDED = frozenset({Verdict.SAT, Verdict.UNSAT})
+
+
+class Answer(NamedTuple):
+    """A verdict with its cause, and a message for people."""
+
+    verdict: Verdict
+    cause: Cause
+    message: str = ""
+
+
+def refused(task: Task, answer: Answer, prepare_time_s: float | None = None) -> Outcome:
+    """The outcome of a task that no gang ran: everything else is not measured."""
+    category, network, property_name, timeout_s, strategy = task.key()
+    return Outcome(
+        category=category,
+        network=network,
+        property=property_name,
+        strategy=strategy,
+        ranks=task.ranks,
+        timeout_s=timeout_s,
+        verdict=answer.verdict,
+        cause=answer.cause,
+        prepare_time_s=prepare_time_s,
+        message=answer.message,
+    )
+
+
+def judge(
+    task: Task, prepare_time_s: float | None, result: GangResult
+) -> tuple[Outcome, list[RankRow]]:
+    """The outcome and a row per rank.
+
+    As in VNN-COMP, whatever came after the timeout is `timeout`; the answer stays in
+    `late_answer`. `sat` without a confirmed counterexample is an error, never `sat`.
+    """
+    try:
+        reports = [report_from_json(report) if report else None for report in result.reports]
+        said = _ended_early(result, reports) or _agreed(result, reports)
+    except (KeyError, TypeError, ValueError) as error:
+        reports = [None] * task.ranks
+        said = Answer(Verdict.ERROR, Cause.INTERNAL_ERROR, f"unreadable report: {error!r}")
+    answer, late = _in_time(said, reports[0], result.run_time_s, task.key().timeout_s)
+    present = [report for report in reports if report and _measured(report)]
+    outcome = replace(
+        refused(task, answer, prepare_time_s),
+        late_answer=late,
+        run_time_s=result.run_time_s,
+        method=present[0].method if present else "",
+        lower_bound=present[0].lower_bound if present else None,
+        peak_tensor_bytes=_greatest(_metered(r, r.peak_tensor_bytes) for r in present),
+        peak_rss_bytes=_greatest(r.peak_rss_bytes for r in present),
+        peak_gpu_bytes=_greatest(r.peak_gpu_reserved_bytes for r in present),
+        weight_bytes=_greatest(_metered(r, r.weight_bytes) for r in present),
+        meter=present[0].meter if present else Meter.NONE,
+    )
+    return outcome, [_rank_row(task, rank, report) for rank, report in enumerate(reports)]
+
+
+def preparation_failure(result: GangResult) -> Answer | None:
+    """Why preparing a network failed; None when it did not."""
+    report = result.reports[0]
+    if report and "cause" in report:
+        return Answer(Verdict.ERROR, Cause(report["cause"]), f"{report['message']}")
+    ending = _ended_early(result, ())
+    if ending:
+        return ending._replace(message=f"while preparing the network: {ending.message}")
+    if report is None:
+        return Answer(Verdict.ERROR, Cause.INTERNAL_ERROR, "preparing left no report")
+    return None
+
+
+def _ended_early(result: GangResult, reports: Sequence[RankReport | None]) -> Answer | None:
+    """What is said of a gang that did not finish; None when it did."""
+    match result.ended:
+        case Ending.FINISHED:
+            return None
+        case Ending.KILLED_AT_DEADLINE if result.stopped_ranks:
+            ranks = ", ".join(map(str, result.stopped_ranks))
+            message = f"suspended (SIGSTOP) when the deadline came: rank {ranks}"
+            return Answer(Verdict.TIMEOUT, Cause.RANK_STOPPED, message)
+        case Ending.KILLED_AT_DEADLINE:
+            message = f"killed after {result.run_time_s:.1f} s: the ranks did not stop in time"
+            return Answer(Verdict.TIMEOUT, Cause.KILLED_AT_DEADLINE, message)
+        case Ending.RANK_DIED:
+            # A rank that runs out of memory may take down a peer before its own end is seen.
+            message = f"rank {result.dead_rank} died: {result.how}"
+            return _out_of_memory(reports) or Answer(Verdict.ERROR, Cause.RANK_DIED, message)
+        case Ending.SERVER_DIED:
+            message = "the rank server died, and every rank with it; it was started anew"
+            return Answer(Verdict.ERROR, Cause.RANK_DIED, message)
+
+
+def _agreed(result: GangResult, reports: Sequence[RankReport | None]) -> Answer:
+    """What the ranks of a gang that finished say together: rank 0's words, if all agree."""
+    failure = _out_of_memory(reports) or _failure(result, reports)
+    if failure:
+        return failure
+    silent = [rank for rank, report in enumerate(reports) if report is None]
+    if silent:
+        message = f"rank {silent[0]} left no report"
+        return Answer(Verdict.ERROR, Cause.INTERNAL_ERROR, message)
+    present = [report for report in reports if report]
+    if len({report.verdict for report in present}) > 1:
+        said = ", ".join(f"rank {report.rank}: {report.verdict}" for report in present)
+        return Answer(Verdict.ERROR, Cause.INTERNAL_ERROR, f"the ranks disagree ({said})")
+    speaker = present[0]
+    if speaker.verdict is Verdict.SAT and not speaker.counterexample:
+        message = speaker.message or "sat without a counterexample that ONNX Runtime confirms"
+        return Answer(Verdict.ERROR, Cause.INVALID_COUNTEREXAMPLE, message)
+    return Answer(speaker.verdict, speaker.cause, speaker.message)
+
+
+def _out_of_memory(reports: Sequence[RankReport | None]) -> Answer | None:
+    """One rank's lack of memory explains whatever its peers say of a broken connection."""
+    for report in reports:
+        if report and report.cause is Cause.OUT_OF_MEMORY:
+            message = f"rank {report.rank}: {report.message}"
+            return Answer(Verdict.ERROR, Cause.OUT_OF_MEMORY, message)
+    return None
+
+
+def _failure(result: GangResult, reports: Sequence[RankReport | None]) -> Answer | None:
+    """The error of the rank that failed first, else of any."""
+    failed = [report for report in reports if report and report.verdict is Verdict.ERROR]
+    failed.sort(key=lambda report: report.rank != result.dead_rank)
+    if not failed:
+        return None
+    return Answer(Verdict.ERROR, failed[0].cause, failed[0].message)
+
+
+def _in_time(
+    said: Answer, speaker: RankReport | None, run_time_s: float, timeout_s: float | None
+) -> tuple[Answer, str]:
+    """The answer that counts, and the one that came too late (empty when there is none)."""
+    if said.verdict is Verdict.TIMEOUT:
+        unheard = speaker.verdict if speaker and speaker.verdict in _DECIDED else ""
+        return said, str(unheard)
+    if timeout_s is None or run_time_s <= timeout_s:
+        return said, ""
+    cause = said.cause if said.verdict is Verdict.ERROR else Cause.LATE_ANSWER
+    return Answer(Verdict.TIMEOUT, cause, said.message), str(said.verdict)
+
+
+def _rank_row(task: Task, rank: int, report: RankReport | None) -> RankRow:
+    category, network, property_name, timeout_s, strategy = task.key()
+    row = RankRow(
+        category=category,
+        network=network,
+        property=property_name,
+        strategy=strategy,
+        ranks=task.ranks,
+        rank=rank,
+        timeout_s=timeout_s,
+    )
+    if report is None or not _measured(report):
+        return row
+    return replace(
+        row,
+        device=report.device,
+        wall_s=report.wall_s,
+        cpu_s=report.cpu_s,
+        load_s=report.phase_s.get(Phase.LOAD),
+        attack_s=report.phase_s.get(Phase.ATTACK),
+        incomplete_s=report.phase_s.get(Phase.INCOMPLETE),
+        complete_s=report.phase_s.get(Phase.COMPLETE),
+        meter=report.meter,
+        weight_bytes=_metered(report, report.weight_bytes),
+        peak_tensor_bytes=_metered(report, report.peak_tensor_bytes),
+        peak_weight_bytes=report.peak_bytes.get(Memory.WEIGHTS),
+        peak_a_bytes=report.peak_bytes.get(Memory.A),
+        peak_alpha_bytes=report.peak_bytes.get(Memory.ALPHA),
+        peak_beta_bytes=report.peak_bytes.get(Memory.BETA),
+        peak_bounds_bytes=report.peak_bytes.get(Memory.BOUNDS),
+        peak_other_bytes=report.peak_bytes.get(Memory.OTHER),
+        peak_rss_bytes=report.peak_rss_bytes,
+        peak_gpu_allocated_bytes=report.peak_gpu_allocated_bytes,
+        peak_gpu_reserved_bytes=report.peak_gpu_reserved_bytes,
+        nvml_peak_bytes=report.nvml_peak_bytes,
+        comm_bytes=report.comm_bytes,
+        comm_s=report.comm_s,
+        collectives=report.collectives,
+    )
+
+
+def _measured(report: RankReport) -> bool:
+    """A rank that failed reports the error alone, and no time at all."""
+    return report.wall_s > 0
+
+
+def _metered(report: RankReport, value: int) -> int | None:
+    """Without a meter, 0 means that nothing was measured."""
+    return None if report.meter is Meter.NONE else value
+
+
+def _greatest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)

@@ -1,0 +1,121 @@
+"""What a run has to do: one task per instance and strategy, in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from runner.errors import UsageError
+from runner.instances import Instance, MalformedRow, read_category
+from runner.parallel.strategy import Strategy, strategy_named
+from runner.record.manifest import Command
+from runner.record.schema import Key, one_line
+
+_log = logging.getLogger(__name__)
+
+Row = Instance | MalformedRow
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of instances.csv under one strategy. `name` is what its files are called."""
+
+    row: Row
+    strategy: Strategy
+    ranks: int
+    name: str
+
+    def key(self) -> Key:
+        return Key(*_question(self.row), self.strategy.name)
+
+
+def plan(command: Command) -> list[Task]:
+    """All tasks of a command; every strategy of an instance comes before the next instance.
+
+    Raises UsageError for a strategy or category that does not exist, and when nothing is left.
+    """
+    if command.ranks < 1:
+        raise UsageError(f"--ranks {command.ranks}: at least one rank is needed")
+    strategies = [strategy_named(name) for name in command.strategies]
+    rows = [
+        row
+        for category in command.categories
+        for row in choose(
+            read_category(Path(category), command.timeout_s), command.filter, command.limit
+        )
+    ]
+    if not rows:
+        raise UsageError(f"no instance matches --filter {command.filter!r}")
+    return [
+        Task(row, strategy, command.ranks if strategy.parallel else 1, name)
+        for row, name in _named(_distinct(rows))
+        for strategy in strategies
+    ]
+
+
+def choose(rows: Iterable[Row], pattern: str | None, limit: int | None) -> list[Row]:
+    """The first `limit` rows that match `pattern`.
+
+    A pattern is a shell glob; it matches a row when it matches its network's or property's name,
+    as written or without folder and suffixes, or `<network>_<property>` of the latter.
+    """
+    matching = [row for row in rows if pattern is None or _matches(row, pattern)]
+    return matching[:limit]
+
+
+def row_name(row: Row) -> str:
+    """`<network>_<property>` without folders and suffixes, as VNN-COMP names counterexamples."""
+    return one_line(f"{_stem(row.network_name)}_{_stem(row.property_name)}")
+
+
+def _matches(row: Row, pattern: str) -> bool:
+    names = (row.network_name, row.property_name)
+    candidates = {*names, *map(_stem, names), row_name(row)}
+    return any(fnmatchcase(candidate, pattern) for candidate in candidates)
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name.removesuffix(".gz")).stem
+
+
+def _question(row: Row) -> tuple[str, str, str, float | None]:
+    timeout_s = row.timeout_s if isinstance(row, Instance) else None
+    # A row that names nothing is told from the others by its place.
+    network = row.network_name or f"{row.source.name}:{row.line}"
+    return one_line(row.category), one_line(network), one_line(row.property_name), timeout_s
+
+
+def _distinct(rows: Iterable[Row]) -> list[Row]:
+    """Each question once; raises UsageError when one name means different files."""
+    seen: dict[tuple[str, str, str, float | None], Row] = {}
+    for row in rows:
+        first = seen.setdefault(_question(row), row)
+        if first is row:
+            continue
+        if _files(first) != _files(row):
+            raise UsageError(
+                f"{row.source}:{row.line} and {first.source}:{first.line} give different files "
+                f"the same name in category {row.category}; run them one after the other"
+            )
+        _log.warning("%s:%d repeats line %d and is run once", row.source, row.line, first.line)
+    return list(seen.values())
+
+
+def _files(row: Row) -> tuple[object, ...]:
+    return (row.network, row.property) if isinstance(row, Instance) else (row.source, row.message)
+
+
+def _named(rows: Sequence[Row]) -> list[tuple[Row, str]]:
+    """Each row with a name that no other row of its category has."""
+    taken: set[tuple[str, str]] = set()
+    named = []
+    for row in rows:
+        name = row_name(row)
+        if (row.category, name) in taken:
+            name = f"{name}_line{row.line}"
+        taken.add((row.category, name))
+        named.append((row, name))
+    return named

@@ -1,0 +1,250 @@
+"""One run's folder: created once, appended to by one process, resumed by the same command.
+
+The row in outcomes.csv is the commit record of a question: the official row and the rank rows
+are written before it. What a kill leaves without a commit is removed when the run is resumed.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import io
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+from runner.errors import UsageError
+from runner.execute.lock import exclusive
+from runner.record.append import (
+    append_line,
+    disk_full_named,
+    is_disk_full,
+    replace_file,
+    whole_lines,
+)
+from runner.record.manifest import FILE_NAME, Command, Manifest, Status, describe, read_manifest
+from runner.record.schema import (
+    Key,
+    Outcome,
+    RankRow,
+    Row,
+    columns,
+    csv_line,
+    format_row,
+    header,
+    parse_row,
+)
+
+OUTCOMES = "outcomes.csv"
+RANKS = "ranks.csv"
+OFFICIAL = "results.csv"
+
+_LEAST_ROOM = 2**20  # bytes; less than a rank's log and report may need
+_LONGEST_NAME = 200  # bytes; a file name may have 255, and suffixes are added
+
+
+class RunInUseError(UsageError):
+    """Another process appends to the run folder."""
+
+
+class RunFolder:
+    """An open run: `done` says what need not be run again, `record` adds a row to the tables."""
+
+    def __init__(self, path: Path, manifest: Manifest, resume: str) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.resume_command = resume
+        self._done: set[Key] = set()
+        with self.disk_full_named():
+            self._recover()
+
+    @property
+    def done(self) -> frozenset[Key]:
+        return frozenset(self._done)
+
+    def record(self, outcome: Outcome, ranks: Sequence[RankRow]) -> None:
+        """Appends one question's rows to every table; the question is done when this returns.
+
+        Raises DiskFullError, after which the folder can be resumed.
+        """
+        official = self._official(outcome.strategy, outcome.category)
+        with self.disk_full_named():
+            official.parent.mkdir(parents=True, exist_ok=True)
+            append_line(official, official_row(outcome))
+            if ranks:
+                append_line(self.path / RANKS, "".join(map(format_row, ranks)))
+            append_line(self.path / OUTCOMES, format_row(outcome))
+        self._done.add(outcome.key())
+
+    def counterexample(self, strategy: str, category: str, name: str) -> Path:
+        """Where the counterexample of the instance called `name` belongs."""
+        return self.path / strategy / category / f"{file_name(name)}.counterexample.gz"
+
+    def log(self, strategy: str, category: str, name: str, rank: int) -> Path:
+        """Where what one rank of the instance called `name` said belongs."""
+        return self.path / "logs" / strategy / category / f"{file_name(name)}.rank{rank}.log"
+
+    def disk_full_named(self) -> AbstractContextManager[None]:
+        """Turns "no space left" into a DiskFullError that says how to go on."""
+        return disk_full_named(self.path, f"free some, then resume with: {self.resume_command}")
+
+    def check_room(self) -> None:
+        """Raises DiskFullError when the disk has no room for anything that matters."""
+        with self.disk_full_named():
+            if shutil.disk_usage(self.path).free < _LEAST_ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def end(self, status: Status) -> None:
+        """Says in run.json how the run ended."""
+        self.manifest = self.manifest.ended(status)
+        with self.disk_full_named():
+            self.manifest.write(self.path)
+
+    def _official(self, strategy: str, category: str) -> Path:
+        return self.path / strategy / category / OFFICIAL
+
+    def _recover(self) -> None:
+        """Brings every table to what the commit records in outcomes.csv say."""
+        outcomes = _read_rows(self.path / OUTCOMES, Outcome)
+        self._done = {outcome.key() for outcome in outcomes}
+        ranks = _read_rows(self.path / RANKS, RankRow)
+        committed = [row for row in ranks if row.key() in self._done]
+        _settle(self.path / OUTCOMES, header(Outcome) + "".join(map(format_row, outcomes)))
+        _settle(self.path / RANKS, header(RankRow) + "".join(map(format_row, committed)))
+        official = dict.fromkeys(self.path.glob(f"*/*/{OFFICIAL}"), "")
+        for outcome in outcomes:
+            path = self._official(outcome.strategy, outcome.category)
+            official[path] = official.get(path, "") + official_row(outcome)
+        for path, text in official.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _settle(path, text)
+
+
+@contextmanager
+def open_run(
+    results: Path, command: Command, rows: int, name: str | None = None
+) -> Iterator[RunFolder]:
+    """The unfinished run of the same command under `results`, or else a new one, locked.
+
+    A run called `name` is continued whatever its status. run.json says `finished` when the block
+    ends, `interrupted` on KeyboardInterrupt, and stays `running` on anything else. Raises
+    UsageError for a name that belongs to another command, RunInUseError when another process
+    has the folder, DiskFullError when there is no room.
+    """
+    resume = command.shell(results, name)
+    with ExitStack() as stack:
+        with disk_full_named(results, f"free some, then run again: {resume}"):
+            found = _named(results, command, name) if name else _unfinished(results, command)
+            path = found or _create(results, describe(command, rows), name)
+            stack.enter_context(_locked(path))
+        manifest = read_manifest(path)
+        folder = RunFolder(path, manifest, resume)
+        if found:
+            folder.manifest = manifest.resumed_now()
+            with folder.disk_full_named():
+                folder.manifest.write(path)
+        try:
+            yield folder
+        except KeyboardInterrupt:
+            folder.end(Status.INTERRUPTED)
+            raise
+        folder.end(Status.FINISHED)
+
+
+def official_row(outcome: Outcome) -> str:
+    """category,network,property,prepare_time,result,run_time as VNN-COMP's scoring reads it."""
+    prepare_s, run_s = outcome.prepare_time_s or 0.0, outcome.run_time_s or 0.0
+    cells = (outcome.category, outcome.network, outcome.property, prepare_s, outcome.verdict, run_s)
+    return csv_line(cells)
+
+
+def file_name(name: str) -> str:
+    """`name` if a file can be called so; else its start and a digest."""
+    plain = name.replace("/", "_")
+    if len(plain.encode()) <= _LONGEST_NAME:
+        return plain
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return plain.encode()[: _LONGEST_NAME - 13].decode(errors="ignore") + "-" + digest
+
+
+def _read_rows(path: Path, row_type: type[Row]) -> list[Row]:
+    """The whole rows of a table; raises UsageError naming the line that is none."""
+    reader = csv.reader(io.StringIO(whole_lines(path), newline=""))
+    names = next(reader, None)
+    if names is None:
+        return []
+    if csv_line(names) != header(row_type):
+        raise UsageError(f"{path}:1: these are not the columns of this version; start a new run")
+    table, rows = columns(row_type), []
+    for cells in reader:
+        try:
+            rows.append(parse_row(row_type, table, cells))
+        except ValueError as error:
+            raise UsageError(f"{path}:{reader.line_num}: {error}; start a new run") from error
+    return rows
+
+
+def _settle(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
+        replace_file(path, text)
+
+
+def _unfinished(results: Path, command: Command) -> Path | None:
+    """The newest run of this very command that has not finished."""
+    candidates = []
+    for file in results.glob(f"[!.]*/{FILE_NAME}"):
+        try:
+            manifest = read_manifest(file.parent)
+        except UsageError:
+            continue  # of another version, or damaged: not ours to continue
+        if manifest.command == command and manifest.status is not Status.FINISHED:
+            candidates.append((manifest.started, file.parent))
+    return max(candidates)[1] if candidates else None
+
+
+def _named(results: Path, command: Command, name: str) -> Path | None:
+    if name in {"", ".", ".."} or "/" in name:
+        raise UsageError(f"{name!r} cannot be the name of a run: it must be a plain folder name")
+    path = results / name
+    if not path.exists():
+        return None
+    if read_manifest(path).command != command:
+        raise UsageError(f"{path} belongs to another command; choose another --run name")
+    return path
+
+
+def _create(results: Path, manifest: Manifest, name: str | None) -> Path:
+    """A new folder with its run.json: it appears whole, under its final name."""
+    path = results / (name or _default_name(manifest.command))
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.mkdir(parents=True, exist_ok=True)
+        manifest.write(draft)
+        return draft.rename(path)
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise UsageError(f"cannot create the run folder {path}: {error.strerror}") from error
+
+
+def _default_name(command: Command) -> str:
+    """UTC time to the millisecond and the categories, so that names sort by age."""
+    now = datetime.now(timezone.utc)
+    names = [Path(category).with_suffix("").name for category in command.categories]
+    categories = re.sub(r"[^\w.+-]", "_", "+".join(names))
+    return file_name(f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{categories}")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(path))
+        except UsageError as error:
+            raise RunInUseError(str(error)) from error
+        yield

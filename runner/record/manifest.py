@@ -1,0 +1,213 @@
+"""run.json: what was asked, on what machine, with what versions, and how far it came."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import subprocess
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pynvml
+
+from runner.errors import UsageError
+from runner.record.append import replace_file
+from runner.record.schema import SCHEMA_VERSION
+from runner.vocabulary import Device, Method, StrEnum
+
+FILE_NAME = "run.json"
+
+_DISTRIBUTIONS = ("torch", "auto_LiRPA", "onnx", "onnxruntime", "numpy")
+
+
+class Status(StrEnum):
+    """How far a run came. A killed run stays `running`; its folder's lock says that it is not."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Command:
+    """Everything that decides which rows a run has; the same command resumes its own run.
+
+    Categories are absolute paths, `timeout_s` None means each instance's own.
+    """
+
+    categories: tuple[str, ...]
+    strategies: tuple[str, ...]
+    ranks: int
+    timeout_s: float | None = None
+    filter: str | None = None
+    limit: int | None = None
+    method: Method = Method.ALPHA_CROWN
+    seed: int = 0
+    device: Device = Device.AUTO
+    memory_limit_gib: float | None = None
+
+    def shell(self, results: Path, name: str | None) -> str:
+        """The command line that continues the run, ready to be typed."""
+        words = ["vnncomp-runner", "run", *self.categories]
+        words += ["--strategies", ",".join(self.strategies), "--ranks", str(self.ranks)]
+        options = {
+            "--timeout": self.timeout_s,
+            "--filter": self.filter,
+            "--limit": self.limit,
+            "--method": self.method,
+            "--seed": self.seed,
+            "--device": self.device,
+            "--memory-limit": self.memory_limit_gib,
+            "--results": results,
+            "--run": name,
+        }
+        for option, value in options.items():
+            if value is not None:
+                words += [option, str(value)]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of run.json. Times are UTC in ISO 8601; `rows` is how many outcomes it plans."""
+
+    schema: int
+    status: Status
+    command: Command
+    rows: int
+    seed: int
+    started: str
+    finished: str | None
+    resumed: tuple[str, ...]
+    versions: dict[str, str]
+    host: dict[str, Any]
+    gpus: list[dict[str, Any]]
+    git_revision: str | None
+
+    def resumed_now(self) -> Manifest:
+        return replace(self, status=Status.RUNNING, resumed=(*self.resumed, utc_now()))
+
+    def ended(self, status: Status) -> Manifest:
+        return replace(self, status=status, finished=utc_now())
+
+    def write(self, run: Path) -> None:
+        """Replaces run.json of the folder in one step."""
+        replace_file(run / FILE_NAME, json.dumps(asdict(self), indent=2) + "\n")
+
+
+def describe(command: Command, rows: int) -> Manifest:
+    """The manifest of a run that starts here and now."""
+    return Manifest(
+        schema=SCHEMA_VERSION,
+        status=Status.RUNNING,
+        command=command,
+        rows=rows,
+        seed=command.seed,
+        started=utc_now(),
+        finished=None,
+        resumed=(),
+        versions=_versions(),
+        host=_host(),
+        gpus=_gpus(),
+        git_revision=_git_revision(),
+    )
+
+
+def read_manifest(run: Path) -> Manifest:
+    """Raises UsageError when `run` is not a run folder or of another schema version."""
+    path = run / FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA_VERSION:
+            raise UsageError(
+                f"{path}: schema version {content['schema']}, but this program reads "
+                f"{SCHEMA_VERSION}; use the version of the program that wrote it"
+            )
+        command = content["command"]
+        content["command"] = Command(
+            **command
+            | {
+                "categories": tuple(command["categories"]),
+                "strategies": tuple(command["strategies"]),
+                "method": Method(command["method"]),
+                "device": Device(command["device"]),
+            }
+        )
+        return Manifest(
+            **content | {"status": Status(content["status"]), "resumed": tuple(content["resumed"])}
+        )
+    except FileNotFoundError:
+        raise UsageError(f"{run} is not a run folder: it has no {FILE_NAME}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+
+
+def utc_now() -> str:
+    return datetime.now(timezone.utc).isoformat()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def _host() -> dict[str, Any]:
+    return {
+        "name": platform.node(),
+        "system": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": psutil.cpu_count(logical=True),
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def _gpus() -> list[dict[str, Any]]:
+    """Name, memory and driver of each NVIDIA GPU; empty without a driver."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        handles = [
+            pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
+        ]
+        return [
+            {
+                "name": pynvml.nvmlDeviceGetName(handle),
+                "memory_bytes": pynvml.nvmlDeviceGetMemoryInfo(handle).total,
+                "driver": pynvml.nvmlSystemGetDriverVersion(),
+            }
+            for handle in handles
+        ]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _git_revision() -> str | None:
+    """The commit of this program's own checkout, `-dirty` appended for local changes."""
+    source = Path(__file__).resolve().parents[2]
+    command = ["git", "-C", str(source), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
