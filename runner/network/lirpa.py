@@ -1,0 +1,144 @@
+"""All that touches auto_LiRPA: made to run on today's torch and numpy, and its errors named."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import logging
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.onnx import symbolic_helper
+from torch.onnx import utils as onnx_utils
+
+from runner.errors import InstanceError
+from runner.network.foreign import foreign
+from runner.network.graph import Op
+from runner.vocabulary import Cause, Method
+
+
+def _install_before_import() -> None:
+    """What auto_LiRPA 0.3 (2022) looks for while it is imported."""
+    if importlib.util.find_spec("numpy.lib.arraysetops") is None:  # made private by numpy 2
+        arraysetops = types.ModuleType("numpy.lib.arraysetops")
+        arraysetops.isin = np.isin  # type: ignore[attr-defined]
+        sys.modules[arraysetops.__name__] = arraysetops
+    if not hasattr(symbolic_helper, "_set_opset_version"):  # a property since torch 2
+        symbolic_helper._set_opset_version = _set_opset_version  # type: ignore[attr-defined]
+    # It looks for a CUDA compiler to build kernels that nothing here uses.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+
+def _set_opset_version(version: int) -> None:
+    exporter = sys.modules[onnx_utils._optimize_graph.__module__]
+    exporter.GLOBALS.export_onnx_opset_version = version
+
+
+def _install_after_import(bounded_module: Any) -> None:
+    """What auto_LiRPA 0.3 calls when it runs."""
+    if not hasattr(torch._C.Node, "__getitem__"):  # was patched in by torch.onnx until torch 2
+        torch._C.Node.__getitem__ = _attribute  # type: ignore[method-assign]
+    if not hasattr(torch, "_six"):  # gone in torch 2; `register_parameter` asks it what a str is
+        torch._six = types.SimpleNamespace(string_classes=(str,))  # type: ignore[attr-defined]
+    bounded_module._named_members = _with_remove_duplicate(bounded_module._named_members)
+
+
+def _attribute(node: Any, name: str) -> Any:
+    return getattr(node, node.kindOf(name))(name)
+
+
+def _with_remove_duplicate(members: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """torch 2 passes `remove_duplicate`; auto_LiRPA always removes duplicates."""
+
+    def named_members(
+        self: Any, get: Any, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[Any]:
+        return members(self, get, prefix, recurse)
+
+    return named_members
+
+
+@contextlib.contextmanager
+def _process_left_alone() -> Iterator[None]:
+    """auto_LiRPA sets the warning filters and the root logger of whoever imports it."""
+    handlers = list(logging.root.handlers)
+    with warnings.catch_warnings(record=True):  # recorded, since it would undo a filter
+        yield
+    logging.root.handlers[:] = handlers
+    logging.getLogger("auto_LiRPA.utils").setLevel(logging.CRITICAL)  # its errors are raised too
+
+
+_install_before_import()
+with _process_left_alone():
+    from auto_LiRPA import BoundedModule, BoundedTensor, PerturbationLpNorm
+    from auto_LiRPA.operators.activation import BoundSigmoid, BoundTanh
+_install_after_import(BoundedModule)
+
+_METHODS = {
+    Method.IBP: "IBP",
+    Method.CROWN: "CROWN",
+    Method.ALPHA_CROWN: "CROWN-Optimized",
+}
+
+
+def bounded_module(module: nn.Module, example: Tensor, source: str) -> Any:
+    """auto_LiRPA's BoundedModule of a network; `example`: [B, *input_shape].
+
+    Raises InstanceError UNSUPPORTED_OPERATOR for an operator that auto_LiRPA does not know, and
+    MALFORMED_NETWORK when it fails otherwise. `source` names the network's file.
+    """
+    with foreign(Cause.MALFORMED_NETWORK, f"{source}: auto_LiRPA cannot read the network"):
+        try:
+            return BoundedModule(module, example)
+        except NotImplementedError as error:
+            message = f"{source}: auto_LiRPA does not know an operator of it: {error}"
+            raise InstanceError(Cause.UNSUPPORTED_OPERATOR, message) from error
+
+
+def lirpa_bounds(
+    module: nn.Module, lower: Tensor, upper: Tensor, C: Tensor, method: Method
+) -> Tensor:
+    """Lower bounds [S] of C @ f(x) over one box, by auto_LiRPA's own `compute_bounds`, untouched.
+
+    lower, upper: [*input_shape]; C: [S, outputs], for the flat output. It is what a user has
+    today: under torch 2.14 `clamp` has no gradient at its limits, so an α that starts at 0 or 1
+    never moves. Raises InstanceError INTERNAL_ERROR when auto_LiRPA fails.
+    """
+    with foreign(Cause.INTERNAL_ERROR, "auto_LiRPA"):
+        center = ((lower + upper) / 2)[None]
+        bounded = BoundedModule(nn.Sequential(module, nn.Flatten()), center)
+        box = PerturbationLpNorm(norm=np.inf, x_L=lower[None], x_U=upper[None])
+        bounds, _ = bounded.compute_bounds(
+            x=(BoundedTensor(center, box),), C=C[None], method=_METHODS[method], bound_upper=False
+        )
+        lowest: Tensor = bounds[0].detach()
+        return lowest
+
+
+@functools.cache
+def _s_shape(op: Op, dtype: torch.dtype, device: torch.device) -> Any:
+    """A node outside any network; making it computes a table of tangents, hence the cache."""
+    kind = {Op.SIGMOID: BoundSigmoid, Op.TANH: BoundTanh}[op]
+    node = kind({"device": device}, [], 0, {})
+    node.d_lower = node.d_lower.to(dtype)  # the table comes in float32
+    node.d_upper = node.d_upper.to(dtype)
+    return node
+
+
+def s_shape_slopes(op: Op, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Slopes of a line below and of one above SIGMOID or TANH, each of the bounds' shape.
+
+    Good for |bounds| <= 500, where auto_LiRPA's table ends.
+    """
+    node = _s_shape(op, lower.dtype, lower.device)
+    interval = types.SimpleNamespace(lower=lower, upper=upper)
+    node.init_linear_relaxation(interval)
+    node.bound_relax(interval)
+    return node.lw, node.uw

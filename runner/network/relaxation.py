@@ -1,0 +1,156 @@
+"""Linear relaxations of the operators beside the driver's hot path: MAXPOOL, SIGMOID, TANH."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from runner.network.graph import Node, Op
+from runner.network.lirpa import s_shape_slopes
+
+
+class Relaxation(Protocol):
+    """Lines around f(x) for every x between bounds."""
+
+    def backward(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        """A [S, B, *out_shape] to A_in [S, B, *in_shape] and bias [S, B].
+
+        A · f(x) >= A_in · x + bias for every x between the bounds; differentiable in A.
+        """
+
+
+def interval(node: Node, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of f(x), [B, *out_shape], from bounds of x, [B, *in_shape]; f is monotone."""
+    function = _function(node)
+    return function(lower), function(upper)
+
+
+def relax(node: Node, lower: Tensor, upper: Tensor) -> Relaxation:
+    """The relaxation of a MAXPOOL, SIGMOID or TANH node over lower <= x <= upper.
+
+    lower, upper: [B, *in_shape], float32 or float64.
+    """
+    if node.op is Op.MAXPOOL:
+        return _relax_maxpool(node, lower, upper)
+    return _relax_s_shape(node, lower, upper)
+
+
+def _function(node: Node) -> Callable[[Tensor], Tensor]:
+    match node.op:
+        case Op.SIGMOID:
+            return torch.sigmoid
+        case Op.TANH:
+            return torch.tanh
+        case Op.MAXPOOL:
+            return lambda x: F.max_pool2d(x, *_window(node))
+    raise ValueError(f"{node.op} has no relaxation here")
+
+
+@dataclass(frozen=True)
+class ElementwiseRelaxation:
+    """slope * x + offset below and above f(x), all [B, *shape]."""
+
+    lower_slope: Tensor
+    lower_offset: Tensor
+    upper_slope: Tensor
+    upper_offset: Tensor
+
+    def backward(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        positive, negative = A.clamp(min=0), A.clamp(max=0)
+        bias = positive * self.lower_offset + negative * self.upper_offset
+        return positive * self.lower_slope + negative * self.upper_slope, bias.flatten(2).sum(2)
+
+
+# auto_LiRPA's tangents end here; both functions are constant in floating point far before.
+_TABLE_END = 500.0
+
+
+def _relax_s_shape(node: Node, lower: Tensor, upper: Tensor) -> ElementwiseRelaxation:
+    """auto_LiRPA's slopes with offsets of our own.
+
+    Its offsets come from a float32 table and a line through the end points, and are off where an
+    interval is tiny, huge or beyond the table; the extremes of f(x) - slope * x are known exactly.
+    """
+    within = (lower >= -_TABLE_END) & (upper <= _TABLE_END)
+    lower, upper = lower.clamp(-_TABLE_END, _TABLE_END), upper.clamp(-_TABLE_END, _TABLE_END)
+    below, above = (
+        torch.where(within, slope, 0.0).clamp(min=0)
+        for slope in s_shape_slopes(node.op, lower, upper)
+    )
+    return ElementwiseRelaxation(
+        below,
+        _gaps(node, below, lower, upper).amin(0),
+        above,
+        _gaps(node, above, lower, upper).amax(0),
+    )
+
+
+def _gaps(node: Node, slope: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """f(x) - slope * x at the ends and wherever f has that slope in between: [4, *shape]."""
+    function = _function(node)
+    # tanh'(x) = sech²(x), and sigmoid(x) = (1 + tanh(x / 2)) / 2 is tanh on another scale.
+    stretch, steepest = (1.0, 1.0) if node.op is Op.TANH else (2.0, 0.25)
+    relative = (slope / steepest).clamp(0, 1)
+    tangent = stretch * torch.log((1 + (1 - relative).sqrt()) / relative.sqrt())
+    points = torch.stack(
+        (lower, upper, tangent.clamp(lower, upper), (-tangent).clamp(lower, upper))
+    )
+    return function(points) - slope * points
+
+
+@dataclass(frozen=True)
+class MaxPoolRelaxation:
+    """One input of each window below the maximum; above, the same input or a constant.
+
+    winner: [B, outputs], the index in the flat input of the largest lower bound; exact: [B,
+    outputs], whether no other input can exceed it; constant: [B, outputs], the maximum's upper
+    bound, 0 where exact.
+    """
+
+    in_shape: torch.Size
+    winner: Tensor
+    exact: Tensor
+    constant: Tensor
+
+    def backward(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        A = A.flatten(2)
+        positive, negative = A.clamp(min=0), A.clamp(max=0)
+        coefficients = positive + negative * self.exact
+        A_in = A.new_zeros(*A.shape[:2], self.in_shape.numel())
+        A_in = A_in.scatter_add(2, self.winner.expand_as(A), coefficients)
+        bias = (negative * self.constant).sum(2)
+        return A_in.reshape(*A.shape[:2], *self.in_shape), bias
+
+
+def _relax_maxpool(node: Node, lower: Tensor, upper: Tensor) -> MaxPoolRelaxation:
+    """Not auto_LiRPA's, which knows neither float64 nor padding nor overlapping windows."""
+    in_shape = lower.shape[1:]
+    lowers, uppers = _windows(node, lower), _windows(node, upper)
+    positions = torch.arange(in_shape.numel(), dtype=torch.float64, device=lower.device)
+    indices = _windows(node, positions.reshape(1, *in_shape)).clamp(min=0).long()
+    largest, winner = lowers.max(dim=2, keepdim=True)
+    others = uppers.scatter(2, winner, -torch.inf).amax(2)
+    exact = largest.squeeze(2) >= others
+    return MaxPoolRelaxation(
+        in_shape,
+        indices.expand_as(lowers).gather(2, winner).flatten(1),
+        exact.flatten(1),
+        torch.where(exact, 0.0, uppers.amax(2)).flatten(1),
+    )
+
+
+def _window(node: Node) -> tuple[Any, Any, Any]:
+    return node.attributes["kernel"], node.attributes["stride"], node.attributes["padding"]
+
+
+def _windows(node: Node, x: Tensor) -> Tensor:
+    """[B, C, H, W] to [B, C, kernel, windows]; -inf where a window sees padding."""
+    kernel, stride, (rows, columns) = _window(node)
+    padded = F.pad(x, (columns, columns, rows, rows), value=-torch.inf)
+    unfolded = F.unfold(padded, kernel, stride=stride)
+    return unfolded.reshape(x.shape[0], x.shape[1], -1, unfolded.shape[2])
