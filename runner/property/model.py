@@ -22,7 +22,7 @@ class Conjunction:
     rhs: Vector
     strict: NDArray[np.bool_]
 
-    def holds(self, outputs: Vector) -> bool:
+    def holds(self, outputs: NDArray[np.floating]) -> bool:
         """Whether y (flat, any float dtype) lies in the region, with tolerance 0."""
         values = self.matrix @ np.asarray(outputs, dtype=np.float64).reshape(-1)
         return bool(np.all(np.where(self.strict, values < self.rhs, values <= self.rhs)))

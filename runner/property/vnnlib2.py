@@ -93,8 +93,8 @@ def _query(text: str, file: str) -> vnnlib.Query:
         message = f"{file}{_explanation(str(error))}"
         raise InstanceError(Cause.MALFORMED_PROPERTY, message) from error
     except (IndexError, ValueError) as error:
-        # The package reads integers with std::stoll, whose exceptions come through as these.
-        message = f"{file}: an integer is too large; write numbers with a decimal point"
+        # The package reads numbers with std::stoll and std::stod, whose exceptions come through.
+        message = f"{file}: a number is outside the 64-bit range; write one that is inside"
         raise InstanceError(Cause.MALFORMED_PROPERTY, message) from error
 
 

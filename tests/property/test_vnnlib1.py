@@ -157,6 +157,11 @@ def test_a_strict_input_bound_excludes_its_value() -> None:
     assert 0.5 > upper[0] == np.nextafter(0.5, 0)
 
 
+def test_an_input_may_be_pinned_by_an_equality() -> None:
+    ((lower, upper, _),) = regions(parse(BOX + "(assert (= 0.5 X_0))"))
+    assert lower[0] == upper[0] == 0.5
+
+
 def test_values_are_what_python_reads() -> None:
     digits = "0.1000000000000000055511151231257827"
     ((_, upper, _),) = regions(parse(BOX + f"(assert (<= X_0 {digits}))"))
