@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -37,8 +38,7 @@ def plan(command: Command) -> list[Task]:
 
     Raises UsageError for a strategy or category that does not exist, and when nothing is left.
     """
-    if command.ranks < 1:
-        raise UsageError(f"--ranks {command.ranks}: at least one rank is needed")
+    _check_options(command)
     strategies = [strategy_named(name) for name in command.strategies]
     rows = [
         row
@@ -56,25 +56,41 @@ def plan(command: Command) -> list[Task]:
     ]
 
 
+def _check_options(command: Command) -> None:
+    if command.ranks < 1:
+        raise UsageError(f"--ranks {command.ranks}: at least one rank is needed")
+    for option, value in (
+        ("--timeout", command.timeout_s),
+        ("--memory-limit", command.memory_limit_gib),
+    ):
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{option} {value}: a positive number is needed")
+
+
 def choose(rows: Iterable[Row], pattern: str | None, limit: int | None) -> list[Row]:
     """The first `limit` rows that match `pattern`.
 
     A pattern is a shell glob; it matches a row when it matches its network's or property's name,
     as written or without folder and suffixes, or `<network>_<property>` of the latter.
     """
-    matching = [row for row in rows if pattern is None or _matches(row, pattern)]
+    matching = [
+        row
+        for row in rows
+        if pattern is None or matches(row.network_name, row.property_name, pattern)
+    ]
     return matching[:limit]
 
 
-def row_name(row: Row) -> str:
-    """`<network>_<property>` without folders and suffixes, as VNN-COMP names counterexamples."""
-    return one_line(f"{_stem(row.network_name)}_{_stem(row.property_name)}")
-
-
-def _matches(row: Row, pattern: str) -> bool:
-    names = (row.network_name, row.property_name)
-    candidates = {*names, *map(_stem, names), row_name(row)}
+def matches(network: str, property_name: str, pattern: str) -> bool:
+    """Whether a glob chooses the instance of these names; see `choose`."""
+    names = (network, property_name)
+    candidates = {*names, *map(_stem, names), instance_name(network, property_name)}
     return any(fnmatchcase(candidate, pattern) for candidate in candidates)
+
+
+def instance_name(network: str, property_name: str) -> str:
+    """`<network>_<property>` without folders and suffixes, as VNN-COMP names counterexamples."""
+    return one_line(f"{_stem(network)}_{_stem(property_name)}")
 
 
 def _stem(name: str) -> str:
@@ -113,7 +129,7 @@ def _named(rows: Sequence[Row]) -> list[tuple[Row, str]]:
     taken: set[tuple[str, str]] = set()
     named = []
     for row in rows:
-        name = row_name(row)
+        name = instance_name(row.network_name, row.property_name)
         if (row.category, name) in taken:
             name = f"{name}_line{row.line}"
         taken.add((row.category, name))

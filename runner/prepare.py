@@ -59,7 +59,7 @@ class Preparer:
         known = self._known.get(instance.network)
         if known:
             return known
-        prepared = self._scratch / f"network{len(self._known)}"
+        prepared = self._scratch / f"network{len(self._known)}.safetensors"
         payload = {
             "network": str(instance.network),
             "prepared": str(prepared),

@@ -13,7 +13,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,6 +39,7 @@ from runner.record.schema import (
     header,
     parse_row,
 )
+from runner.vocabulary import Verdict
 
 OUTCOMES = "outcomes.csv"
 RANKS = "ranks.csv"
@@ -59,13 +60,14 @@ class RunFolder:
         self.path = path
         self.manifest = manifest
         self.resume_command = resume
-        self._done: set[Key] = set()
+        self._done: dict[Key, Verdict] = {}
         with self.disk_full_named():
             self._recover()
 
     @property
-    def done(self) -> frozenset[Key]:
-        return frozenset(self._done)
+    def done(self) -> Mapping[Key, Verdict]:
+        """What need not be run again, and what was said of it."""
+        return self._done
 
     def record(self, outcome: Outcome, ranks: Sequence[RankRow]) -> None:
         """Appends one question's rows to every table; the question is done when this returns.
@@ -79,7 +81,7 @@ class RunFolder:
             if ranks:
                 append_line(self.path / RANKS, "".join(map(format_row, ranks)))
             append_line(self.path / OUTCOMES, format_row(outcome))
-        self._done.add(outcome.key())
+        self._done[outcome.key()] = outcome.verdict
 
     def counterexample(self, strategy: str, category: str, name: str) -> Path:
         """Where the counterexample of the instance called `name` belongs."""
@@ -111,7 +113,7 @@ class RunFolder:
     def _recover(self) -> None:
         """Brings every table to what the commit records in outcomes.csv say."""
         outcomes = _read_rows(self.path / OUTCOMES, Outcome)
-        self._done = {outcome.key() for outcome in outcomes}
+        self._done = {outcome.key(): outcome.verdict for outcome in outcomes}
         ranks = _read_rows(self.path / RANKS, RankRow)
         committed = [row for row in ranks if row.key() in self._done]
         _settle(self.path / OUTCOMES, header(Outcome) + "".join(map(format_row, outcomes)))

@@ -10,15 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.report.text import ABSENT, ratio, seconds, share, size
+from runner.report.words import VERDICT_STYLES
 from runner.vocabulary import Verdict
-
-VERDICT_STYLES = {
-    Verdict.SAT: "magenta",
-    Verdict.UNSAT: "green",
-    Verdict.UNKNOWN: "yellow",
-    Verdict.TIMEOUT: "yellow",
-    Verdict.ERROR: "red",
-}
 
 LEGEND = (
     "PAR-2: mean run time, where an instance that is not solved counts twice its timeout. "

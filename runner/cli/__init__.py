@@ -1,0 +1,45 @@
+"""The command line: reads arguments and prints; what it does is elsewhere."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import typer
+
+from runner.cli.doctor import doctor
+from runner.cli.listing import list_instances
+from runner.cli.run import EXIT_CODES, run
+from runner.cli.show import show
+
+_HELP = """Runs VNN-COMP benchmarks under parallel strategies and records what each rank cost.
+
+A category is a folder that holds an instances.csv, or an instances.csv itself.
+
+\b
+Examples:
+  vnncomp-runner doctor
+  vnncomp-runner list vnncomp2022_benchmarks/benchmarks/mnist_fc
+  vnncomp-runner run vnncomp2022_benchmarks/benchmarks/mnist_fc --limit 5
+  vnncomp-runner run mnist_fc oval21 --strategies baseline,fsdp --ranks 4 --timeout 60
+  vnncomp-runner show results/20260101T120000.000Z-mnist_fc 'mnist-net_256x4*'
+"""
+
+app = typer.Typer(
+    help=_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # keeps the line breaks of the examples
+    pretty_exceptions_enable=False,
+)
+app.command("run", epilog=EXIT_CODES)(run)
+app.command("list")(list_instances)
+app.command("show")(show)
+app.command("doctor")(doctor)
+
+
+def main() -> None:
+    """The console entry. A request to terminate ends a run as Ctrl-C does: it can be resumed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    app(prog_name="vnncomp-runner")
+    sys.exit(0)

@@ -1,0 +1,122 @@
+"""`vnncomp-runner run`: categories under strategies, recorded in a run folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from runner.cli.progress import RunProgress
+from runner.cli.terminal import console, exit_codes
+from runner.execute.gang import RankServer
+from runner.plan import plan
+from runner.record.folder import RunFolder, open_run
+from runner.record.manifest import Command
+from runner.schedule import schedule
+from runner.vocabulary import Device, Method
+
+EXIT_CODES = """\b
+Exit codes:
+  0    the run finished, whatever the verdicts
+  2    wrong usage: a category, strategy or option that cannot be used
+  3    the disk is full; the message says how to resume
+  4    another process writes to the run folder
+  130  interrupted (Ctrl-C or SIGTERM); the message says how to resume
+"""
+
+
+def run(
+    categories: Annotated[
+        list[Path],
+        typer.Argument(metavar="CATEGORY", help="Folders with instances.csv, or such files."),
+    ],
+    strategies: Annotated[
+        str, typer.Option(help="Comma-separated: baseline, fsdp, lirpa, null.")
+    ] = "baseline,fsdp",
+    ranks: Annotated[int, typer.Option(min=1, help="Processes of a parallel strategy.")] = 2,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Replaces the timeouts of instances.csv."),
+    ] = None,
+    filter_glob: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="GLOB",
+            help="Only instances whose network, property or <network>_<property> matches.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many instances of each CATEGORY.")
+    ] = None,
+    results: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder that run folders are in.")
+    ] = Path("results"),
+    name: Annotated[
+        str | None,
+        typer.Option("--run", metavar="NAME", help="Name of the run [default: time-categories]."),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="auto: CUDA when there is a GPU.")] = Device.AUTO,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    method: Annotated[
+        Method, typer.Option(help="The tightest bounds to try, after all cheaper ones.")
+    ] = Method.ALPHA_CROWN,
+    memory_limit: Annotated[
+        float | None, typer.Option(metavar="GIB", help="Host memory that one rank may use.")
+    ] = None,
+) -> None:
+    """Run categories under strategies and compare them.
+
+    The same command again resumes a run that was interrupted or killed, and starts a new one
+    once it has finished.
+
+    \b
+    Examples:
+      vnncomp-runner run benchmarks/mlp
+      vnncomp-runner run mnist_fc --filter '*256x4*' --strategies baseline,fsdp,lirpa
+      vnncomp-runner run mnist_fc oval21 --ranks 4 --timeout 60 --memory-limit 8
+    """
+    out = console()
+    with exit_codes():
+        command = Command(
+            categories=tuple(os.path.abspath(category) for category in categories),
+            strategies=tuple(dict.fromkeys(map(str.strip, strategies.split(",")))),
+            ranks=ranks,
+            timeout_s=timeout,
+            filter=filter_glob,
+            limit=limit,
+            method=method,
+            seed=seed,
+            device=device,
+            memory_limit_gib=memory_limit,
+        )
+        folder = _run(command, results, name, out)
+        _print_summary(folder.path, out)
+
+
+def _run(command: Command, results: Path, name: str | None, out: Console) -> RunFolder:
+    tasks = plan(command)
+    with open_run(results, command, len(tasks), name) as folder:
+        known = [folder.done[task.key()] for task in tasks if task.key() in folder.done]
+        if known:
+            out.print(f"Resuming {folder.path}: {len(known)} of {len(tasks)} are done.")
+        server_log = folder.path / "logs" / "server.log"
+        try:
+            with (
+                RankServer(server_log) as server,
+                RunProgress(out, len(tasks), known) as progress,
+            ):
+                schedule(tasks, command, folder, server, progress)
+        except KeyboardInterrupt:
+            typer.echo(f"\nInterrupted. To resume: {folder.resume_command}", err=True)
+            raise
+    return folder
+
+
+def _print_summary(run_folder: Path, out: Console) -> None:
+    from runner.cli.show import print_summary  # pandas takes half a second to import
+
+    print_summary(run_folder, out)

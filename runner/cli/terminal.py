@@ -1,0 +1,49 @@
+"""What all commands share: where they print, and which exit code an error has."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+from runner.errors import UsageError
+from runner.record.append import DiskFullError
+from runner.record.folder import RunInUseError
+
+USAGE, DISK_FULL, IN_USE, INTERRUPTED = 2, 3, 4, 130
+
+_WIDTH_OF_LOGS = 120
+
+
+def console() -> Console:
+    """Standard output; files and pipes get lines of a fixed length, and no colours."""
+    fixed = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(highlight=False, width=_WIDTH_OF_LOGS if fixed else None)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Ends the command with the exit code of a known error, its message on standard error."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        yield
+    except UsageError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(_code(error)) from error
+    except KeyboardInterrupt as interrupt:
+        raise typer.Exit(INTERRUPTED) from interrupt
+
+
+def _code(error: UsageError) -> int:
+    match error:
+        case DiskFullError():
+            return DISK_FULL
+        case RunInUseError():
+            return IN_USE
+        case _:
+            return USAGE
