@@ -1,0 +1,55 @@
+# shellcheck shell=bash
+# Sourced by run_benchmark.sh and run_tests.sh: makes .venv from pyproject.toml and
+# requirements.lock, once. Defines `repository` and `environment` (the path of .venv).
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+environment=$repository/.venv
+# The path counts too: the scripts in .venv/bin hold it, so a moved folder needs a new .venv.
+inputs=$({ echo "$repository" && cat "$repository"/{pyproject.toml,requirements.lock}; } | cksum)
+stamp=$environment/.installed-${inputs// /-}
+
+is_ready() { [[ -e $stamp && -x $environment/bin/python ]]; }
+
+suitable_python() { # prints the first Python that can make the environment, or says why none can
+    local check='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))'
+    local candidate answer tried=""
+    for candidate in python3.12 python3.11 python3.10 python3; do
+        command -v "$candidate" >/dev/null || continue
+        # Run it: a name on the PATH may be a launcher with nothing behind it.
+        if answer=$("$candidate" -c "$check" 2>&1); then
+            echo "$candidate"
+            return
+        fi
+        tried+="  $(command -v "$candidate"): ${answer:-$("$candidate" --version)}"$'\n'
+    done
+    cat >&2 <<EOF
+No Python 3.10, 3.11 or 3.12 with the modules venv and ensurepip was found on the PATH.
+Install one, and on Debian or Ubuntu its python3-venv package too. Tried:
+${tried:-  python3.12, python3.11, python3.10, python3: no such command}
+EOF
+    return 1
+}
+
+install() {
+    local python
+    python=$(suitable_python)
+    echo "Setting up .venv with $python: done once, takes about 3 minutes" >&2
+    # No stamp at all: an installation was cut short, and what it left cannot be trusted.
+    compgen -G "$environment/.installed-*" >/dev/null || rm -rf "$environment"
+    rm -f "$environment"/.installed-*
+    "$python" -m venv "$environment"
+    local pip=("$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps)
+    "${pip[@]}" -r "$repository/requirements.lock"
+    "${pip[@]}" --no-build-isolation --editable "$repository"
+    touch "$stamp"
+    echo "Set up .venv in $SECONDS s" >&2
+}
+
+if ! is_ready; then
+    # Two first starts at once: the second waits for the first, even for what it left running.
+    exec 9<"$repository/pyproject.toml"
+    if command -v flock >/dev/null; then flock 9; fi
+    # Not `is_ready || install`: that would go on after an error inside of install.
+    if ! is_ready; then install; fi
+    exec 9<&-
+fi
