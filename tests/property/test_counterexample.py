@@ -52,6 +52,7 @@ def test_any_spacing_between_assignments_is_read() -> None:
         "sat ((X_0 1.0))",
         "((X_1 1.0)(X_0 1.0))",
         "((X_0 1.0)(X_0 1.0))",
+        "((X_0 1.0)(X_2 1.0))",
         "((X_0 one))",
         "((X_0 1.0)(Z_0 1.0))",
         "((X_0))",
