@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +39,11 @@ SUPPORTED = _RESHAPES | _WINDOWS | _POINTWISE | _OTHERS
 
 # onnx2torch knows every supported operator in each of these versions.
 _OPSETS = range(9, 16)
-# ONNX's tools serialise all weights at each step; a weight of so many bytes is kept out of them.
-_LARGE = 1 << 22
+# ONNX's tools serialise all weights at each step; a weight of so many values is kept out of them.
+_LARGE = 1 << 20
 _BATCH = "batch"
+# onnxsim 0.8 dies in it when a Transpose leaves its permutation to the default.
+_BROKEN = ("fuse_transpose_into_gemm",)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def batchable(content: bytes, source: str) -> Batchable:
     large = _take_large(model.graph)
     _check(model, source)
     with foreign(Cause.MALFORMED_NETWORK, f"{source}: onnxsim cannot simplify it"):
-        model = onnxsim.simplify(model)[0]
+        model = onnxsim.simplify(model, skipped_optimizers=list(_BROKEN))[0]
         model = _supported_opset(model)
         model = shape_inference.infer_shapes(model, data_prop=True)
     return _Rewriting(model, large, source).result()
@@ -78,9 +81,7 @@ def _parse(content: bytes, source: str) -> ModelProto:
     except DecodeError as error:
         raise _malformed(source, error) from error
     constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
+    _replace(model.graph.input, [v for v in model.graph.input if v.name not in constants])
     if model.ir_version == 3:  # the last that wanted initializers among the inputs
         model.ir_version = 4
     return model
@@ -129,7 +130,7 @@ def _take_large(graph: GraphProto) -> dict[str, TensorProto]:
     large: dict[str, TensorProto] = {}
     small: list[TensorProto] = []
     for tensor in graph.initializer:
-        if tensor.ByteSize() < _LARGE:
+        if math.prod(tensor.dims) < _LARGE:
             small.append(tensor)
             continue
         large[tensor.name] = tensor
@@ -137,8 +138,7 @@ def _take_large(graph: GraphProto) -> dict[str, TensorProto]:
             helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         )
     if large:
-        del graph.initializer[:]
-        graph.initializer.extend(small)
+        _replace(graph.initializer, small)
     return large
 
 
@@ -191,23 +191,18 @@ class _Rewriting:
         inputs = [value for value in graph.input if value.name not in self.constants]
         if graph.output[0].name in self.constants:
             raise _malformed(self.source, ValueError("the output does not depend on the input"))
+        source, target = inputs[0], graph.output[0]
+        shapes = self._sample_shape(source.name), self._sample_shape(target.name)
         used = {name for node in nodes for name in node.input}
-        rewritten = helper.make_graph(
-            nodes,
-            graph.name,
-            [self._batched(value) for value in inputs],
-            [self._batched(value) for value in graph.output],
-            [tensor for name, tensor in self.constants.items() if name in used],
-        )
-        return Batchable(
-            helper.make_model(
-                rewritten,
-                opset_imports=self.model.opset_import,
-                ir_version=self.model.ir_version,
-            ),
-            self._sample_shape(inputs[0].name),
-            self._sample_shape(graph.output[0].name),
-        )
+        # In place, since a new model would copy the weights.
+        _replace(graph.input, [self._batched(source)])
+        _replace(graph.output, [self._batched(target)])
+        _replace(graph.node, nodes)
+        _replace(graph.initializer, [t for name, t in self.constants.items() if name in used])
+        computed = {name for node in nodes for name in node.output}
+        values = [value for value in graph.value_info if value.name in computed]
+        _replace(graph.value_info, [self._batched(value) for value in values])
+        return Batchable(self.model, *shapes)
 
     def _batched(self, value: ValueInfoProto) -> ValueInfoProto:
         shape: list[str | int | None] = [_BATCH, *self._sample_shape(value.name)]
@@ -327,6 +322,12 @@ class _Rewriting:
         for reason, refused in refusals.items():
             if refused:
                 raise _unsupported(self.source, node, reason)
+
+
+def _replace(field: Any, values: list[Any]) -> None:
+    """The whole of a repeated field."""
+    del field[:]
+    field.extend(values)
 
 
 def _attributes(node: NodeProto) -> dict[str, Any]:

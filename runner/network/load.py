@@ -25,7 +25,7 @@ from runner.network.runtime import OnnxRuntime
 from runner.network.translate import graph_of
 from runner.vocabulary import Cause
 
-# Inference would copy every weight several times, and the rewritten network needs none.
+# Inference would copy every weight several times, and a rewritten network has its shapes.
 onnx2torch.converter.safe_shape_inference = lambda model: model
 
 _TOLERANCE = 1e-4

@@ -98,18 +98,22 @@ class Weights:
         return tuple(self._file.get_slice(name).get_shape())
 
     def tensor(self, name: str) -> Tensor:
-        whole: Tensor = self._file.get_tensor(name)
-        return whole
+        return self._copy(self._file.get_tensor(name))
 
     def columns(self, name: str, start: int, stop: int) -> Tensor:
         """Columns start:stop of dimension 1, contiguous; nothing else of the tensor is kept."""
-        part: Tensor = self._file.get_slice(name)[:, start:stop]
-        return part
+        return self._copy(self._file.get_slice(name)[:, start:stop])
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Rows start:stop of dimension 0, contiguous; nothing else of the tensor is kept."""
-        part: Tensor = self._file.get_slice(name)[start:stop]
-        return part
+        return self._copy(self._file.get_slice(name)[start:stop])
+
+    @staticmethod
+    def _copy(view: Tensor) -> Tensor:
+        """safetensors gives views of the mapped file, which keep the whole tensor mapped."""
+        import torch
+
+        return view.clone(memory_format=torch.contiguous_format)
 
 
 def open_weights(path: Path) -> Weights:
