@@ -1,0 +1,241 @@
+"""The two commands set up .venv once and safely; the pins are complete; scripts do their work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from runner.instances import Instance, read_category
+from runner.property.read import read_property
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PYTHONS = ("3.10", "3.11", "3.12")
+INSTALLED = "Set up .venv"
+
+# Stands for every Python: makes a virtual environment of itself, and notes what pip is asked.
+FAKE_PYTHON = """#!/usr/bin/env bash
+case "$1 $2" in
+    "-c "*) exit "${SUITABLE:-0}" ;;
+    "-m venv")
+        mkdir -p "$3/bin"
+        cp "$0" "$3/bin/python"
+        cp "$(dirname "$0")/tool" "$3/bin/pytest"
+        cp "$(dirname "$0")/tool" "$3/bin/vnncomp-runner" ;;
+    "-m pip")
+        echo "$@" >>"$PIP_LOG"
+        sleep "${PIP_SECONDS:-0}"
+        exit "${PIP_STATUS:-0}" ;;
+esac
+"""
+FAKE_TOOL = """#!/usr/bin/env bash
+echo "${0##*/} $* default=${VNNCOMP_RUNNER_DEFAULT:-}"
+"""
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A copy of the commands, with Pythons that only pretend."""
+
+    folder: Path
+    tools: Path
+
+    @property
+    def environment(self) -> Path:
+        return self.folder / ".venv"
+
+    def start(self, *command: str, **settings: str) -> subprocess.Popen[str]:
+        path = f"{self.tools}:{os.environ['PATH']}"
+        return subprocess.Popen(
+            [self.folder / command[0], *command[1:]],
+            env={**os.environ, "PATH": path, "PIP_LOG": str(self.pip_log), **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, **settings: str) -> tuple[int, str]:
+        process = self.start(*command, **settings)
+        output, _ = process.communicate(timeout=30)
+        return process.returncode, output
+
+    @property
+    def pip_log(self) -> Path:
+        return self.tools / "pip.log"
+
+    def pip_calls(self) -> int:
+        return len(self.pip_log.read_text().splitlines()) if self.pip_log.exists() else 0
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    folder, tools = tmp_path / "a clone", tmp_path / "tools"
+    (folder / "scripts").mkdir(parents=True)
+    tools.mkdir()
+    for name in ("run_benchmark.sh", "run_tests.sh", "pyproject.toml", "requirements.lock"):
+        shutil.copy(REPOSITORY / name, folder / name)
+    shutil.copy(REPOSITORY / "scripts" / "environment.sh", folder / "scripts")
+    names = ("python3.12", "python3.11", "python3.10", "python3")
+    for name, text in {**dict.fromkeys(names, FAKE_PYTHON), "tool": FAKE_TOOL}.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    return Clone(folder, tools)
+
+
+def test_the_first_start_sets_up_and_the_next_does_not(clone: Clone) -> None:
+    status, output = clone.run("run_tests.sh", "-k", "name")
+    assert status == 0
+    assert INSTALLED in output
+    assert "pytest --durations=10 -k name" in output
+    calls = clone.pip_calls()
+    status, output = clone.run("run_benchmark.sh")
+    assert (status, clone.pip_calls()) == (0, calls)
+    assert INSTALLED not in output
+
+
+def test_run_benchmark_passes_its_arguments_on_and_offers_the_embedded_instances(
+    clone: Clone,
+) -> None:
+    status, output = clone.run("run_benchmark.sh", "a category", "--ranks", "2")
+    assert status == 0
+    expected = f"vnncomp-runner run a category --ranks 2 default={clone.folder}/instances.csv\n"
+    assert output.endswith(expected)
+
+
+def test_a_failed_installation_fails_the_command_and_is_started_over(clone: Clone) -> None:
+    status, output = clone.run("run_tests.sh", "-k", "name", PIP_STATUS="3")
+    assert status != 0
+    assert "pytest" not in output
+    leftover = clone.environment / "half_a_package"
+    leftover.touch()
+    assert clone.run("run_tests.sh", "-k", "name")[0] == 0
+    assert not leftover.exists()
+
+
+def test_an_installation_that_was_killed_is_started_over(clone: Clone) -> None:
+    process = clone.start("run_tests.sh", "-k", "name", PIP_SECONDS="60")
+    deadline = time.monotonic() + 20
+    while not clone.pip_calls() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    leftover = clone.environment / "half_a_package"
+    leftover.touch()
+    status, output = clone.run("run_tests.sh", "-k", "name")
+    assert status == 0
+    assert INSTALLED in output
+    assert not leftover.exists()
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock")
+def test_two_first_starts_at_once_install_once(clone: Clone) -> None:
+    both = [clone.start("run_tests.sh", "-k", name, PIP_SECONDS="0.3") for name in ("a", "b")]
+    outputs = [process.communicate(timeout=30)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(INSTALLED in output for output in outputs) == 1
+    assert all("pytest" in output for output in outputs)
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml"])
+def test_a_changed_pin_updates_the_environment_in_place(clone: Clone, name: str) -> None:
+    clone.run("run_tests.sh", "-k", "name")
+    kept = clone.environment / "package"
+    kept.touch()
+    with (clone.folder / name).open("a") as file:
+        file.write("# changed\n")
+    assert INSTALLED in clone.run("run_tests.sh", "-k", "name")[1]
+    assert kept.exists()
+
+
+def test_a_clone_that_was_moved_is_set_up_again(clone: Clone, tmp_path: Path) -> None:
+    clone.run("run_tests.sh", "-k", "name")
+    moved = Clone(clone.folder.rename(tmp_path / "moved"), clone.tools)
+    assert INSTALLED in moved.run("run_tests.sh", "-k", "name")[1]
+
+
+def test_without_a_suitable_python_the_message_names_what_was_tried(clone: Clone) -> None:
+    status, output = clone.run("run_tests.sh", SUITABLE="1")
+    assert status != 0
+    assert "3.10, 3.11 or 3.12" in output
+    for name in ("python3.12", "python3"):
+        assert f"{clone.tools / name}:" in output
+    assert not clone.environment.exists()
+
+
+def pins(environment: Mapping[str, str]) -> dict[str, str]:
+    """The versions in requirements.lock that apply, by package."""
+    found: dict[str, str] = {}
+    for line in (REPOSITORY / "requirements.lock").read_text(encoding="ascii").splitlines():
+        if line.startswith("#"):
+            continue
+        pin = Requirement(line)
+        if pin.marker is None or pin.marker.evaluate(dict(environment)):
+            (specifier,) = pin.specifier
+            assert specifier.operator == "=="
+            assert canonicalize_name(pin.name) not in found, f"{pin.name} is pinned twice"
+            found[canonicalize_name(pin.name)] = specifier.version
+    return found
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_pins_satisfy_pyproject_on_every_supported_python(python: str, machine: str) -> None:
+    pinned = pins(
+        {
+            "python_version": python,
+            "python_full_version": f"{python}.9",
+            "platform_machine": machine,
+            "sys_platform": "linux",
+        }
+    )
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [
+        *project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"]["dev"],
+        *project["build-system"]["requires"],
+        "auto_LiRPA==0.3",
+    ]
+    for requirement in map(Requirement, wanted):
+        name = canonicalize_name(requirement.name)
+        assert name in pinned, f"{name} is not in requirements.lock"
+        assert requirement.specifier.contains(pinned[name]), requirement
+
+
+def test_pins_are_complete_because_pip_is_told_not_to_look_for_more() -> None:
+    pinned = pins({})
+    for name in pinned.keys() - {"auto-lirpa"}:
+        for requirement in map(Requirement, requires(name) or []):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                needed = canonicalize_name(requirement.name)
+                assert needed in pinned, f"{name} needs {needed}"
+                assert requirement.specifier.contains(pinned[needed]), f"{name} needs {requirement}"
+
+
+def test_wide_mlp_writes_a_category_with_an_image_in_the_middle_of_its_box(tmp_path: Path) -> None:
+    script = REPOSITORY / "scripts" / "wide_mlp.py"
+    options = ("--width", "32", "--depth", "3", "--inputs", "12", "--radius", "0.01")
+    subprocess.run([sys.executable, script, tmp_path, *options], check=True)
+    (row,) = read_category(tmp_path)
+    assert isinstance(row, Instance)
+    assert row.network.is_file()
+    problem = read_property(row.property)
+    (case,) = problem.cases
+    assert (problem.inputs, problem.outputs, len(case.unsafe)) == (12, 10, 9)
+    assert (case.upper - case.lower).max() == pytest.approx(0.02)
