@@ -112,9 +112,9 @@ class RunFolder:
 
     def _recover(self) -> None:
         """Brings every table to what the commit records in outcomes.csv say."""
-        outcomes = _read_rows(self.path / OUTCOMES, Outcome)
+        outcomes = read_rows(self.path / OUTCOMES, Outcome)
         self._done = {outcome.key(): outcome.verdict for outcome in outcomes}
-        ranks = _read_rows(self.path / RANKS, RankRow)
+        ranks = read_rows(self.path / RANKS, RankRow)
         committed = [row for row in ranks if row.key() in self._done]
         _settle(self.path / OUTCOMES, header(Outcome) + "".join(map(format_row, outcomes)))
         _settle(self.path / RANKS, header(RankRow) + "".join(map(format_row, committed)))
@@ -158,6 +158,26 @@ def open_run(
         folder.end(Status.FINISHED)
 
 
+def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
+    """The whole rows of a table, none if it is absent; a last row that is cut off is left out.
+
+    Raises UsageError that names the line which is no row of this version.
+    """
+    reader = csv.reader(io.StringIO(whole_lines(path), newline=""))
+    names = next(reader, None)
+    if names is None:
+        return []
+    if csv_line(names) != header(row_type):
+        raise UsageError(f"{path}:1: these are not the columns of this version; start a new run")
+    table, rows = columns(row_type), []
+    for cells in reader:
+        try:
+            rows.append(parse_row(row_type, table, cells))
+        except ValueError as error:
+            raise UsageError(f"{path}:{reader.line_num}: {error}; start a new run") from error
+    return rows
+
+
 def official_row(outcome: Outcome) -> str:
     """category,network,property,prepare_time,result,run_time as VNN-COMP's scoring reads it."""
     prepare_s, run_s = outcome.prepare_time_s or 0.0, outcome.run_time_s or 0.0
@@ -172,23 +192,6 @@ def file_name(name: str) -> str:
         return plain
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
     return plain.encode()[: _LONGEST_NAME - 13].decode(errors="ignore") + "-" + digest
-
-
-def _read_rows(path: Path, row_type: type[Row]) -> list[Row]:
-    """The whole rows of a table; raises UsageError naming the line that is none."""
-    reader = csv.reader(io.StringIO(whole_lines(path), newline=""))
-    names = next(reader, None)
-    if names is None:
-        return []
-    if csv_line(names) != header(row_type):
-        raise UsageError(f"{path}:1: these are not the columns of this version; start a new run")
-    table, rows = columns(row_type), []
-    for cells in reader:
-        try:
-            rows.append(parse_row(row_type, table, cells))
-        except ValueError as error:
-            raise UsageError(f"{path}:{reader.line_num}: {error}; start a new run") from error
-    return rows
 
 
 def _settle(path: Path, text: str) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
+from dataclasses import astuple
 from pathlib import Path
 
 import pandas as pd
 
-from runner.errors import UsageError
-from runner.record.append import whole_lines
-from runner.record.folder import OUTCOMES, RANKS
-from runner.record.schema import Key, Outcome, RankRow, columns
+from runner.record.folder import OUTCOMES, RANKS, read_rows
+from runner.record.schema import Key, Outcome, RankRow, Row, columns
 
 
 def outcomes(run: Path) -> pd.DataFrame:
@@ -29,24 +27,8 @@ def ranks(run: Path) -> pd.DataFrame:
     return rows.merge(committed, on=list(Key._fields), how="inner")
 
 
-def _table(path: Path, row_type: type) -> pd.DataFrame:
-    """Empty cells become NA in number columns and stay empty in text columns."""
-    expected = columns(row_type)
-    numbers = [column.name for column in expected if column.dtype() != "string"]
-    text = whole_lines(path)
-    if not text:
-        empty = pd.DataFrame(columns=[column.name for column in expected])
-        return empty.astype({column.name: column.dtype() for column in expected})
-    try:
-        table = pd.read_csv(
-            io.StringIO(text),
-            dtype={column.name: column.dtype() for column in expected},
-            keep_default_na=False,
-            na_values={name: [""] for name in numbers},
-            float_precision="round_trip",
-        )
-    except ValueError as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    if list(table.columns) != [column.name for column in expected]:
-        raise UsageError(f"{path}: these are not the columns of this version of the program")
-    return table
+def _table(path: Path, row_type: type[Row]) -> pd.DataFrame:
+    """Empty cells are NA in columns of numbers and stay empty in columns of text."""
+    dtypes = {column.name: column.dtype() for column in columns(row_type)}
+    rows = [astuple(row) for row in read_rows(path, row_type)]
+    return pd.DataFrame(rows, columns=list(dtypes), dtype=object).astype(dtypes)

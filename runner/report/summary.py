@@ -107,7 +107,7 @@ def _communication(ranks: pd.DataFrame) -> dict[str, object]:
     measured = ranks[ranks["comm_s"].notna()]
     wall_s = measured["wall_s"].sum()
     return {
-        "comm_s": (measured["comm_s"] / _float(measured["ranks"])).sum(),
+        "comm_s": (measured["comm_s"] / _float(measured["ranks"])).sum(min_count=1),
         "comm_share": measured["comm_s"].sum() / wall_s if wall_s else float("nan"),
     }
 

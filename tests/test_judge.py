@@ -1,0 +1,218 @@
+"""How an ending and the reports of the ranks become a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.execute.job import RankReport
+from runner.execute.watch import Ending, GangResult
+from runner.execute.wire import report_to_json
+from runner.instances import Instance
+from runner.judge import judge, preparation_failure
+from runner.parallel.strategy import strategy_named
+from runner.plan import Task
+from runner.vocabulary import Cause, Memory, Meter, Phase, Verdict
+
+TIMEOUT_S = 10.0
+INSTANCE = Instance(
+    "digits", Path("/a/net.onnx"), Path("/a/prop.vnnlib"), TIMEOUT_S,
+    "onnx/net.onnx", "vnnlib/prop.vnnlib", Path("/a/instances.csv"), 1,
+)  # fmt: skip
+TASK = Task(INSTANCE, strategy_named("fsdp"), 2, "net_prop")
+
+
+def said(rank: int, verdict: Verdict, cause: Cause = Cause.NONE, **more: Any) -> dict[str, Any]:
+    return report_to_json(RankReport(rank, verdict, cause, **{"wall_s": 1.0, **more}))
+
+
+def both(verdict: Verdict, cause: Cause = Cause.NONE, **more: Any) -> tuple[dict[str, Any], ...]:
+    return said(0, verdict, cause, **more), said(1, verdict, cause, **more)
+
+
+def error(rank: int, cause: Cause, message: str = "") -> dict[str, Any]:
+    return report_to_json(RankReport(rank, Verdict.ERROR, cause, message))
+
+
+OOM = error(1, Cause.OUT_OF_MEMORY, "cannot allocate")
+BROKEN_PIPE = error(0, Cause.INTERNAL_ERROR, "connection closed by peer")
+CASES = {
+    "an answer in time counts": (
+        GangResult(Ending.FINISHED, 3.0, both(Verdict.UNSAT)),
+        (Verdict.UNSAT, Cause.NONE, ""),
+    ),
+    "an answer at the very timeout counts": (
+        GangResult(Ending.FINISHED, TIMEOUT_S, both(Verdict.UNSAT)),
+        (Verdict.UNSAT, Cause.NONE, ""),
+    ),
+    "sat with a confirmed counterexample is sat": (
+        GangResult(Ending.FINISHED, 3.0, both(Verdict.SAT, counterexample=True)),
+        (Verdict.SAT, Cause.NONE, ""),
+    ),
+    "sat without one is an error": (
+        GangResult(Ending.FINISHED, 3.0, both(Verdict.SAT)),
+        (Verdict.ERROR, Cause.INVALID_COUNTEREXAMPLE, ""),
+    ),
+    "unknown keeps its cause": (
+        GangResult(Ending.FINISHED, 3.0, both(Verdict.UNKNOWN, Cause.INCOMPLETE)),
+        (Verdict.UNKNOWN, Cause.INCOMPLETE, ""),
+    ),
+    "an answer after the timeout is kept beside the verdict": (
+        GangResult(Ending.FINISHED, 10.5, both(Verdict.UNSAT)),
+        (Verdict.TIMEOUT, Cause.LATE_ANSWER, "unsat"),
+    ),
+    "sat without counterexample is no late answer": (
+        GangResult(Ending.FINISHED, 10.5, both(Verdict.SAT)),
+        (Verdict.TIMEOUT, Cause.INVALID_COUNTEREXAMPLE, "error"),
+    ),
+    "ranks that gave up in time": (
+        GangResult(Ending.FINISHED, 9.9, both(Verdict.TIMEOUT, Cause.DEADLINE)),
+        (Verdict.TIMEOUT, Cause.DEADLINE, ""),
+    ),
+    "ranks that gave up a little late": (
+        GangResult(Ending.FINISHED, 10.1, both(Verdict.TIMEOUT, Cause.DEADLINE)),
+        (Verdict.TIMEOUT, Cause.DEADLINE, ""),
+    ),
+    "killed at the deadline": (
+        GangResult(Ending.KILLED_AT_DEADLINE, 12.3, (None, None)),
+        (Verdict.TIMEOUT, Cause.KILLED_AT_DEADLINE, ""),
+    ),
+    "killed at the deadline after rank 0 had answered": (
+        GangResult(Ending.KILLED_AT_DEADLINE, 12.3, (said(0, Verdict.UNSAT), None)),
+        (Verdict.TIMEOUT, Cause.KILLED_AT_DEADLINE, "unsat"),
+    ),
+    "a rank was suspended": (
+        GangResult(Ending.KILLED_AT_DEADLINE, 12.3, (None, None), stopped_ranks=(1,)),
+        (Verdict.TIMEOUT, Cause.RANK_STOPPED, ""),
+    ),
+    "a rank died": (
+        GangResult(Ending.RANK_DIED, 1.0, (None, None), 1, "signal 9 (SIGKILL)"),
+        (Verdict.ERROR, Cause.RANK_DIED, ""),
+    ),
+    "a rank died because its peer ran out of memory": (
+        GangResult(Ending.RANK_DIED, 1.0, (None, OOM), 0, "signal 6 (SIGABRT)"),
+        (Verdict.ERROR, Cause.OUT_OF_MEMORY, ""),
+    ),
+    "out of memory explains a broken connection": (
+        GangResult(Ending.FINISHED, 1.0, (BROKEN_PIPE, OOM), 0, "exit code 1"),
+        (Verdict.ERROR, Cause.OUT_OF_MEMORY, ""),
+    ),
+    "the rank that failed first speaks": (
+        GangResult(
+            Ending.FINISHED, 1.0, (BROKEN_PIPE, error(1, Cause.UNSUPPORTED_OPERATOR)), 1, ""
+        ),
+        (Verdict.ERROR, Cause.UNSUPPORTED_OPERATOR, ""),
+    ),
+    "an error of one rank is enough": (
+        GangResult(Ending.FINISHED, 1.0, (None, error(1, Cause.MALFORMED_PROPERTY)), 1, ""),
+        (Verdict.ERROR, Cause.MALFORMED_PROPERTY, ""),
+    ),
+    "an error after the timeout": (
+        GangResult(Ending.FINISHED, 11.0, (None, OOM), 1, ""),
+        (Verdict.TIMEOUT, Cause.OUT_OF_MEMORY, "error"),
+    ),
+    "ranks that disagree": (
+        GangResult(Ending.FINISHED, 1.0, (said(0, Verdict.UNSAT), said(1, Verdict.UNKNOWN))),
+        (Verdict.ERROR, Cause.INTERNAL_ERROR, ""),
+    ),
+    "a rank without a report": (
+        GangResult(Ending.FINISHED, 1.0, (said(0, Verdict.UNSAT), None)),
+        (Verdict.ERROR, Cause.INTERNAL_ERROR, ""),
+    ),
+    "a report that cannot be read": (
+        GangResult(Ending.FINISHED, 1.0, ({"verdict": "perhaps"}, None)),
+        (Verdict.ERROR, Cause.INTERNAL_ERROR, ""),
+    ),
+    "the server died": (
+        GangResult(Ending.SERVER_DIED, 1.0, (None, None)),
+        (Verdict.ERROR, Cause.RANK_DIED, ""),
+    ),
+}
+
+
+@pytest.mark.parametrize(("result", "expected"), CASES.values(), ids=CASES.keys())
+def test_verdict(result: GangResult, expected: tuple[Verdict, Cause, str]) -> None:
+    outcome, ranks = judge(TASK, 0.5, result)
+
+    assert (outcome.verdict, outcome.cause, outcome.late_answer) == expected
+    assert [row.rank for row in ranks] == [0, 1]
+    assert {row.key() for row in ranks} == {outcome.key()} == {TASK.key()}
+    assert (outcome.prepare_time_s, outcome.run_time_s) == (0.5, result.run_time_s)
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (CASES["a rank died"][0], ["rank 1", "SIGKILL"]),
+        (CASES["a rank was suspended"][0], ["rank 1", "SIGSTOP"]),
+        (CASES["ranks that disagree"][0], ["rank 0: unsat", "rank 1: unknown"]),
+        (CASES["out of memory explains a broken connection"][0], ["rank 1", "cannot allocate"]),
+    ],
+)
+def test_the_message_names_the_rank_and_what_happened(result: GangResult, words: list[str]) -> None:
+    message = judge(TASK, None, result)[0].message
+
+    assert all(word in message for word in words)
+
+
+def test_the_outcome_has_the_greatest_of_the_ranks_and_the_rows_have_their_own() -> None:
+    measured = {"meter": Meter.DISPATCH, "phase_s": {Phase.LOAD: 0.25, Phase.ATTACK: 0.5}}
+    reports = (
+        said(0, Verdict.UNSAT, weight_bytes=100, peak_tensor_bytes=700, peak_rss_bytes=9,
+             lower_bound=1 / 3, method="crown", peak_bytes={Memory.A: 64}, **measured),
+        said(1, Verdict.UNSAT, weight_bytes=120, peak_tensor_bytes=600, peak_rss_bytes=11,
+             comm_s=0.1, comm_bytes=10, collectives=2, **measured),
+    )  # fmt: skip
+    outcome, (first, second) = judge(TASK, None, GangResult(Ending.FINISHED, 1.0, reports))
+
+    assert outcome.lower_bound == 1 / 3
+    assert outcome.method == "crown"
+    assert outcome.meter is Meter.DISPATCH
+    assert outcome.weight_bytes == 120
+    assert (outcome.peak_tensor_bytes, outcome.peak_rss_bytes) == (700, 11)
+    assert outcome.peak_gpu_bytes is None
+    assert (first.load_s, first.attack_s, first.complete_s) == (0.25, 0.5, None)
+    assert (first.peak_a_bytes, first.peak_alpha_bytes, first.weight_bytes) == (64, None, 100)
+    assert (second.comm_bytes, second.comm_s, second.collectives) == (10, 0.1, 2)
+
+
+def test_what_was_not_measured_is_empty_and_not_zero() -> None:
+    result = GangResult(Ending.FINISHED, 1.0, (None, OOM), 1, "exit code 1")
+    outcome, (silent, failed) = judge(TASK, None, result)
+
+    assert outcome.peak_tensor_bytes is None
+    assert outcome.weight_bytes is None
+    for row in (silent, failed):
+        assert (row.wall_s, row.peak_rss_bytes, row.comm_bytes, row.device) == (
+            None, None, None, ""
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (GangResult(Ending.FINISHED, 1.0, ({"inputs": 5, "outputs": 2},)), None),
+        (
+            GangResult(Ending.FINISHED, 1.0, (error(0, Cause.UNSUPPORTED_OPERATOR, "Einsum"),), 0),
+            (Verdict.ERROR, Cause.UNSUPPORTED_OPERATOR, "Einsum"),
+        ),
+        (
+            GangResult(Ending.RANK_DIED, 1.0, (None,), 0, "signal 11 (SIGSEGV)"),
+            (Verdict.ERROR, Cause.RANK_DIED,
+             "while preparing the network: rank 0 died: signal 11 (SIGSEGV)"),
+        ),
+        (
+            GangResult(Ending.KILLED_AT_DEADLINE, 602.25, (None,)),
+            (Verdict.TIMEOUT, Cause.KILLED_AT_DEADLINE,
+             "while preparing the network: killed after 602.2 s: the ranks did not stop in time"),
+        ),
+        (
+            GangResult(Ending.FINISHED, 1.0, (None,)),
+            (Verdict.ERROR, Cause.INTERNAL_ERROR, "preparing left no report"),
+        ),
+    ],
+)  # fmt: skip
+def test_why_preparing_failed(result: GangResult, expected: tuple[str, str, str] | None) -> None:
+    assert preparation_failure(result) == expected
