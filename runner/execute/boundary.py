@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import logging
 import os
@@ -17,8 +16,6 @@ from runner.execute.job import RankReport
 from runner.execute.limits import lift_memory_cap
 from runner.execute.wire import report_to_json
 from runner.vocabulary import Cause, Verdict
-
-Target = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 REPORTED = 0  # exit code: the target returned and its report is written
 REPORTED_ERROR = 1  # exit code: the target raised; the report says what
@@ -38,14 +35,13 @@ def report_path(folder: Path, rank: int) -> Path:
     return folder / f"rank{rank}.json"
 
 
-def run_guarded(target: str, payload: dict[str, Any], rank: int, folder: Path) -> int:
-    """Call `target` ("module:function") and write what it returns; gives the exit code.
+def run_guarded(work: Callable[[], Mapping[str, Any]], rank: int, folder: Path) -> int:
+    """Do `work` and write the report it returns; gives the exit code.
 
-    Whatever the target raises is written as a report with its cause instead.
+    Whatever it raises is written as a report with its cause instead.
     """
     try:
-        report = _resolve(target)(payload)
-        _write(report_path(folder, rank), report)
+        _write(report_path(folder, rank), work())
     except BaseException as error:  # noqa: BLE001 - the boundary: nothing may pass it
         lift_memory_cap()
         _log.error("rank %d failed\n%s", rank, "".join(traceback.format_exception(error)))
@@ -79,12 +75,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
             return True
         cause = cause.__cause__
     return False
-
-
-def _resolve(target: str) -> Target:
-    module, _, function = target.partition(":")
-    resolved: Target = getattr(importlib.import_module(module), function)
-    return resolved
 
 
 def _write(path: Path, report: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -23,12 +23,13 @@ from runner.execute.watch import Ending, GangResult, Watch
 
 __all__ = ["PRELOAD", "Ending", "GangResult", "RankServer"]
 
-PRELOAD = ("runner.execute.rank",)
+PRELOAD = ("runner.verify.rank",)
 
 READY_WITHIN_S = 120.0  # importing torch from a cold disk takes a while
 STARTED_WITHIN_S = 10.0
 TERM_TO_KILL_S = 0.25
 KILL_TO_LOST_S = 0.5
+RANKS_DIE_WITHIN_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +106,6 @@ class RankServer:
             _log.warning("the rank server died or does not answer; see %s", self._log)
             watch.ended = Ending.SERVER_DIED
             self._stop()
-            _wait_gone(watch.pids)
         result = watch.result(run_time_s=monotonic() - start)
         if result.ended is Ending.SERVER_DIED:
             self._start()
@@ -139,6 +139,8 @@ class RankServer:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
+        # The server and its ranks hold the other end of this pipe: its end is their end.
+        self._alive, held = os.pipe()
         command = [sys.executable, "-m", "runner.execute.server", str(theirs.fileno())]
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -146,13 +148,14 @@ class RankServer:
             self._process = subprocess.Popen(
                 [*command, *self._preload],
                 env={**os.environ, "PYTHONPATH": path},
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), held],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 # Ctrl-C at the terminal is for the scheduler, which then ends the server.
                 start_new_session=True,
             )
+        os.close(held)
         self._channel = Channel(ours)
         self._ready = False
 
@@ -171,6 +174,9 @@ class RankServer:
         self._process.kill()
         self._process.wait()
         self._channel.close()
+        if not select.select([self._alive], [], [], RANKS_DIE_WITHIN_S)[0]:
+            _log.warning("ranks outlive their server, process %d", self._process.pid)
+        os.close(self._alive)
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()
@@ -182,18 +188,3 @@ def _clear(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in (*folder.glob("rank*.json"), *folder.glob("rendezvous*")):
         path.unlink()
-
-
-def _wait_gone(pids: Iterable[int], timeout_s: float = 1.0) -> None:
-    """Wait for processes that are not children of this one."""
-    give_up = monotonic() + timeout_s
-    for pid in pids:
-        try:
-            process = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            if not select.select([process], [], [], max(0.0, give_up - monotonic()))[0]:
-                _log.warning("process %d outlived the rank server", pid)
-        finally:
-            os.close(process)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner.execute.boundary import run_guarded
 from runner.execute.limits import cap_memory, die_with_parent
+
+Target = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def become_rank(launch: Launch, rank: int, server: int) -> int:
     os.environ.update(rank_environment(rank, launch.ranks, folder))
     if launch.memory_limit_bytes is not None:
         cap_memory(launch.memory_limit_bytes)
-    code = run_guarded(launch.target, launch.payload, rank, folder)
+    code = run_guarded(lambda: _resolve(launch.target)(launch.payload), rank, folder)
     sys.stdout.flush()
     sys.stderr.flush()
     return code
@@ -62,6 +65,12 @@ def rank_environment(rank: int, ranks: int, folder: Path) -> Mapping[str, str]:
 
 def rendezvous_path(folder: Path) -> Path:
     return folder / "rendezvous"
+
+
+def _resolve(target: str) -> Target:
+    module, _, function = target.partition(":")
+    resolved: Target = getattr(importlib.import_module(module), function)
+    return resolved
 
 
 def _redirect_output(log: Path) -> None:

@@ -89,8 +89,11 @@ class Watch:
     def _note_exit(self, rank: int, code: int | None, number: int | None) -> None:
         self._gone.add(rank)
         reported = report_path(self._folder, rank).exists()
-        if self.ended is not None or (code == REPORTED and reported):
-            return  # well, or ended by us
+        if self.ended is not None:
+            return  # by us
+        self._stopped.discard(rank)
+        if code == REPORTED and reported:
+            return
         self.ended = Ending.FINISHED if reported else Ending.RANK_DIED
         self._dead_rank = rank
         self._how = _signal_name(number) if number is not None else f"exit code {code}"

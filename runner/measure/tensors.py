@@ -28,7 +28,7 @@ class Tally:
             self.peak = self.live
 
 
-class TensorMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class TensorMeter(TorchDispatchMode):
     """Counts the bytes of every dense storage, from its first tensor to its last.
 
     Views and in-place operators add nothing. Memory that one operator takes and gives back inside

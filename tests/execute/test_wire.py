@@ -1,0 +1,56 @@
+"""Jobs and reports survive the way through JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.execute.job import Job, RankReport
+from runner.execute.wire import job_from_json, job_to_json, report_from_json, report_to_json
+from runner.vocabulary import Cause, Memory, Phase, Verdict
+
+_seconds = st.floats(min_value=0, allow_nan=False)
+_bytes = st.integers(0, 1 << 62)
+
+jobs = st.builds(Job, memory_limit_bytes=st.none() | _bytes, timeout_s=_seconds)
+reports = st.builds(
+    RankReport,
+    lower_bound=st.none() | st.floats(allow_nan=False),
+    wall_s=_seconds,
+    cpu_s=_seconds,
+    comm_s=_seconds,
+    phase_s=st.dictionaries(st.sampled_from(Phase), _seconds),
+    peak_bytes=st.dictionaries(st.sampled_from(Memory), _bytes),
+)
+
+
+@given(jobs)
+def test_a_job_comes_back_as_it_was(job: Job) -> None:
+    assert job_from_json(json.loads(json.dumps(job_to_json(job)))) == job
+
+
+@given(reports)
+def test_a_report_comes_back_as_it_was(report: RankReport) -> None:
+    assert report_from_json(json.loads(json.dumps(report_to_json(report)))) == report
+
+
+def test_words_come_back_as_members_of_their_sets() -> None:
+    report = RankReport(0, Verdict.ERROR, Cause.OUT_OF_MEMORY, phase_s={Phase.LOAD: 1.0})
+    back = report_from_json(json.loads(json.dumps(report_to_json(report))))
+    assert isinstance(back.verdict, Verdict)
+    assert isinstance(back.cause, Cause)
+    assert all(isinstance(phase, Phase) for phase in back.phase_s)
+
+
+def test_a_word_outside_its_set_is_refused() -> None:
+    data = report_to_json(RankReport(0, Verdict.SAT))
+    with pytest.raises(ValueError, match="maybe"):
+        report_from_json({**data, "verdict": "maybe"})
+
+
+def test_an_unknown_field_is_refused() -> None:
+    with pytest.raises(TypeError, match="colour"):
+        report_from_json({**report_to_json(RankReport(0, Verdict.SAT)), "colour": "red"})
