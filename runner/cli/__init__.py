@@ -7,10 +7,10 @@ import sys
 
 import typer
 
-from runner.cli.doctor import doctor
-from runner.cli.listing import list_instances
-from runner.cli.run import EXIT_CODES, run
-from runner.cli.show import show
+from runner.cli.doctor_command import doctor
+from runner.cli.list_command import list_instances
+from runner.cli.run_command import EXIT_CODES, run
+from runner.cli.show_command import show
 
 _HELP = """Runs VNN-COMP benchmarks under parallel strategies and records what each rank cost.
 

@@ -117,6 +117,6 @@ def _run(command: Command, results: Path, name: str | None, out: Console) -> Run
 
 
 def _print_summary(run_folder: Path, out: Console) -> None:
-    from runner.cli.show import print_summary  # pandas takes half a second to import
+    from runner.cli.show_command import print_summary  # pandas takes half a second to import
 
     print_summary(run_folder, out)

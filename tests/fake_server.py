@@ -1,0 +1,99 @@
+"""A stand-in for the rank server that answers at once, and a category to run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from runner.execute.job import RankReport
+from runner.execute.watch import Ending, GangResult
+from runner.execute.wire import report_to_json
+from runner.vocabulary import Meter, Verdict
+
+PREPARE = "runner.verify.rank:prepare_target"
+
+
+def answer(payload: dict[str, Any], ranks: int) -> GangResult:
+    """Depends on nothing but the job: two runs of one job cannot be told apart."""
+    job = json.dumps([Path(payload[name]).name for name in ("network", "property")])
+    digest = sha256(f"{job} {payload['strategy']}".encode()).digest()
+    verdict = (Verdict.UNSAT, Verdict.UNKNOWN, Verdict.SAT)[digest[0] % 3]
+    if verdict is Verdict.SAT:
+        Path(payload["counterexample"]).write_bytes(digest)
+    reports = tuple(
+        report_to_json(
+            RankReport(
+                rank,
+                verdict,
+                wall_s=digest[1] / 7,
+                meter=Meter.DISPATCH,
+                peak_tensor_bytes=1000 * digest[2] // ranks + 1,
+                weight_bytes=1000 // ranks,
+                counterexample=verdict is Verdict.SAT,
+            )
+        )
+        for rank in range(ranks)
+    )
+    return GangResult(Ending.FINISHED, digest[1] / 7, reports)
+
+
+class FakeServer:
+    """Remembers what it was asked; `verify` and `prepare` may be replaced."""
+
+    def __init__(
+        self, verify: Callable[[dict[str, Any], int], GangResult] = answer, log: str = ""
+    ) -> None:
+        self.prepared: list[str] = []
+        self.verified: list[tuple[str, str]] = []
+        self.limits: set[int | None] = set()
+        self.preparing = GangResult(Ending.FINISHED, 0.125, ({"inputs": 2, "outputs": 1},))
+        self._verify = verify
+        self._log = log
+
+    def run(
+        self,
+        target: str,
+        payload: dict[str, Any],
+        ranks: int,
+        folder: Path,
+        timeout_s: float,
+        grace_s: float = 2.0,
+        memory_limit_bytes: int | None = None,
+    ) -> GangResult:
+        assert folder.is_dir()
+        assert not list(folder.iterdir())
+        self.limits.add(memory_limit_bytes)
+        for rank in range(ranks):
+            (folder / f"rank{rank}.log").write_text(self._log)
+        if target == PREPARE:
+            self.prepared.append(Path(payload["network"]).name)
+            return self.preparing
+        self.verified.append((Path(payload["property"]).name, payload["strategy"]))
+        return self._verify(payload, ranks)
+
+
+class Silent:
+    """An observer that remembers what was recorded."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Any] = []
+
+    def started(self, task: Any) -> None:
+        pass
+
+    def recorded(self, outcome: Any) -> None:
+        self.outcomes.append(outcome)
+
+
+def make_category(folder: Path, instances: int, networks: int = 3, extra: str = "") -> Path:
+    """A category whose files are empty; `extra` is appended to instances.csv."""
+    folder.mkdir(parents=True)
+    rows = [f"net{number % networks}.onnx,prop{number}.vnnlib,60" for number in range(instances)]
+    for row in rows:
+        for name in row.split(",")[:2]:
+            (folder / name).touch()
+    (folder / "instances.csv").write_text("\n".join(rows) + "\n" + extra)
+    return folder

@@ -1,0 +1,243 @@
+"""The command line: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_server import FakeServer, answer, make_category
+from typer.testing import CliRunner, Result
+
+from runner.cli import app, run_command
+from runner.doctor import REQUIREMENTS, State, check_requirement, examine
+from runner.execute.lock import exclusive
+from runner.execute.watch import GangResult
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class FakeRankServer(FakeServer):
+    """Takes the place of the rank server in the command."""
+
+    verify: Any = staticmethod(answer)
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(type(self).verify)
+
+    def __enter__(self) -> FakeRankServer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@pytest.fixture
+def category(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three instances; commands run in `tmp_path` and with a stand-in for the rank server."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_command, "RankServer", FakeRankServer)
+    return make_category(tmp_path / "digits", 3)
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def only_run(results: Path) -> Path:
+    (run,) = results.iterdir()
+    return run
+
+
+def test_run_reports_every_outcome_a_summary_and_where_the_files_are(category: Path) -> None:
+    result = call("run", category)
+
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("[1/6] baseline digits net0.onnx prop0.vnnlib: ")
+    assert lines[5].startswith("[6/6] fsdp digits net2.onnx prop2.vnnlib: ")
+    assert "PAR-2" in result.stdout
+    assert f"Files: {only_run(Path('results'))}" in result.stdout
+    assert "\x1b" not in result.stdout, "a log has no colours and no bar"
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(
+    category: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(100))
+
+    def interrupted(payload: dict[str, Any], ranks: int) -> GangResult:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return answer(payload, ranks)
+
+    monkeypatch.setattr(FakeRankServer, "verify", staticmethod(interrupted))
+    first = call("run", category, "--seed", 7)
+    command = first.stderr.strip().removeprefix("Interrupted. To resume: ").split()
+    second = call(*command[1:])
+
+    assert first.exit_code == 130
+    assert second.exit_code == 0
+    assert "2 of 6 are done" in second.stdout
+    assert len((only_run(Path("results")) / "outcomes.csv").read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["/no/such/folder"], "/no/such/folder"),
+        (["digits", "--strategies", "fdsp"], "fdsp"),
+        (["digits", "--filter", "x*"], "x*"),
+        (["digits", "--ranks", "0"], "ranks"),
+        (["digits", "--method", "magic"], "magic"),
+        (["digits", "--run", "a/b"], "a/b"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_exit_code_2_with_a_reason(
+    category: Path, arguments: list[str], words: str
+) -> None:
+    result = call("run", *arguments)
+
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_full_disk_is_exit_code_3(category: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(payload: dict[str, Any], ranks: int) -> GangResult:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FakeRankServer, "verify", staticmethod(full))
+    result = call("run", category)
+
+    assert result.exit_code == 3
+    assert "No space left" in result.stderr
+    assert "vnncomp-runner run" in result.stderr
+
+
+def test_a_folder_in_use_is_exit_code_4(category: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("run", category, "--run", "nightly")
+    with exclusive(Path("results/nightly")):
+        result = call("run", category, "--run", "nightly")
+
+    assert result.exit_code == 4
+    assert "nightly" in result.stderr
+
+
+def test_list_names_instances_and_the_rows_that_are_none(category: Path) -> None:
+    with (category / "instances.csv").open("a") as file:
+        file.write("net0.onnx\n")
+    result = call("list", category, "--limit", 4)
+
+    assert result.exit_code == 0
+    assert "prop2.vnnlib" in result.stdout
+    assert "instances.csv:4" in result.stdout
+    assert "3 instances, 1 rows that cannot be run" in result.stdout
+
+
+def test_show_finds_a_run_by_name_and_chooses_instances(category: Path) -> None:
+    call("run", category, "--run", "nightly")
+    whole, part = call("show", "nightly"), call("show", "results/nightly", "net1*")
+
+    assert "net0.onnx" in whole.stdout
+    assert "net0.onnx" not in part.stdout
+    assert "net1.onnx" in part.stdout
+    assert "speed / baseline" in part.stdout
+
+
+def test_show_tells_what_went_wrong(category: Path) -> None:
+    with (category / "instances.csv").open("a") as file:
+        file.write("net0.onnx,prop0.vnnlib,soon\n")
+    call("run", category, "--run", "nightly")
+    result = call("show", "nightly")
+
+    assert "malformed_instance" in result.stdout
+    assert "instances.csv:4" in result.stdout
+
+
+def test_show_as_markdown_is_nothing_but_tables(category: Path) -> None:
+    call("run", category, "--run", "nightly")
+    whole = call("show", "nightly", "--markdown").stdout
+    parts = call("show", "nightly", "--markdown", "--by-category").stdout
+
+    assert {line[:1] for line in whole.splitlines()} == {"|", ""}
+    assert parts.startswith("### digits\n\n|")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["other"], "runs in results: nightly"), (["nightly", "x*"], "x*")],
+    ids=["no such run", "no such instance"],
+)
+def test_show_says_what_there_is(category: Path, arguments: list[str], words: str) -> None:
+    call("run", category, "--run", "nightly")
+    result = call("show", *arguments)
+
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_the_help_teaches_exit_codes_and_examples() -> None:
+    text = call("run", "--help").stdout
+
+    assert "vnncomp-runner run mnist_fc" in text
+    assert all(f"  {code} " in text for code in (0, 2, 3, 4, 130))
+
+
+def test_the_commands_start_without_torch_and_pandas() -> None:
+    code = "import sys, runner.cli; print({'torch', 'pandas'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "set()"
+
+
+TORCH = next(requirement for requirement in REQUIREMENTS if requirement.distribution == "torch")
+LIRPA = next(requirement for requirement in REQUIREMENTS if "LiRPA" in requirement.distribution)
+
+
+@pytest.mark.parametrize(
+    ("requirement", "version", "error", "state", "remedy"),
+    [
+        (TORCH, "2.14.1+cu130", "", State.GOOD, ""),
+        (TORCH, None, "No module", State.PROBLEM, 'pip install "torch>=2.8,<2.15"'),
+        (TORCH, "1.12.1", "", State.PROBLEM, 'pip install "torch>=2.8,<2.15"'),
+        (LIRPA, "0.3", "boom", State.PROBLEM,
+         'pip install --no-deps "auto_LiRPA==0.3" --force-reinstall'),
+    ],
+)  # fmt: skip
+def test_the_doctor_names_the_remedy(
+    requirement: Any, version: str | None, error: str, state: State, remedy: str
+) -> None:
+    check = check_requirement(requirement, version, error)
+
+    assert (check.state, check.remedy) == (state, remedy)
+
+
+def test_the_doctor_survives_a_module_that_crashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A native library that aborts while it is imported, and one that prints."""
+    (tmp_path / "onnxsim.py").write_text("import os; os.abort()")
+    (tmp_path / "safetensors.py").write_text("print('{hello'); raise RuntimeError('no')")
+    for module in ("torch", "torchvision", "onnx2torch"):  # quick stand-ins
+        (tmp_path / f"{module}.py").write_text("raise ImportError('left out')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checks = {check.name: check for check in examine()}
+
+    assert "ended the process" in checks["onnxsim"].found
+    assert "RuntimeError: no" in checks["safetensors"].found
+    assert checks["onnx"].state is State.GOOD
+    assert checks["devices"].state is State.PROBLEM
+
+
+def test_the_doctor_asks_for_what_the_package_does() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    asked = {requirement.distribution + requirement.versions for requirement in REQUIREMENTS}
+
+    assert asked == {*project["dependencies"], "auto_LiRPA==0.3"}

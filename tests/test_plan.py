@@ -1,0 +1,101 @@
+"""Which tasks a command has."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_server import make_category
+
+from runner.errors import UsageError
+from runner.plan import matches, plan
+from runner.record.manifest import Command
+
+
+def command(*categories: Path) -> Command:
+    return Command(tuple(map(str, categories)), ("baseline", "fsdp"), 3)
+
+
+def test_every_strategy_of_an_instance_comes_before_the_next_instance(tmp_path: Path) -> None:
+    tasks = plan(command(make_category(tmp_path / "digits", 2)))
+
+    assert [(task.name, task.strategy.name, task.ranks) for task in tasks] == [
+        ("net0_prop0", "baseline", 1),
+        ("net0_prop0", "fsdp", 3),
+        ("net1_prop1", "baseline", 1),
+        ("net1_prop1", "fsdp", 3),
+    ]
+
+
+def test_the_limit_counts_instances_of_each_category_that_match(tmp_path: Path) -> None:
+    both = command(make_category(tmp_path / "a", 6), make_category(tmp_path / "b", 6))
+    tasks = plan(replace(both, filter="net0*", limit=2, strategies=("null",)))
+
+    assert [(task.key().category, task.key().property) for task in tasks] == [
+        ("a", "prop0.vnnlib"), ("a", "prop3.vnnlib"), ("b", "prop0.vnnlib"), ("b", "prop3.vnnlib"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["onnx/net.onnx", "net", "n?t", "prop_1", "net_prop_1", "*prop*", "*.vnnlib.gz", "vnnlib/*"],
+)
+def test_a_glob_matches_names_with_and_without_folders_and_suffixes(pattern: str) -> None:
+    assert matches("onnx/net.onnx", "vnnlib/prop_1.vnnlib.gz", pattern)
+    assert not matches("onnx/other.onnx", "spec/q.vnnlib", pattern)
+
+
+def test_a_repeated_row_runs_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make_category(tmp_path / "digits", 2, extra="net0.onnx,prop0.vnnlib,60\n")
+    with caplog.at_level(logging.WARNING):
+        tasks = plan(command(folder))
+
+    assert len(tasks) == 2 * 2
+    assert "instances.csv:3 repeats line 1" in caplog.text
+
+
+def test_another_timeout_is_another_instance_with_files_of_its_own(tmp_path: Path) -> None:
+    folder = make_category(tmp_path / "digits", 1, extra="net0.onnx,prop0.vnnlib,5\n")
+    tasks = plan(replace(command(folder), strategies=("baseline",)))
+
+    assert [task.key().timeout_s for task in tasks] == [60.0, 5.0]
+    assert [task.name for task in tasks] == ["net0_prop0", "net0_prop0_line2"]
+
+
+def test_a_row_that_names_nothing_is_told_by_its_place(tmp_path: Path) -> None:
+    folder = make_category(tmp_path / "digits", 1, extra="what\nis this\n")
+    tasks = plan(replace(command(folder), strategies=("baseline",)))
+
+    assert [task.key().network for task in tasks[1:]] == ["instances.csv:2", "instances.csv:3"]
+    assert len({task.name for task in tasks}) == 3
+
+
+def test_two_categories_of_one_name_are_refused(tmp_path: Path) -> None:
+    folders = [make_category(tmp_path / place / "digits", 1) for place in "ab"]
+
+    with pytest.raises(UsageError, match="digits"):
+        plan(command(*folders))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"strategies": ("baseline", "fdsp")}, "fdsp.*baseline, fsdp"),
+        ({"filter": "nothing*"}, "nothing"),
+        ({"ranks": 0}, "--ranks"),
+        ({"timeout_s": -1.0}, "--timeout"),
+        ({"timeout_s": float("nan")}, "--timeout"),
+        ({"memory_limit_gib": 0.0}, "--memory-limit"),
+        ({"categories": ("/no/such/category",)}, "/no/such/category"),
+    ],
+    ids=str,
+)
+def test_a_command_that_cannot_run_is_refused(
+    tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    whole = command(make_category(tmp_path / "digits", 1))
+
+    with pytest.raises(UsageError, match=words):
+        plan(replace(whole, **change))
