@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import logging
 import sys
@@ -15,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.onnx import symbolic_helper
-from torch.onnx import utils as onnx_utils
 
 from runner.errors import InstanceError
 from runner.network.foreign import foreign
@@ -30,14 +29,17 @@ def _install_before_import() -> None:
         arraysetops = types.ModuleType("numpy.lib.arraysetops")
         arraysetops.isin = np.isin  # type: ignore[attr-defined]
         sys.modules[arraysetops.__name__] = arraysetops
-    if not hasattr(symbolic_helper, "_set_opset_version"):  # a property since torch 2
-        symbolic_helper._set_opset_version = _set_opset_version  # type: ignore[attr-defined]
+    # By name: as attributes of torch.onnx these modules may be others.
+    helper: Any = importlib.import_module("torch.onnx.symbolic_helper")
+    if not hasattr(helper, "_set_opset_version"):  # a property of GLOBALS since torch 2
+        helper._set_opset_version = _set_opset_version
     # It looks for a CUDA compiler to build kernels that nothing here uses.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def _set_opset_version(version: int) -> None:
-    exporter = sys.modules[onnx_utils._optimize_graph.__module__]
+    utils: Any = importlib.import_module("torch.onnx.utils")
+    exporter = sys.modules[utils._optimize_graph.__module__]
     exporter.GLOBALS.export_onnx_opset_version = version
 
 

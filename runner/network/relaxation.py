@@ -73,8 +73,8 @@ _TABLE_END = 500.0
 def _relax_s_shape(node: Node, lower: Tensor, upper: Tensor) -> ElementwiseRelaxation:
     """auto_LiRPA's slopes with offsets of our own.
 
-    Its offsets come from a float32 table and a line through the end points, and are off where an
-    interval is tiny, huge or beyond the table; the extremes of f(x) - slope * x are known exactly.
+    Its offsets are good to float32 only, and wrong by up to 0.9 beyond its table; the extremes of
+    f(x) - slope * x are known exactly, so no slope can be unsound.
     """
     within = (lower >= -_TABLE_END) & (upper <= _TABLE_END)
     lower, upper = lower.clamp(-_TABLE_END, _TABLE_END), upper.clamp(-_TABLE_END, _TABLE_END)
