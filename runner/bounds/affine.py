@@ -196,7 +196,7 @@ def affine_map(node: Node, input_shape: tuple[int, ...], weights: Weights) -> Af
 
 def affine_forward(affine: AffineMap, x: Tensor) -> Tensor:
     """W x + b, differentiable: [N, *input] -> [N, *output]."""
-    return _Adjoint.apply(x, affine.apply, affine.transpose) + affine.bias(x.dtype)  # type: ignore[no-any-return,no-untyped-call]
+    return _Adjoint.apply(x, affine.apply, affine.transpose) + affine.bias(x.dtype)  # type: ignore[no-any-return]
 
 
 def affine_interval(affine: AffineMap, x: Interval) -> Interval:
@@ -210,7 +210,7 @@ def affine_backward(affine: AffineMap, rows: Tensor) -> tuple[Tensor, Tensor]:
     """A W and A b, differentiable: A [N, *output] -> [N, *input], [N]."""
     bias = affine.bias(rows.dtype).expand(affine.node.shape).reshape(-1)
     constant = rows.reshape(rows.shape[0], -1) @ bias
-    return _Adjoint.apply(rows, affine.transpose, affine.apply), constant  # type: ignore[no-untyped-call]
+    return _Adjoint.apply(rows, affine.transpose, affine.apply), constant
 
 
 class _Adjoint(torch.autograd.Function):

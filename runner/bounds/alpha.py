@@ -56,10 +56,7 @@ def optimized_lower_bounds(
     if not slopes:
         with torch.no_grad(), tag.kind(Memory.A):
             return concretize(advance(network, fixed, relaxations, {}), box)
-    optimizer = torch.optim.Adam(
-        list(slopes.values()), lr=settings.step, betas=settings.momenta, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, settings.decay)
+    ascent = _ProjectedAdam(list(slopes.values()), settings)
     best: Tensor | None = None
     for iteration in range(settings.iterations):
         last = iteration == settings.iterations - 1
@@ -69,14 +66,10 @@ def optimized_lower_bounds(
             best = bound.detach().clone() if best is None else torch.maximum(best, bound.detach())
         if last or enough(best):
             break
-        optimizer.zero_grad()
-        with tag.kind(Memory.ALPHA):
-            (-bound.sum()).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            with torch.no_grad():
-                for slope in slopes.values():
-                    slope.clamp_(0, 1)
+        with tag.kind(Memory.A):
+            gradients = torch.autograd.grad(bound.sum(), ascent.slopes)
+        with torch.no_grad(), tag.kind(Memory.ALPHA):
+            ascent.step(gradients)
     if best is None:
         raise ValueError("α-CROWN needs at least one iteration")
     return best
@@ -90,3 +83,31 @@ def _initial_slopes(frontier: Frontier, relaxations: Relaxations) -> dict[str, T
         if isinstance(relaxation, ReluRelaxation) and len(relaxation.unstable):
             slopes[node.name] = relaxation.initial_slopes(rows).requires_grad_()
     return slopes
+
+
+class _ProjectedAdam:
+    """Adam (Kingma & Ba 2015) uphill, then projected to [0, 1].
+
+    Not torch.optim's: that imports torch's compiler at first use (2 s in every fresh process).
+    """
+
+    def __init__(self, slopes: list[Tensor], settings: AlphaSettings) -> None:
+        self.slopes = slopes
+        self._first, self._second = settings.momenta
+        self._size = settings.step
+        self._decay = settings.decay
+        self._mean = [torch.zeros_like(slope) for slope in slopes]
+        self._square = [torch.zeros_like(slope) for slope in slopes]
+        self._steps = 0
+
+    def step(self, gradients: tuple[Tensor, ...]) -> None:
+        self._steps += 1
+        size = self._size / (1 - self._first**self._steps)
+        correction = (1 - self._second**self._steps) ** 0.5
+        for slope, gradient, mean, square in zip(
+            self.slopes, gradients, self._mean, self._square, strict=True
+        ):
+            mean.lerp_(gradient, 1 - self._first)
+            square.mul_(self._second).addcmul_(gradient, gradient, value=1 - self._second)
+            slope.addcdiv_(mean, square.sqrt().div_(correction).add_(1e-8), value=size).clamp_(0, 1)
+        self._size *= self._decay

@@ -47,6 +47,7 @@ def advance(
     """Passes the nodes of `todo`, all or up to the first relaxed one."""
     pending, constant = dict(frontier.pending), frontier.constant
     for position, node in enumerate(frontier.todo):
+        added: Tensor | None
         if node.name in network.relaxed:
             if stop_at_relaxed:
                 return Frontier(pending, constant, frontier.todo[position:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from runner.bounds.affine import affine_map
-from runner.bounds.relaxed import LirpaRule
+from runner.bounds.relaxed import MonotoneRule
 from runner.bounds.rules import (
     AddRule,
     AffineRule,
@@ -37,7 +37,7 @@ class BoundNetwork:
         self.relaxed: dict[str, RelaxedRule] = {}
         for node in graph.nodes[1:]:
             if node.op in RELAXED:
-                self.relaxed[node.name] = ReluRule() if node.op is Op.RELU else LirpaRule(node)
+                self.relaxed[node.name] = ReluRule() if node.op is Op.RELU else MonotoneRule(node)
             else:
                 self.linear[node.name] = self._linear_rule(node, weights)
         self.start_nodes = frozenset(

@@ -59,8 +59,11 @@ class Propagator:
         self._tag = tag or NoTagger()
         self._checkpoint = checkpoint
 
-    def bound(self, box: Interval) -> NetworkBounds:
-        """Bounds of all nodes over boxes [B, *input]; IBP alone where the method says so."""
+    def bound(self, box: Interval, known: NetworkBounds | None = None) -> NetworkBounds:
+        """Bounds of all nodes over boxes [B, *input]; IBP alone where the method says so.
+
+        `known`: bounds over the same or larger boxes, never to be looser than.
+        """
         graph = self.network.graph
         bounds = NetworkBounds(box, {graph.input.name: box}, {})
         for node in graph.nodes[1:]:
@@ -71,6 +74,8 @@ class Propagator:
             with torch.no_grad(), self._tag.kind(Memory.BOUNDS):
                 inputs = [bounds.intervals[name] for name in node.inputs]
                 interval = self.network.rule(node.name).interval(*inputs)
+                if known is not None:
+                    interval = interval.intersect(known.intervals[node.name])
             if node.name in self.network.start_nodes and node.name not in self.network.exact:
                 interval = self._refined(node.name, interval, bounds)
             bounds.intervals[node.name] = interval

@@ -51,7 +51,7 @@ class ReluRelaxation:
             # In a domain where the neuron is stable, the function itself is the only line.
             slopes = torch.where(self._crossing, slopes, self.adaptive)
         lines = (self._slope, self._upper_slope, self._upper_bias, self.unstable)
-        return _Relu.apply(rows, slopes, *lines)  # type: ignore[no-any-return,no-untyped-call]
+        return _Relu.apply(rows, slopes, *lines)  # type: ignore[no-any-return]
 
 
 class _Relu(torch.autograd.Function):

@@ -1,0 +1,30 @@
+"""The time one verification has. Rank 0's clock decides for all, so that no rank leaves alone."""
+
+from __future__ import annotations
+
+import time
+
+from runner.parallel.group import Group
+
+
+class DeadlineReached(Exception):
+    """Raised on every rank at the same point of the computation."""
+
+
+class Deadline:
+    """Counts from its making. Every method is a collective: all ranks must call it."""
+
+    def __init__(self, group: Group, seconds: float) -> None:
+        self._group = group
+        self._seconds = seconds
+        self._start = time.perf_counter()
+
+    def passed(self, fraction: float = 1.0) -> bool:
+        """Whether that fraction of the time is over."""
+        over = time.perf_counter() - self._start > fraction * self._seconds
+        return self._group.decide(over)
+
+    def check(self) -> None:
+        """Raises DeadlineReached when the time is over."""
+        if self.passed():
+            raise DeadlineReached

@@ -1,0 +1,179 @@
+"""Who bounds and on what network: the driver under a strategy, or auto_LiRPA as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from runner.bounds.network import BoundNetwork
+from runner.bounds.tagging import Tagger
+from runner.bounds.tiles import row_block
+from runner.network.lirpa import lirpa_bounds
+from runner.network.load import load_module
+from runner.network.prepared import open_weights, read_graph
+from runner.parallel.blocks import plan_blocks, weights_of
+from runner.parallel.group import Group
+from runner.parallel.strategy import Axis, Engine, Strategy
+from runner.parallel.weights import BlockedWeights
+from runner.property.model import Property
+from runner.verify.attack import Target
+from runner.verify.incomplete import Incomplete, ladder
+from runner.verify.specs import Specs, box_around
+from runner.vocabulary import Memory, Method
+
+
+class Bounding(Protocol):
+    """The incomplete phase of one instance."""
+
+    method: Method
+
+    def run(self, tightest: Method) -> None:
+        """Methods from the cheapest to `tightest`, until nothing is open; may raise."""
+        ...
+
+    @property
+    def open_targets(self) -> list[Target]: ...
+
+    @property
+    def lower_bound(self) -> float: ...
+
+
+class VerificationEngine(Protocol):
+    """A loaded network: what the phases of a verification need of it."""
+
+    input_shape: tuple[int, ...]
+    neurons: int
+    weight_bytes: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, *input_shape] -> [B, outputs], differentiable."""
+        ...
+
+    def bounding(self, instance: Property, checkpoint: Callable[[], None]) -> Bounding: ...
+
+
+class DriverEngine:
+    """The bound graph, its weights laid out as the strategy says."""
+
+    def __init__(
+        self, prepared: Path, strategy: Strategy, group: Group, device: torch.device, tag: Tagger
+    ) -> None:
+        graph = read_graph(prepared)
+        with open_weights(prepared) as source:
+            owners = group.size if Axis.WEIGHTS in strategy.sharded else 1
+            plan = plan_blocks(weights_of(graph, source.shape), owners)
+            weights = BlockedWeights(graph, source, plan, group, device, tag)
+        self._network = BoundNetwork(graph, weights)
+        self._device = device
+        self._tag = tag
+        self.input_shape = graph.input.shape
+        self.neurons = sum(node.size for node in graph.nodes)
+        self.weight_bytes = weights.resting_bytes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._network.forward(x)
+
+    def bounding(self, instance: Property, checkpoint: Callable[[], None]) -> Bounding:
+        rows = row_block(self._network.graph)
+        return Incomplete(self._network, instance, self._device, rows, self._tag, checkpoint)
+
+
+class LirpaEngine:
+    """auto_LiRPA's own `compute_bounds` on the torch module: what a user has today."""
+
+    def __init__(self, network: Path, device: torch.device, tag: Tagger) -> None:
+        with tag.kind(Memory.WEIGHTS):
+            loaded = load_module(network)
+            self._module = loaded.module.to(device)
+        self._device = device
+        self.input_shape = loaded.input_shape
+        self.weight_bytes = sum(value.nbytes for value in self._module.state_dict().values())
+        self.neurons = math.prod(loaded.input_shape) + self._activations()
+
+    def _activations(self) -> int:
+        """Neurons of all layers, counted in one forward pass."""
+        total = 0
+
+        def count(module: torch.nn.Module, inputs: object, output: object) -> None:
+            nonlocal total
+            if isinstance(output, Tensor):
+                total += output.numel()
+
+        leaves = [module for module in self._module.modules() if not list(module.children())]
+        hooks = [leaf.register_forward_hook(count) for leaf in leaves]
+        with torch.no_grad():
+            self.forward(torch.zeros(1, *self.input_shape, device=self._device))
+        for hook in hooks:
+            hook.remove()
+        return total
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self._module(x)
+        return outputs.flatten(1)
+
+    def bounding(self, instance: Property, checkpoint: Callable[[], None]) -> Bounding:
+        return LirpaBounding(self._module, self.input_shape, self._device, instance, checkpoint)
+
+
+class LirpaBounding:
+    """Every case with every method anew, all specs of a case at once. Float32 only: no recheck."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        input_shape: tuple[int, ...],
+        device: torch.device,
+        instance: Property,
+        checkpoint: Callable[[], None],
+    ) -> None:
+        self._module = module
+        self._boxes = [box_around(case, input_shape, device) for case in instance.cases]
+        self._specs = [Specs.of(case, device) for case in instance.cases]
+        self._margins = [
+            torch.full((specs.disjuncts,), -torch.inf, device=device) for specs in self._specs
+        ]
+        self._checkpoint = checkpoint
+        self.method = Method.IBP
+
+    def run(self, tightest: Method) -> None:
+        for method in ladder(tightest):
+            for index, specs in enumerate(self._specs):
+                if len(specs.rows) and bool((self._margins[index] <= 0).any()):
+                    self.method = method
+                    self._checkpoint()
+                    box = self._boxes[index]
+                    rows = specs.rows.float()
+                    found = lirpa_bounds(self._module, box.lower[0], box.upper[0], rows, method)
+                    margins = specs.margins(found.double()).float()
+                    self._margins[index] = torch.maximum(self._margins[index], margins)
+
+    @property
+    def open_targets(self) -> list[Target]:
+        return [
+            Target(case, disjunct)
+            for case, margins in enumerate(self._margins)
+            for disjunct in (margins <= 0).nonzero()[:, 0].tolist()
+        ]
+
+    @property
+    def lower_bound(self) -> float:
+        bounds = [float(margins.min()) for margins in self._margins if len(margins)]
+        return min(bounds, default=math.inf)
+
+
+def engine_for(
+    strategy: Strategy,
+    network: Path,
+    prepared: Path,
+    group: Group,
+    device: torch.device,
+    tag: Tagger,
+) -> VerificationEngine:
+    if strategy.engine is Engine.LIRPA:
+        return LirpaEngine(network, device, tag)
+    return DriverEngine(prepared, strategy, group, device, tag)

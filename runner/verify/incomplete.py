@@ -1,0 +1,156 @@
+"""Bounds of every case and disjunct, from the cheapest method to the tightest one asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from runner.bounds.interval import Interval
+from runner.bounds.network import BoundNetwork
+from runner.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.bounds.tagging import Tagger
+from runner.property.model import Property
+from runner.verify.attack import Target
+from runner.verify.specs import Specs, box_around
+from runner.vocabulary import Method
+
+# Margins within this many units of rounding of the output's size are computed again in float64.
+ROUNDING_UNITS = 64
+
+
+def ladder(tightest: Method) -> list[Method]:
+    """The methods up to `tightest`, cheapest first."""
+    methods = list(Method)
+    return methods[: methods.index(tightest) + 1]
+
+
+@dataclass
+class CaseProgress:
+    """What is proved of one case: the best margin [disjuncts] and which disjuncts are open."""
+
+    box: Interval
+    specs: Specs
+    margins: Tensor
+    open: Tensor
+    known: NetworkBounds | None = field(default=None)
+
+    @property
+    def bound(self) -> float:
+        """The least margin: the case is excluded when it is positive."""
+        return float(self.margins.min()) if len(self.margins) else math.inf
+
+
+class Incomplete:
+    """Proves disjuncts unreachable by bounds alone. `checkpoint` may raise between blocks."""
+
+    def __init__(
+        self,
+        network: BoundNetwork,
+        instance: Property,
+        device: torch.device,
+        row_block: int,
+        tag: Tagger,
+        checkpoint: Callable[[], None],
+    ) -> None:
+        self._network = network
+        self._row_block = row_block
+        self._tag = tag
+        self._checkpoint = checkpoint
+        self.method = Method.IBP
+        self.cases = []
+        for case in instance.cases:
+            specs = Specs.of(case, device)
+            nothing = torch.full((specs.disjuncts,), -torch.inf, dtype=torch.float64, device=device)
+            everything = torch.ones(specs.disjuncts, dtype=torch.bool, device=device)
+            box = box_around(case, network.graph.input.shape, device)
+            self.cases.append(CaseProgress(box, specs, nothing, everything))
+
+    def run(self, tightest: Method) -> None:
+        """Climbs the ladder until nothing is open or `tightest` is done."""
+        for method in ladder(tightest):
+            for case in self.cases:
+                if bool(case.open.any()):
+                    self.method = method
+                    self._bound(case, method)
+
+    @property
+    def open_targets(self) -> list[Target]:
+        return [
+            Target(case, disjunct)
+            for case, progress in enumerate(self.cases)
+            for disjunct in progress.open.nonzero()[:, 0].tolist()
+        ]
+
+    @property
+    def lower_bound(self) -> float:
+        """The least margin over all cases and disjuncts; inf when nothing is unsafe."""
+        return min((case.bound for case in self.cases), default=math.inf)
+
+    def _bound(self, case: CaseProgress, method: Method) -> None:
+        margins, slack = self._margins(case, method, torch.float32)
+        doubtful = (margins > 0) & (margins <= slack) & case.open
+        proved = (margins > slack) & case.open
+        if bool(doubtful.any()):
+            # Too near to the threshold for float32: the whole method again in float64.
+            exact, slack = self._margins(case, method, torch.float64)
+            margins = torch.where(doubtful, exact, margins)
+            proved |= doubtful & (exact > slack)
+        case.margins = torch.where(case.open, torch.maximum(case.margins, margins), case.margins)
+        case.open = case.open & ~proved
+
+    def _margins(
+        self, case: CaseProgress, method: Method, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Margins of the open disjuncts and the rounding they may hide, [disjuncts], float64."""
+        settings = Settings(method=method, row_block=self._row_block)
+        propagator = Propagator(self._network, settings, self._tag, self._checkpoint)
+        known = case.known if dtype is torch.float32 else None
+        bounds = propagator.bound(case.box.to(dtype), known)
+        if dtype is torch.float32:
+            case.known = bounds
+        specs = case.specs.select(case.open)
+        found = self._spec_bounds(propagator, bounds, specs, dtype)
+        output = bounds.intervals[self._network.graph.output]
+        size = torch.maximum(output.lower.abs(), output.upper.abs()).flatten().double()
+        scale = specs.rows.abs() @ size + specs.thresholds.abs()
+        slack = specs.margins(scale + specs.thresholds) * torch.finfo(dtype).eps * ROUNDING_UNITS
+        return specs.margins(found.double()), slack
+
+    def _spec_bounds(
+        self, propagator: Propagator, bounds: NetworkBounds, specs: Specs, dtype: torch.dtype
+    ) -> Tensor:
+        """Lower bounds [S], in blocks of whole disjuncts so that each can stop when it is done."""
+        parts = []
+        for block in _whole_disjuncts(specs, self._row_block):
+
+            def enough(best: Tensor, block: Specs = block) -> bool:
+                margins = block.margins(best[:, 0].double())[block.disjunct]
+                return bool((margins > 0).all())
+
+            parts.append(propagator.spec_bounds(bounds, block.rows.to(dtype), enough)[:, 0])
+        return torch.cat(parts) if parts else specs.thresholds.new_zeros(0).to(dtype)
+
+
+def _whole_disjuncts(specs: Specs, rows: int) -> list[Specs]:
+    """Blocks of at most `rows` rows, unless one disjunct alone has more."""
+    counts = torch.bincount(specs.disjunct, minlength=specs.disjuncts).tolist()
+    blocks: list[list[int]] = []
+    filled = 0
+    for disjunct, count in enumerate(counts):
+        if not count:
+            continue
+        if not blocks or filled + count > rows:
+            blocks.append([])
+            filled = 0
+        blocks[-1].append(disjunct)
+        filled += count
+    masks = []
+    for block in blocks:
+        mask = torch.zeros(specs.disjuncts, dtype=torch.bool, device=specs.disjunct.device)
+        mask[block] = True
+        masks.append(mask)
+    return [specs.select(mask) for mask in masks]

@@ -1,0 +1,134 @@
+"""What a rank of a gang runs: prepare a network, or verify one instance under a strategy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runner.errors import InstanceError
+from runner.execute.job import Job, RankReport
+from runner.execute.wire import job_from_json, report_to_json
+from runner.measure.probe import Probe
+from runner.network.graph import Graph
+from runner.network.load import prepare
+from runner.network.prepared import read_graph
+from runner.parallel.group import Group, joined_group
+from runner.parallel.strategy import Engine, strategy_named
+from runner.property.model import Property
+from runner.property.read import read_property
+from runner.verify.deadline import Deadline
+from runner.verify.engines import engine_for
+from runner.verify.finding import Confirmation, Finding
+from runner.verify.verification import Verification
+from runner.vocabulary import Cause, Device, Phase, Verdict
+
+# Part of the timeout kept for ending: what a rank stops before, in seconds and as a share.
+ENDING_SECONDS = 0.5
+ENDING_SHARE = 0.05
+
+
+def prepare_target(payload: dict[str, Any]) -> dict[str, Any]:
+    """Converts `network` to `prepared` and checks that `property` fits it.
+
+    Raises InstanceError for whatever is wrong with either.
+    """
+    network, prepared = Path(payload["network"]), Path(payload["prepared"])
+    graph = prepare(network, prepared)
+    check_fit(read_property(Path(payload["property"])), graph, payload["property"], network)
+    return {"inputs": graph.input.size, "outputs": graph.node(graph.output).size}
+
+
+def verify_target(payload: dict[str, Any]) -> dict[str, Any]:
+    """A job as JSON in, this rank's report out."""
+    return report_to_json(verify_job(job_from_json(payload)))
+
+
+def verify_job(job: Job) -> RankReport:
+    """Verifies one instance as rank RANK of WORLD_SIZE (of the environment).
+
+    Raises InstanceError, and whatever torch raises when memory runs out.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    strategy = strategy_named(job.strategy)
+    if strategy.engine is Engine.NULL:
+        return RankReport(rank, Verdict.UNKNOWN, Cause.INCOMPLETE, method="null")
+    device = rank_device(job.device)
+    with Probe(device) as probe, joined_group(device) as group:
+        ending = min(ENDING_SECONDS, ENDING_SHARE * job.timeout_s)
+        deadline = Deadline(group, job.timeout_s - ending)
+        with probe.phase(Phase.LOAD):
+            instance = read_property(Path(job.property))
+            if job.prepared:
+                graph = read_graph(Path(job.prepared))
+                check_fit(instance, graph, job.property, Path(job.network))
+            engine = engine_for(
+                strategy, Path(job.network), Path(job.prepared), group, device, probe
+            )
+        confirmation = Confirmation(instance, Path(job.network), Path(job.counterexample), group)
+        finding = Verification(
+            engine, instance, job.method, job.seed, device, deadline, confirmation, probe
+        ).run()
+        return _report(rank, finding, device, engine.weight_bytes, probe, group)
+
+
+def rank_device(device: Device) -> torch.device:
+    """The GPU of this rank (by LOCAL_RANK) or the CPU.
+
+    `auto` takes GPUs when every rank of the host has one. Raises InstanceError for `cuda` where
+    it has none.
+    """
+    local, world = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "WORLD_SIZE"))
+    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    enough = torch.cuda.is_available() and torch.cuda.device_count() >= max(1, local_world)
+    if device is Device.CPU or (device is Device.AUTO and not enough):
+        return torch.device("cpu")
+    if not enough:
+        raise InstanceError(
+            Cause.INTERNAL_ERROR,
+            f"--device cuda: {local_world} ranks need as many GPUs, "
+            f"torch sees {torch.cuda.device_count()}; use --device cpu or fewer --ranks",
+        )
+    return torch.device("cuda", local)
+
+
+def check_fit(instance: Property, graph: Graph, source: str, network: Path) -> None:
+    """Raises InstanceError SHAPE_MISMATCH unless the property speaks of this network's sizes."""
+    outputs = graph.node(graph.output).size
+    for name, declared, actual in (
+        ("inputs", instance.inputs, graph.input.size),
+        ("outputs", instance.outputs, outputs),
+    ):
+        if declared != actual:
+            raise InstanceError(
+                Cause.SHAPE_MISMATCH,
+                f"{source}: declares {declared} {name}, {network} has {actual}; "
+                "check that the row of instances.csv pairs the right files",
+            )
+
+
+def _report(
+    rank: int,
+    finding: Finding,
+    device: torch.device,
+    weight_bytes: int,
+    probe: Probe,
+    group: Group,
+) -> RankReport:
+    return RankReport(
+        rank=rank,
+        verdict=finding.verdict,
+        cause=finding.cause,
+        message=finding.message,
+        method=finding.method,
+        lower_bound=finding.lower_bound,
+        counterexample=finding.verdict is Verdict.SAT,
+        device=str(device),
+        weight_bytes=weight_bytes,
+        comm_bytes=group.traffic.bytes,
+        comm_s=group.traffic.seconds,
+        collectives=group.traffic.collectives,
+        **probe.measurements(),
+    )

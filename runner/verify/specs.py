@@ -1,0 +1,86 @@
+"""A case of a property as tensors: rows to bound, thresholds, and the box in a float dtype."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from runner.bounds.interval import Interval
+from runner.property.model import Case
+
+
+@dataclass(frozen=True)
+class Specs:
+    """Rows [S, outputs], thresholds [S] and the disjunct [S] that each row belongs to.
+
+    A disjunct is excluded as soon as one of its rows is proved greater than its threshold.
+    """
+
+    rows: Tensor
+    thresholds: Tensor
+    disjunct: Tensor
+    disjuncts: int
+
+    @staticmethod
+    def of(case: Case, device: torch.device) -> Specs:
+        sizes = [len(conjunction.rhs) for conjunction in case.unsafe]
+        outputs = case.unsafe[0].matrix.shape[1] if case.unsafe else 0
+        matrix = np.concatenate([c.matrix for c in case.unsafe] or [np.zeros((0, outputs))])
+        rhs = np.concatenate([c.rhs for c in case.unsafe] or [np.zeros(0)])
+        disjunct = torch.repeat_interleave(
+            torch.arange(len(sizes)), torch.tensor(sizes, dtype=torch.long)
+        )
+        return Specs(
+            torch.from_numpy(matrix).to(device),
+            torch.from_numpy(rhs).to(device),
+            disjunct.to(device),
+            len(sizes),
+        )
+
+    def select(self, disjuncts: Tensor) -> Specs:
+        """Only the rows of some disjuncts (a mask [disjuncts]); numbers stay as they are."""
+        keep = disjuncts[self.disjunct]
+        return Specs(self.rows[keep], self.thresholds[keep], self.disjunct[keep], self.disjuncts)
+
+    def margins(self, bounds: Tensor) -> Tensor:
+        """Of lower bounds [S]: each disjunct's best margin [disjuncts], -inf without rows."""
+        margins = bounds.new_full((self.disjuncts,), -torch.inf)
+        return margins.scatter_reduce(0, self.disjunct, bounds - self.thresholds, "amax")
+
+
+def box_around(case: Case, shape: tuple[int, ...], device: torch.device) -> Interval:
+    """The smallest float32 box [1, *shape] that contains the case's float64 box."""
+    lower, upper = case.lower.astype(np.float32), case.upper.astype(np.float32)
+    lower = np.where(lower > case.lower, np.nextafter(lower, np.float32(-np.inf)), lower)
+    upper = np.where(upper < case.upper, np.nextafter(upper, np.float32(np.inf)), upper)
+    return _interval(lower, upper, shape, device)
+
+
+def box_within(case: Case, shape: tuple[int, ...], device: torch.device) -> Interval:
+    """The float32 values inside the case's box: a counterexample may not lie outside it.
+
+    Where no float32 lies between the limits, the one nearest to the lower limit stands in.
+    """
+    lower, upper = case.lower.astype(np.float32), case.upper.astype(np.float32)
+    lower = np.where(lower < case.lower, np.nextafter(lower, np.float32(np.inf)), lower)
+    upper = np.where(upper > case.upper, np.nextafter(upper, np.float32(-np.inf)), upper)
+    nearest = case.lower.astype(np.float32)
+    empty = lower > upper
+    lower, upper = np.where(empty, nearest, lower), np.where(empty, nearest, upper)
+    return _interval(lower, upper, shape, device)
+
+
+def _interval(
+    lower: NDArray[np.float32],
+    upper: NDArray[np.float32],
+    shape: tuple[int, ...],
+    device: torch.device,
+) -> Interval:
+    return Interval(
+        torch.from_numpy(lower).reshape(1, *shape).to(device),
+        torch.from_numpy(upper).reshape(1, *shape).to(device),
+    )

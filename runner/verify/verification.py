@@ -1,0 +1,99 @@
+"""One instance: attack, then bounds, then a longer attack on what is still open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from runner.measure.probe import Probe
+from runner.property.model import Property
+from runner.verify.attack import Attack, AttackSettings, Target
+from runner.verify.deadline import Deadline, DeadlineReached
+from runner.verify.engines import Bounding, VerificationEngine
+from runner.verify.finding import Confirmation, Finding
+from runner.vocabulary import Cause, Method, Phase, Verdict
+
+FIRST_ATTACK = AttackSettings(restarts=10, steps=15)
+LAST_ATTACK = AttackSettings(restarts=20, steps=60)
+FIRST_ATTACK_ROUNDS = 1
+LAST_ATTACK_ROUNDS = 4
+# No attack round starts after these shares of the time.
+FIRST_ATTACK_SHARE = 0.15
+LAST_ATTACK_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The phases over one loaded network."""
+
+    engine: VerificationEngine
+    instance: Property
+    method: Method
+    seed: int
+    device: torch.device
+    deadline: Deadline
+    confirmation: Confirmation
+    probe: Probe
+
+    def run(self) -> Finding:
+        """Never raises DeadlineReached: that is a finding, `timeout`."""
+        bounding = self.engine.bounding(self.instance, self.deadline.check)
+        try:
+            return self._phases(bounding)
+        except DeadlineReached:
+            return self._finding(Verdict.TIMEOUT, Cause.DEADLINE, bounding)
+
+    def _phases(self, bounding: Bounding) -> Finding:
+        attack = Attack(
+            self.engine,
+            self.instance,
+            self.device,
+            self.seed,
+            self.probe,
+            self.deadline.check,
+            self.confirmation,
+        )
+        with self.probe.phase(Phase.ATTACK):
+            targets = [
+                Target(index, disjunct)
+                for index, case in enumerate(self.instance.cases)
+                for disjunct in range(len(case.unsafe))
+            ]
+            if self._attack(attack, targets, FIRST_ATTACK, FIRST_ATTACK_ROUNDS, FIRST_ATTACK_SHARE):
+                return Finding(Verdict.SAT, Cause.NONE, "attack")
+        with self.probe.phase(Phase.INCOMPLETE):
+            bounding.run(self.method)
+        if not bounding.open_targets:
+            return self._finding(Verdict.UNSAT, Cause.NONE, bounding)
+        with self.probe.phase(Phase.ATTACK):
+            open_targets = bounding.open_targets
+            if self._attack(
+                attack, open_targets, LAST_ATTACK, LAST_ATTACK_ROUNDS, LAST_ATTACK_SHARE
+            ):
+                return Finding(Verdict.SAT, Cause.NONE, "attack")
+        return self._finding(Verdict.UNKNOWN, Cause.INCOMPLETE, bounding)
+
+    def _attack(
+        self,
+        attack: Attack,
+        targets: list[Target],
+        settings: AttackSettings,
+        rounds: int,
+        share: float,
+    ) -> bool:
+        return any(
+            not self.deadline.passed(share) and attack.search(targets, settings)
+            for _ in range(rounds)
+        )
+
+    def _finding(self, verdict: Verdict, cause: Cause, bounding: Bounding) -> Finding:
+        """A candidate that ONNX Runtime rejected is worth telling where nothing is proved."""
+        message = ""
+        if verdict is not Verdict.UNSAT and self.confirmation.rejected:
+            cause = Cause.INVALID_COUNTEREXAMPLE if verdict is Verdict.UNKNOWN else cause
+            message = f"ONNX Runtime rejected {self.confirmation.rejected} candidate(s)"
+        bound = bounding.lower_bound
+        return Finding(
+            verdict, cause, bounding.method, None if bound == -torch.inf else bound, message
+        )
