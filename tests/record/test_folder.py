@@ -183,6 +183,7 @@ def test_a_full_disk_ends_the_run_and_leaves_whole_rows(tmp_path: Path, size: in
     with pytest.raises(DiskFullError) as caught, file_size_limit(size):
         resumed(tmp_path / "full", range(1, 40))
 
+    assert all(content.endswith(b"\n") for content in tables(run).values())
     assert str(run) in str(caught.value)
     assert "vnncomp-runner run /benchmarks/digits" in str(caught.value)
     with open_run(tmp_path / "full", COMMAND, 9) as folder:
