@@ -51,7 +51,7 @@ def main(
     depth: Annotated[int, typer.Option(min=1, help="Linear layers.")] = 8,
     inputs: Annotated[int, typer.Option(min=1, help="Input variables.")] = 784,
     radius: Annotated[float, typer.Option(min=0, help="L∞ radius of the input box.")] = 5e-4,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds for the instance.")] = 600,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for the instance.")] = 600,
     seed: Annotated[int, typer.Option(help="Of the weights and of the image.")] = 0,
 ) -> None:
     """Write a category with one random wide MLP and one robustness property."""
