@@ -25,6 +25,7 @@ __all__ = ["PRELOAD", "Ending", "GangResult", "RankServer"]
 
 PRELOAD = ("runner.verify.rank",)
 
+START_ATTEMPTS = 3  # somebody may kill it, or have killed it while it was idle
 READY_WITHIN_S = 120.0  # importing torch from a cold disk takes a while
 STARTED_WITHIN_S = 10.0
 TERM_TO_KILL_S = 0.25
@@ -69,12 +70,15 @@ class RankServer:
 
         Raises UsageError with the last line of the server's log if it cannot be started.
         """
-        for _ in range(2):  # it may have been killed while nobody looked
+        for _ in range(START_ATTEMPTS):
             if self._becomes_ready(timeout_s):
                 return
             self._stop()
+            words, failed_by_itself = self._last_words(), self._process.returncode > 0
             self._start()
-        raise UsageError(f"the rank server does not start; see {self._log}: {self._last_words()}")
+            if failed_by_itself:
+                break
+        raise UsageError(f"the rank server does not start; see {self._log}: {words}")
 
     def run(
         self,

@@ -136,6 +136,22 @@ def all_reduce(payload: Payload) -> Payload:
     return {"sum": tensor.item()}
 
 
+def all_reduce_metered(payload: Payload) -> Payload:
+    """What the meter of a rank sees of a collective over 4096 bytes."""
+    import torch
+    import torch.distributed as dist
+
+    from runner.measure.tensors import TensorMeter
+
+    _join_gang()
+    with TensorMeter() as meter:
+        tensor = torch.full((1024,), float(rank() + 1))
+        dist.all_reduce(tensor)
+        dist.broadcast(tensor, 0)
+        live_bytes = meter.total.live
+    return {"first": tensor[0].item(), "live_bytes": live_bytes}
+
+
 def all_reduce_without_end(payload: Payload) -> Payload:
     """Every rank leaves its pid in `payload["folder"]` once the collectives run."""
     import torch

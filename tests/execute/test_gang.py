@@ -84,6 +84,11 @@ def test_ranks_reduce_over_a_file_rendezvous(run: Run) -> None:
         assert run("all_reduce", ranks=3).reports == ({"sum": 6.0},) * 3
 
 
+def test_collectives_pass_through_the_meter_of_tensors(run: Run) -> None:
+    result = run("all_reduce_metered", ranks=2)
+    assert result.reports == ({"first": 3.0, "live_bytes": 4096},) * 2
+
+
 def test_reports_of_an_earlier_gang_are_not_taken_for_this_ones(run: Run) -> None:
     run("echo", ranks=2)
     assert run("exit_at_once", ranks=1, code=3).reports == (None,)

@@ -123,6 +123,12 @@ def test_a_server_killed_between_gangs_goes_unnoticed(server: RankServer, tmp_pa
     assert _run(server, tmp_path, "echo").ended is Ending.FINISHED
 
 
+def test_a_server_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
+    with RankServer(tmp_path / "server.log", (TARGETS,)) as server:
+        os.kill(server.pid, signal.SIGKILL)
+        assert _run(server, tmp_path, "echo").ended is Ending.FINISHED
+
+
 def test_leaving_ends_the_server(tmp_path: Path) -> None:
     with RankServer(tmp_path / "server.log", ()) as server:
         pid = server.pid
