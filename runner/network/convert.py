@@ -70,7 +70,8 @@ def batchable(content: bytes, source: str) -> Batchable:
     with foreign(Cause.MALFORMED_NETWORK, f"{source}: onnxsim cannot simplify it"):
         model = onnxsim.simplify(model, skipped_optimizers=list(_BROKEN))[0]
         model = _supported_opset(model)
-        model = shape_inference.infer_shapes(model, data_prop=True)
+    with foreign(Cause.MALFORMED_NETWORK, f"{source}: the shapes do not fit; export it again"):
+        model = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     return _Rewriting(model, large, source).result()
 
 
@@ -314,7 +315,8 @@ class _Rewriting:
             "auto_pad": attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"),
             "padding that is not symmetric": pads[:half] != pads[half:],
             "ceil_mode": attributes.get("ceil_mode", 0) != 0,
-            "a dilated pool": node.op_type != "Conv" and set(attributes.get("dilations", [])) > {1},
+            "a dilated pool": node.op_type != "Conv"
+            and any(d != 1 for d in attributes.get("dilations", [])),
             "padding that does not count": average
             and any(pads)
             and not attributes.get("count_include_pad", 0),

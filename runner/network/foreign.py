@@ -26,7 +26,7 @@ def foreign(cause: Cause, message: str) -> Iterator[None]:
     except Exception as error:  # the documented boundary: these libraries have no error types
         if _is_out_of_memory(error):
             raise
-        reason = str(error) or "no message"
+        reason = str(error).strip() or "no message"
         raise InstanceError(cause, f"{message}: {type(error).__name__}: {reason}") from error
 
 

@@ -71,15 +71,12 @@ class _Translation:
             "BatchNormalization": self._normalized,
             "Flatten": self._reshape,
             "Reshape": self._reshape,
-            "Squeeze": self._reshape,
-            "Unsqueeze": self._reshape,
             "Concat": self._concat,
             "MaxPool": self._pool,
             "AveragePool": self._pool,
             "Relu": lambda node: self._add(node, Op.RELU),
             "Sigmoid": lambda node: self._add(node, Op.SIGMOID),
             "Tanh": lambda node: self._add(node, Op.TANH),
-            "Identity": self._identity,
         }
         if kind not in rules:
             raise self._unsupported(node, f"supported: {', '.join(sorted(rules))}")
@@ -240,9 +237,6 @@ class _Translation:
         else:
             self._add(node, Op.RESHAPE)
 
-    def _identity(self, node: Any) -> None:
-        self.names[node.name] = self.names[node.inputs[0].name]
-
     def _concat(self, node: Any) -> None:
         if any(self._computed(node, index) is None for index in range(len(node.inputs))):
             raise self._unsupported(node, "it joins a constant")
@@ -257,6 +251,7 @@ def _simplified(graph: Graph, tensors: dict[str, Tensor]) -> tuple[Graph, dict[s
     nodes: dict[str, Node] = {}
     renamed: dict[str, str] = {}
     users = Counter(name for node in graph.nodes for name in node.inputs)
+    users[graph.output] += 1
     for node in graph.nodes:
         node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
         if node.op is Op.AFFINE and users[node.inputs[0]] == 1:

@@ -237,6 +237,21 @@ MODELS = [
         [Op.AVGPOOL, Op.RESHAPE],
     ),
     Model(
+        "average pool that counts its padding",
+        [node("AveragePool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)],
+        IMAGE,
+        (1, 3, 6, 6),
+        [Op.AVGPOOL, Op.RESHAPE],
+    ),
+    Model(
+        "padding before a conv is part of it",
+        [node("Pad", "x pads", "p"), node("Conv", "p k")],
+        IMAGE,
+        (1, 4, 6, 6),
+        [Op.CONV, Op.RESHAPE],
+        {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "k": KERNEL},
+    ),
+    Model(
         "global average pool",
         [node("GlobalAveragePool", "x")],
         (1, 3, 4, 2),

@@ -1,0 +1,97 @@
+"""The prepared network: a graph and weights in one file, read piece by piece."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from runner.errors import InstanceError
+from runner.network.graph import Graph, Node, Op
+from runner.network.prepared import open_weights, read_graph, write_prepared
+from runner.vocabulary import Cause
+
+CONV = {"stride": (2, 1), "padding": (0, 1), "dilation": (1, 1), "groups": 1}
+GRAPH = Graph(
+    (
+        Node("input", Op.INPUT, (), (3, 4, 4)),
+        Node("c", Op.CONV, ("input",), (2, 2, 4), CONV, {"weight": "c.weight", "bias": "c.bias"}),
+        Node("y", Op.RESHAPE, ("c",), (16,)),
+    ),
+    "y",
+)
+TENSORS = {"c.weight": torch.randn(2, 3, 1, 3), "c.bias": torch.randn(2)}
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "p", GRAPH, TENSORS)
+    assert read_graph(tmp_path / "p") == GRAPH
+    with open_weights(tmp_path / "p") as weights:
+        for name, tensor in TENSORS.items():
+            assert weights.shape(name) == tensor.shape
+            assert torch.equal(weights.tensor(name), tensor)
+
+
+def test_a_part_of_a_weight_owns_its_bytes_and_no_more(tmp_path: Path) -> None:
+    weight = torch.randn(64, 100)
+    write_prepared(tmp_path / "p", GRAPH, TENSORS | {"w": weight})
+    with open_weights(tmp_path / "p") as weights:
+        columns, rows = weights.columns("w", 10, 30), weights.rows("w", 5, 7)
+        images = weights.columns("c.weight", 1, 3)
+        whole = weights.tensor("w")
+    assert torch.equal(columns, weight[:, 10:30])
+    assert torch.equal(rows, weight[5:7])
+    assert torch.equal(images, TENSORS["c.weight"][:, 1:3])
+    for part in (columns, rows, images, whole):
+        assert part.is_contiguous()
+        assert part.untyped_storage().nbytes() == part.numel() * 4
+
+
+def test_parts_outlive_a_file_that_is_replaced(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "p", GRAPH, TENSORS)
+    with open_weights(tmp_path / "p") as weights:
+        before = weights.tensor("c.bias")
+        write_prepared(tmp_path / "p", GRAPH, {name: t + 1 for name, t in TENSORS.items()})
+    assert torch.equal(before, TENSORS["c.bias"])
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "p", GRAPH, TENSORS)
+    before = (tmp_path / "p").read_bytes()
+    shared = torch.zeros(4)
+    with pytest.raises(RuntimeError, match="share memory"):
+        write_prepared(tmp_path / "p", GRAPH, {"a": shared, "b": shared})
+    assert (tmp_path / "p").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    for read in (read_graph, open_weights):
+        with pytest.raises(InstanceError, match="absent") as caught:
+            read(tmp_path / "absent")
+        assert caught.value.cause is Cause.MISSING_FILE
+
+
+def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "p", GRAPH, TENSORS)
+    cut = tmp_path / "cut"
+    cut.write_bytes((tmp_path / "p").read_bytes()[:-3])
+    foreign = tmp_path / "foreign"
+    save_file(TENSORS, foreign)
+    for path in (cut, foreign):
+        with pytest.raises(InstanceError, match=path.name) as caught:
+            read_graph(path)
+        assert caught.value.cause is Cause.MALFORMED_NETWORK
+
+
+def test_a_graph_is_read_without_torch(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "p", GRAPH, TENSORS)
+    code = (
+        "import sys; from pathlib import Path; from runner.network.prepared import read_graph; "
+        f"read_graph(Path({str(tmp_path / 'p')!r})); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
