@@ -143,7 +143,8 @@ class _Translation:
         weight = self._constant(node, 1)
         if not attributes.get("transB", 0):
             weight = weight.T
-        weight = weight * attributes.get("alpha", 1.0)
+        if attributes.get("alpha", 1.0) != 1.0:  # else no copy: weights may be large
+            weight = weight * attributes["alpha"]
         bias = weight.new_zeros(weight.shape[0])
         if len(node.inputs) > 2:
             bias = (self._constant(node, 2) * attributes.get("beta", 1.0)).expand_as(bias)
