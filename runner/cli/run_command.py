@@ -11,6 +11,7 @@ from rich.console import Console
 
 from runner.cli.progress import RunProgress
 from runner.cli.terminal import console, exit_codes
+from runner.errors import UsageError
 from runner.execute.gang import RankServer
 from runner.plan import plan
 from runner.record.folder import RunFolder, open_run
@@ -30,9 +31,13 @@ Exit codes:
 
 def run(
     categories: Annotated[
-        list[Path],
-        typer.Argument(metavar="CATEGORY", help="Folders with instances.csv, or such files."),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="[CATEGORY]...",
+            help="Folders with instances.csv, or such files "
+            "[default of run_benchmark.sh: the embedded ones].",
+        ),
+    ] = None,
     strategies: Annotated[
         str, typer.Option(help="Comma-separated: baseline, fsdp, lirpa, null.")
     ] = "baseline,fsdp",
@@ -82,7 +87,7 @@ def run(
     out = console()
     with exit_codes():
         command = Command(
-            categories=tuple(os.path.abspath(category) for category in categories),
+            categories=tuple(os.path.abspath(category) for category in categories or _default()),
             strategies=tuple(dict.fromkeys(map(str.strip, strategies.split(",")))),
             ranks=ranks,
             timeout_s=timeout,
@@ -95,6 +100,17 @@ def run(
         )
         folder = _run(command, results, name, out)
         _print_summary(folder.path, out)
+
+
+def _default() -> list[str]:
+    """What run_benchmark.sh runs when it is given no category."""
+    embedded = os.environ.get("VNNCOMP_RUNNER_DEFAULT")
+    if not embedded:
+        raise UsageError(
+            "no CATEGORY: name a folder with instances.csv, or use ./run_benchmark.sh, "
+            "which runs the embedded categories when it is given none"
+        )
+    return [embedded]
 
 
 def _run(command: Command, results: Path, name: str | None, out: Console) -> RunFolder:

@@ -37,7 +37,7 @@ class AttackSettings:
     def size(self, step: int) -> float:
         """Of one step: geometric from the first to the last."""
         progress = step / max(1, self.steps - 1)
-        return self.first_step * (self.last_step / self.first_step) ** progress
+        return float(self.first_step * (self.last_step / self.first_step) ** progress)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from torch import Tensor
 from runner.bounds.network import BoundNetwork
 from runner.bounds.tagging import Tagger
 from runner.bounds.tiles import row_block
+from runner.network.blocks import weights_of
 from runner.network.lirpa import lirpa_bounds
 from runner.network.load import load_module
-from runner.network.prepared import open_weights, read_graph
-from runner.parallel.blocks import plan_blocks, weights_of
+from runner.network.prepared import Weights, read_graph
+from runner.parallel.blocks import plan_blocks
 from runner.parallel.group import Group
 from runner.parallel.strategy import Axis, Engine, Strategy
 from runner.parallel.weights import BlockedWeights
@@ -64,10 +65,10 @@ class DriverEngine:
         self, prepared: Path, strategy: Strategy, group: Group, device: torch.device, tag: Tagger
     ) -> None:
         graph = read_graph(prepared)
-        with open_weights(prepared) as source:
-            owners = group.size if Axis.WEIGHTS in strategy.sharded else 1
-            plan = plan_blocks(weights_of(graph, source.shape), owners)
-            weights = BlockedWeights(graph, source, plan, group, device, tag)
+        source = Weights(prepared)
+        owners = group.size if Axis.WEIGHTS in strategy.sharded else 1
+        plan = plan_blocks(weights_of(graph, source.shape), owners)
+        weights = BlockedWeights(graph, source, plan, group, device, tag)
         self._network = BoundNetwork(graph, weights)
         self._device = device
         self._tag = tag

@@ -14,7 +14,7 @@ from onnx_models import OPSET, constant, node, save
 from runner.network.evaluate import evaluate
 from runner.network.graph import Graph, Op
 from runner.network.load import load_module, prepare
-from runner.network.prepared import open_weights
+from runner.network.prepared import Weights
 from runner.network.runtime import OnnxRuntime
 
 
@@ -313,9 +313,9 @@ def test_operator_is_translated_and_agrees_with_onnx_runtime(model: Model, tmp_p
     assert graph.node(graph.output).shape == (graph.node(graph.output).size,)
 
     points = np.random.default_rng(7).normal(size=(3, graph.input.size)).astype(np.float32)
-    with open_weights(prepared) as weights:
-        names = {name for n in graph.nodes for name in n.parameters.values()}
-        tensors = {name: weights.tensor(name) for name in names}
+    weights = Weights(prepared)
+    names = {name for n in graph.nodes for name in n.parameters.values()}
+    tensors = {name: weights.tensor(name) for name in names}
     outputs = evaluate(graph, tensors, torch.from_numpy(points).reshape(-1, *graph.input.shape))
     reference = OnnxRuntime(path)
     expected = np.stack([reference.run(point) for point in points])
@@ -325,12 +325,12 @@ def test_operator_is_translated_and_agrees_with_onnx_runtime(model: Model, tmp_p
 def test_weights_of_a_linear_node_lie_output_by_input_and_contiguous(tmp_path: Path) -> None:
     path = save(tmp_path, [node("Gemm", "x w")], (1, 3), (1, 4), w=W.T)
     graph = prepare(path, tmp_path / "prepared")
-    with open_weights(tmp_path / "prepared") as weights:
-        linear = graph.node(graph.output)
-        weight = weights.tensor(linear.parameters["weight"])
-        assert weight.is_contiguous()
-        np.testing.assert_array_equal(weight.numpy(), W)
-        assert weights.tensor(linear.parameters["bias"]).tolist() == [0, 0, 0, 0]
+    weights = Weights(tmp_path / "prepared")
+    linear = graph.node(graph.output)
+    weight = weights.tensor(linear.parameters["weight"])
+    assert weight.is_contiguous()
+    np.testing.assert_array_equal(weight.numpy(), W)
+    assert weights.tensor(linear.parameters["bias"]).tolist() == [0, 0, 0, 0]
 
 
 def test_large_weights_bypass_the_onnx_tools_and_are_transposed_all_the_same(

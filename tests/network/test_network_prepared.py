@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from runner.errors import InstanceError
+from runner.network.blocks import cut_weights, weights_of
 from runner.network.graph import Graph, Node, Op
-from runner.network.prepared import open_weights, read_graph, write_prepared
+from runner.network.prepared import Weights, read_graph, write_prepared
 from runner.vocabulary import Cause
 
 CONV = {"stride": (2, 1), "padding": (0, 1), "dilation": (1, 1), "groups": 1}
@@ -30,32 +32,46 @@ TENSORS = {"c.weight": torch.randn(2, 3, 1, 3), "c.bias": torch.randn(2)}
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     write_prepared(tmp_path / "p", GRAPH, TENSORS)
     assert read_graph(tmp_path / "p") == GRAPH
-    with open_weights(tmp_path / "p") as weights:
-        for name, tensor in TENSORS.items():
-            assert weights.shape(name) == tensor.shape
-            assert torch.equal(weights.tensor(name), tensor)
+    weights = Weights(tmp_path / "p")
+    for name, tensor in TENSORS.items():
+        assert weights.shape(name) == tensor.shape
+        assert torch.equal(weights.tensor(name), tensor)
 
 
-def test_a_part_of_a_weight_owns_its_bytes_and_no_more(tmp_path: Path) -> None:
-    weight = torch.randn(64, 100)
-    write_prepared(tmp_path / "p", GRAPH, TENSORS | {"w": weight})
-    with open_weights(tmp_path / "p") as weights:
-        columns, rows = weights.columns("w", 10, 30), weights.rows("w", 5, 7)
-        images = weights.columns("c.weight", 1, 3)
-        whole = weights.tensor("w")
-    assert torch.equal(columns, weight[:, 10:30])
-    assert torch.equal(rows, weight[5:7])
-    assert torch.equal(images, TENSORS["c.weight"][:, 1:3])
-    for part in (columns, rows, images, whole):
+def linear_graph(inputs: int, outputs: int) -> Graph:
+    linear = Node("y", Op.LINEAR, ("x",), (outputs,), {}, {"weight": "w", "bias": "b"})
+    return Graph((Node("x", Op.INPUT, (), (inputs,)), linear), "y")
+
+
+def test_a_weight_lies_in_column_blocks_and_any_columns_can_be_read(tmp_path: Path) -> None:
+    weight = torch.randn(256, 1000)
+    write_prepared(tmp_path / "p", linear_graph(1000, 256), {"w": weight, "b": torch.zeros(256)})
+    with safe_open(tmp_path / "p", "pt") as file:
+        keys = file.offset_keys()
+        sizes = [file.get_tensor(key).nbytes for key in keys if key.startswith("w")]
+    assert sum(sizes) == weight.nbytes
+    assert max(sizes) <= weight.nbytes / 15
+    weights = Weights(tmp_path / "p")
+    assert weights.shape("w") == weight.shape
+    assert torch.equal(weights.tensor("w"), weight)
+    for start, stop in ((0, 64), (64, 128), (10, 30), (60, 700), (999, 1000)):
+        assert torch.equal(weights.columns("w", start, stop), weight[:, start:stop])
+
+
+def test_a_block_owns_its_bytes_and_no_more(tmp_path: Path) -> None:
+    tensors = {"w": torch.randn(256, 1000), "b": torch.zeros(256)}
+    write_prepared(tmp_path / "p", linear_graph(1000, 256), tensors)
+    weights = Weights(tmp_path / "p")
+    (first, *_) = cut_weights(weights_of(linear_graph(1000, 256), weights.shape))
+    for part in (weights.columns("w", first.start, first.stop), weights.tensor("b")):
         assert part.is_contiguous()
         assert part.untyped_storage().nbytes() == part.numel() * 4
 
 
 def test_parts_outlive_a_file_that_is_replaced(tmp_path: Path) -> None:
     write_prepared(tmp_path / "p", GRAPH, TENSORS)
-    with open_weights(tmp_path / "p") as weights:
-        before = weights.tensor("c.bias")
-        write_prepared(tmp_path / "p", GRAPH, {name: t + 1 for name, t in TENSORS.items()})
+    before = Weights(tmp_path / "p").tensor("c.bias")
+    write_prepared(tmp_path / "p", GRAPH, {name: t + 1 for name, t in TENSORS.items()})
     assert torch.equal(before, TENSORS["c.bias"])
 
 
@@ -64,13 +80,13 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     before = (tmp_path / "p").read_bytes()
     shared = torch.zeros(4)
     with pytest.raises(RuntimeError, match="share memory"):
-        write_prepared(tmp_path / "p", GRAPH, {"a": shared, "b": shared})
+        write_prepared(tmp_path / "p", GRAPH, TENSORS | {"a": shared, "b": shared})
     assert (tmp_path / "p").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    for read in (read_graph, open_weights):
+    for read in (read_graph, Weights):
         with pytest.raises(InstanceError, match="absent") as caught:
             read(tmp_path / "absent")
         assert caught.value.cause is Cause.MISSING_FILE
