@@ -26,7 +26,7 @@ class Answer(NamedTuple):
 
 def refused(task: Task, answer: Answer, prepare_time_s: float | None = None) -> Outcome:
     """The outcome of a task that no gang ran: everything else is not measured."""
-    category, network, property_name, timeout_s, strategy = task.key()
+    category, network, property_name, timeout_s, strategy, repeat = task.key()
     return Outcome(
         category=category,
         network=network,
@@ -38,6 +38,7 @@ def refused(task: Task, answer: Answer, prepare_time_s: float | None = None) -> 
         cause=answer.cause,
         prepare_time_s=prepare_time_s,
         message=answer.message,
+        repeat=repeat,
     )
 
 
@@ -158,7 +159,7 @@ def _in_time(
 
 
 def _rank_row(task: Task, rank: int, report: RankReport | None) -> RankRow:
-    category, network, property_name, timeout_s, strategy = task.key()
+    category, network, property_name, timeout_s, strategy, repeat = task.key()
     row = RankRow(
         category=category,
         network=network,
@@ -167,6 +168,7 @@ def _rank_row(task: Task, rank: int, report: RankReport | None) -> RankRow:
         ranks=task.ranks,
         rank=rank,
         timeout_s=timeout_s,
+        repeat=repeat,
     )
     if report is None or not _measured(report):
         return row

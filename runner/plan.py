@@ -22,19 +22,25 @@ Row = Instance | MalformedRow
 
 @dataclass(frozen=True)
 class Task:
-    """One row of instances.csv under one strategy. `name` is what its files are called."""
+    """One row of instances.csv under one strategy. `name` is what its files are called.
+
+    `repeat` counts from 1.
+    """
 
     row: Row
     strategy: Strategy
     ranks: int
     name: str
+    repeat: int = 1
 
     def key(self) -> Key:
-        return Key(*_question(self.row), self.strategy.name)
+        return Key(*_question(self.row), self.strategy.name, self.repeat)
 
 
 def plan(command: Command) -> list[Task]:
     """All tasks of a command; every strategy of an instance comes before the next instance.
+
+    Everything is run once before anything is repeated.
 
     Raises UsageError for a strategy or category that does not exist, and when nothing is left.
     """
@@ -49,16 +55,25 @@ def plan(command: Command) -> list[Task]:
     ]
     if not rows:
         raise UsageError(f"no instance matches --filter {command.filter!r}")
+    named = _named(_distinct(rows))
     return [
-        Task(row, strategy, command.ranks if strategy.parallel else 1, name)
-        for row, name in _named(_distinct(rows))
+        Task(
+            row,
+            strategy,
+            command.ranks if strategy.parallel else 1,
+            name if repeat == 1 else f"{name}.repeat{repeat}",
+            repeat,
+        )
+        for repeat in range(1, command.repeat + 1)
+        for row, name in named
         for strategy in strategies
     ]
 
 
 def _check_options(command: Command) -> None:
-    if command.ranks < 1:
-        raise UsageError(f"--ranks {command.ranks}: at least one rank is needed")
+    for option, count in (("--ranks", command.ranks), ("--repeat", command.repeat)):
+        if count < 1:
+            raise UsageError(f"{option} {count}: at least one is needed")
     for option, value in (
         ("--timeout", command.timeout_s),
         ("--memory-limit", command.memory_limit_gib),

@@ -66,6 +66,16 @@ def test_every_task_is_run_and_each_network_prepared_once(tmp_path: Path) -> Non
     assert not (run_folder / "scratch").exists()
 
 
+def test_everything_runs_once_before_anything_is_repeated(tmp_path: Path) -> None:
+    category, server = make_category(tmp_path / "digits", 2), FakeServer()
+    run_folder, outcomes = run(category, tmp_path / "r", server, repeat=2)
+
+    assert server.verified[:4] == server.verified[4:]
+    assert [outcome.repeat for outcome in outcomes] == [1] * 4 + [2] * 4
+    official = (run_folder / "fsdp" / "digits" / "results.csv").read_text()
+    assert len(official.splitlines()) == 2, "one answer to a question"
+
+
 def test_null_needs_no_prepared_network(tmp_path: Path) -> None:
     server = FakeServer()
     run(make_category(tmp_path / "digits", 2), tmp_path / "r", server, strategies=("null",))
@@ -153,7 +163,8 @@ def test_a_counterexample_of_a_killed_attempt_does_not_survive(tmp_path: Path) -
     assert not stale[0].exists()
 
 
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("repeat", [1, 3])
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, repeat: int) -> None:
     category = make_category(tmp_path / "digits", 5)
     calls = iter(range(100))
 
@@ -163,14 +174,15 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
         return answer(payload, ranks)
 
     with pytest.raises(KeyboardInterrupt):
-        run(category, tmp_path / "r", FakeServer(interrupted_at_4))
+        run(category, tmp_path / "r", FakeServer(interrupted_at_4), repeat=repeat)
     (broken,) = (tmp_path / "r").iterdir()
     assert read_manifest(broken).status is Status.INTERRUPTED
-    resumed, outcomes = run(category, tmp_path / "r")
+    resumed, outcomes = run(category, tmp_path / "r", repeat=repeat)
 
     assert resumed == broken
-    assert len(outcomes) == 10 - 4
-    assert content(resumed) == content(run(category, tmp_path / "unbroken")[0])
+    assert len(outcomes) == 10 * repeat - 4
+    unbroken, _ = run(category, tmp_path / "unbroken", repeat=repeat)
+    assert content(resumed) == content(unbroken)
 
 
 def test_an_internal_error_on_a_full_disk_is_the_disks(

@@ -72,6 +72,9 @@ def run(
     memory_limit: Annotated[
         float | None, typer.Option(metavar="GIB", help="Host memory that one rank may use.")
     ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="How often to run everything, to know the noise.")
+    ] = 1,
 ) -> None:
     """Run categories under strategies and compare them.
 
@@ -97,6 +100,7 @@ def run(
             seed=seed,
             device=device,
             memory_limit_gib=memory_limit,
+            repeat=repeat,
         )
         folder = _run(command, results, name, out)
         _print_summary(folder.path, out)

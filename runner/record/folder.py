@@ -77,7 +77,8 @@ class RunFolder:
         official = self._official(outcome.strategy, outcome.category)
         with self.disk_full_named():
             official.parent.mkdir(parents=True, exist_ok=True)
-            append_line(official, official_row(outcome))
+            if outcome.repeat == 1:
+                append_line(official, official_row(outcome))
             if ranks:
                 append_line(self.path / RANKS, "".join(map(format_row, ranks)))
             append_line(self.path / OUTCOMES, format_row(outcome))
@@ -119,7 +120,7 @@ class RunFolder:
         _settle(self.path / OUTCOMES, header(Outcome) + "".join(map(format_row, outcomes)))
         _settle(self.path / RANKS, header(RankRow) + "".join(map(format_row, committed)))
         official = dict.fromkeys(self.path.glob(f"*/*/{OFFICIAL}"), "")
-        for outcome in outcomes:
+        for outcome in (outcome for outcome in outcomes if outcome.repeat == 1):
             path = self._official(outcome.strategy, outcome.category)
             official[path] = official.get(path, "") + official_row(outcome)
         for path, text in official.items():
@@ -179,7 +180,10 @@ def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
 
 
 def official_row(outcome: Outcome) -> str:
-    """category,network,property,prepare_time,result,run_time as VNN-COMP's scoring reads it."""
+    """category,network,property,prepare_time,result,run_time as VNN-COMP's scoring reads it.
+
+    That format has one row for a question: only the first repeat has one.
+    """
     prepare_s, run_s = outcome.prepare_time_s or 0.0, outcome.run_time_s or 0.0
     cells = (outcome.category, outcome.network, outcome.property, prepare_s, outcome.verdict, run_s)
     return csv_line(cells)

@@ -50,6 +50,7 @@ class Command:
     seed: int = 0
     device: Device = Device.AUTO
     memory_limit_gib: float | None = None
+    repeat: int = 1
 
     def shell(self, results: Path, name: str | None) -> str:
         """The command line that continues the run, ready to be typed."""
@@ -63,6 +64,7 @@ class Command:
             "--seed": self.seed,
             "--device": self.device,
             "--memory-limit": self.memory_limit_gib,
+            "--repeat": self.repeat,
             "--results": results,
             "--run": name,
         }

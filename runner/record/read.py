@@ -1,34 +1,213 @@
-"""A run folder read back as DataFrames; works while the run goes on and after it was killed."""
+"""Run folders read back as DataFrames; works while a run goes on and after it was killed."""
 
 from __future__ import annotations
 
-from dataclasses import astuple
+import csv
+import io
+import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from runner.record.folder import OUTCOMES, RANKS, read_rows
-from runner.record.schema import Key, Outcome, RankRow, Row, columns
+from runner.errors import UsageError
+from runner.record.append import whole_lines
+from runner.record.folder import OUTCOMES, RANKS
+from runner.record.manifest import FILE_NAME, Manifest, read_manifest
+from runner.record.schema import Column, Key, Outcome, RankRow, Row, columns, header, parse_row
+
+_log = logging.getLogger(__name__)
+
+_KEY = list(Key._fields)
+_RUNS = {
+    "run": "string",
+    "status": "string",
+    "started": "datetime64[us, UTC]",
+    "finished": "datetime64[us, UTC]",
+    "rows": "Int64",
+    "recorded": "Int64",
+    "strategies": "string",
+    "ranks": "Int64",
+    "repeat": "Int64",
+    "method": "string",
+    "device": "string",
+    "host": "string",
+    "path": "string",
+}
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A line of a table that is in no DataFrame, and why."""
+
+    file: Path
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: left out: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A whole run folder. `outcomes` and `ranks` have the columns of `runner.record.schema`."""
+
+    path: Path
+    manifest: Manifest
+    outcomes: pd.DataFrame
+    ranks: pd.DataFrame
+    left_out: tuple[LeftOut, ...]
+
+
+def read_run(run: Path) -> Run:
+    """Everything of a run folder, finished or not; rows that cannot be used are in `left_out`.
+
+    Raises UsageError when `run` is no run folder or of another schema version.
+    """
+    manifest = read_manifest(run)
+    outcome_rows, without_outcomes = _table(run / OUTCOMES, Outcome)
+    rank_rows, without_ranks = _table(run / RANKS, RankRow)
+    rank_rows, unfinished = _committed(run / RANKS, rank_rows, outcome_rows)
+    left_out = (*without_outcomes, *without_ranks, *unfinished)
+    return Run(run, manifest, outcome_rows, rank_rows, left_out)
 
 
 def outcomes(run: Path) -> pd.DataFrame:
-    """outcomes.csv with declared dtypes: one row per instance and strategy.
+    """outcomes.csv with declared dtypes: one row per instance, strategy and repeat.
 
-    A last row that is only half written is left out. Raises UsageError when the file is not of
-    this version.
+    Rows that are cut off or damaged are left out and named in a warning. Raises UsageError when
+    the file is not of this version.
     """
-    return _table(run / OUTCOMES, Outcome)
+    return _warned(_table(run / OUTCOMES, Outcome))
 
 
 def ranks(run: Path) -> pd.DataFrame:
-    """ranks.csv with declared dtypes: the rows of the questions that have an outcome."""
-    rows = _table(run / RANKS, RankRow)
-    committed = _table(run / OUTCOMES, Outcome)[list(Key._fields)]
-    return rows.merge(committed, on=list(Key._fields), how="inner")
+    """ranks.csv with declared dtypes: the rows of the questions that have an outcome.
+
+    Otherwise as `outcomes`.
+    """
+    rows = _warned(_table(run / RANKS, RankRow))
+    known, _ = _table(run / OUTCOMES, Outcome)
+    return _warned(_committed(run / RANKS, rows, known))
 
 
-def _table(path: Path, row_type: type[Row]) -> pd.DataFrame:
+def runs(folder: Path) -> pd.DataFrame:
+    """The runs in a folder, oldest first, one row each; what cannot be read is warned of."""
+    rows = []
+    for file in sorted(folder.glob(f"[!.]*/{FILE_NAME}")):
+        try:
+            rows.append(_described(file.parent))
+        except UsageError as error:
+            _log.warning("%s", error)
+    table = pd.DataFrame(rows, columns=list(_RUNS), dtype=object)
+    return table.astype(_RUNS).sort_values("started", ignore_index=True)
+
+
+def _described(run: Path) -> dict[str, Any]:
+    manifest = read_manifest(run)
+    recorded, _ = _table(run / OUTCOMES, Outcome)
+    return {
+        "run": run.name,
+        "status": manifest.status,
+        "started": pd.Timestamp(manifest.started),
+        "finished": pd.Timestamp(manifest.finished) if manifest.finished else pd.NaT,
+        "rows": manifest.rows,
+        "recorded": len(recorded),
+        "strategies": ",".join(manifest.command.strategies),
+        "ranks": manifest.command.ranks,
+        "repeat": manifest.command.repeat,
+        "method": manifest.command.method,
+        "device": manifest.command.device,
+        "host": manifest.host.get("name", ""),
+        "path": str(run),
+    }
+
+
+def _warned(read: tuple[pd.DataFrame, list[LeftOut]]) -> pd.DataFrame:
+    table, left_out = read
+    for row in left_out:
+        _log.warning("%s", row)
+    return table
+
+
+def _table(path: Path, row_type: type[Row]) -> tuple[pd.DataFrame, list[LeftOut]]:
     """Empty cells are NA in columns of numbers and stay empty in columns of text."""
+    text = whole_lines(path)
+    left_out = _cut_off(path, text)
+    if not text:
+        return _typed([], row_type), left_out
+    head = text[: text.index("\n") + 1]
+    if head != header(row_type):
+        message = f"{path}:1: these are not the columns of this version; start a new run"
+        raise UsageError(message)
+    try:
+        return _parsed(text, row_type), left_out
+    except (ValueError, csv.Error):
+        rows, damaged = _row_by_row(path, text, row_type)
+        return _typed(rows, row_type), damaged + left_out
+
+
+def _parsed(text: str, row_type: type[Row]) -> pd.DataFrame:
+    """All rows, column by column; raises ValueError or csv.Error when one of them is damaged."""
+    table = columns(row_type)
+    rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))[1:]
+    if len(rows) != text.count("\n") - 1 or any(len(row) != len(table) for row in rows):
+        raise ValueError("a row of another shape")
+    cells = zip(*rows, strict=True) if rows else [()] * len(table)
+    return pd.DataFrame(
+        {
+            column.name: pd.Series(_values(column, list(of_column)), dtype=column.dtype())
+            for column, of_column in zip(table, cells, strict=True)
+        }
+    )
+
+
+def _values(column: Column, cells: list[str]) -> list[Any]:
+    """Few different words and many different numbers: each word is parsed once."""
+    if column.kind in (int, float):
+        return [column.parse(cell) for cell in cells]
+    parsed = {cell: column.parse(cell) for cell in set(cells)}
+    return [parsed[cell] for cell in cells]
+
+
+def _row_by_row(
+    path: Path, text: str, row_type: type[Row]
+) -> tuple[list[list[Any]], list[LeftOut]]:
+    """The rows that can be read, and the others with what is wrong with them."""
+    table, rows, damaged = columns(row_type), [], []
+    for number, line in enumerate(text.split("\n")[1:-1], start=2):
+        try:
+            (cells,) = csv.reader([line], strict=True)
+            row = parse_row(row_type, table, cells)
+            rows.append([getattr(row, column.name) for column in table])
+        except (ValueError, csv.Error) as error:
+            damaged.append(LeftOut(path, number, str(error)))
+    return rows, damaged
+
+
+def _typed(rows: list[list[Any]], row_type: type[Row]) -> pd.DataFrame:
     dtypes = {column.name: column.dtype() for column in columns(row_type)}
-    rows = [astuple(row) for row in read_rows(path, row_type)]
     return pd.DataFrame(rows, columns=list(dtypes), dtype=object).astype(dtypes)
+
+
+def _cut_off(path: Path, text: str) -> list[LeftOut]:
+    """The start of a row at the end of the file, which the next append or resume completes."""
+    if not path.exists() or path.stat().st_size <= len(text.encode()):
+        return []
+    return [LeftOut(path, text.count("\n") + 1, "the row is not complete")]
+
+
+def _committed(
+    path: Path, rank_rows: pd.DataFrame, outcome_rows: pd.DataFrame
+) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """The rank rows of questions that have an outcome: its row is written last."""
+    known = pd.MultiIndex.from_frame(outcome_rows[_KEY])
+    has_outcome = pd.MultiIndex.from_frame(rank_rows[_KEY]).isin(known)
+    unfinished = rank_rows[~has_outcome]
+    if unfinished.empty:
+        return rank_rows, []
+    reason = f"{len(unfinished)} rank rows of questions without an outcome"
+    return rank_rows[has_outcome].reset_index(drop=True), [
+        LeftOut(path, int(unfinished.index[0]) + 2, reason)
+    ]

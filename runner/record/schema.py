@@ -14,19 +14,22 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from runner.vocabulary import Cause, Meter, Verdict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Cell = str | int | float | None
 
 
 class Key(NamedTuple):
-    """What makes a row the row of one question: an instance (with its timeout) and a strategy."""
+    """What makes a row the row of one question: an instance (with its timeout), a strategy, and
+    which of the command's repeats it is, from 1.
+    """
 
     category: str
     network: str
     property: str
     timeout_s: float | None  # None: the row of instances.csv has none that can be read
     strategy: str
+    repeat: int = 1
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,10 @@ class Outcome:
     weight_bytes: int | None = None
     meter: Meter = Meter.NONE
     message: str = ""
+    repeat: int = 1
 
     def key(self) -> Key:
-        return Key(self.category, self.network, self.property, self.timeout_s, self.strategy)
+        return _key(self)
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,17 @@ class RankRow:
     peak_bounds_bytes: int | None = None
     peak_other_bytes: int | None = None
     meter: Meter = Meter.NONE
+    repeat: int = 1
 
     def key(self) -> Key:
-        return Key(self.category, self.network, self.property, self.timeout_s, self.strategy)
+        return _key(self)
 
 
 Row = TypeVar("Row", Outcome, RankRow)
+
+
+def _key(row: Outcome | RankRow) -> Key:
+    return Key(*(getattr(row, name) for name in Key._fields))
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def test_run_json_says_what_ran_where(tmp_path: Path) -> None:
     run = resumed(tmp_path, range(1))
     content = json.loads((run / "run.json").read_text())
 
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert content["status"] == "finished"
     assert content["started"] < content["finished"]
     assert content["command"]["strategies"] == ["baseline", "fsdp"]
@@ -99,6 +99,7 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
         {"limit": 1},
         {"seed": 1},
         {"memory_limit_gib": 1.0},
+        {"repeat": 2},
     ],
     ids=str,
 )
