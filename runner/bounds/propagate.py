@@ -152,10 +152,10 @@ class Propagator:
                 bias = rule.affine.bias(dtype).expand(todo[0].shape).reshape(-1)[neurons]
                 at, todo = todo[0].inputs[0], todo[1:]
             else:
-                shape = self.network.graph.node(name).shape
-                rows = torch.zeros((len(neurons), self.network.graph.node(name).size), dtype=dtype)
+                size, device = todo[0].size, neurons.device
+                rows = torch.zeros((len(neurons), size), dtype=dtype, device=device)
                 rows.scatter_(1, neurons[:, None], 1.0)
-                rows = rows.reshape(-1, *shape)
+                rows = rows.reshape(-1, *todo[0].shape)
                 bias = rows.new_zeros(len(neurons))
                 at = name
             both = torch.cat((rows, -rows)).unsqueeze(1)
