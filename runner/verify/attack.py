@@ -105,7 +105,7 @@ class Attack:
                 x = x.detach().requires_grad_()
                 outputs = self._network.forward(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
                 excess = region.excess(outputs)
-                if self._confirmed(x.detach(), region.inside(excess), targets):
+                if self._confirmed(x.detach(), region.worst(excess), targets):
                     return True
                 diversify = step < settings.diversify
                 goal = (direction * outputs).sum() if diversify else excess.clamp(min=0).sum()
@@ -115,13 +115,11 @@ class Attack:
                 x = torch.minimum(torch.maximum(x, lower[:, None]), upper[:, None])
         return False
 
-    def _confirmed(self, x: Tensor, inside: Tensor, targets: list[Target]) -> bool:
-        """At most one candidate of a target a step: the others say the same."""
-        if not bool(inside.any()):
-            return False
-        for index in inside.any(1).nonzero()[:, 0].tolist():
-            restart = int(inside[index].nonzero()[0, 0])
-            point = x[index, restart].flatten().cpu().numpy()
+    def _confirmed(self, x: Tensor, worst: Tensor, targets: list[Target]) -> bool:
+        """One candidate of a target a step, the one that is deepest inside its region."""
+        least, restart = worst.min(1)
+        for index in (least <= 0).nonzero()[:, 0].tolist():
+            point = x[index, restart[index]].flatten().cpu().numpy()
             if self._confirm((point, targets[index])):
                 return True
         return False
@@ -176,6 +174,6 @@ class _Region:
         """[T, R, outputs] -> how far each constraint is from holding [T, R, K]; <= 0 holds."""
         return torch.einsum("tko,tro->trk", self.matrix, outputs) - self.rhs[:, None]
 
-    def inside(self, excess: Tensor) -> Tensor:
-        """[T, R]: all constraints hold, up to strictness, which the confirmation decides."""
-        return (excess <= 0).all(2)
+    def worst(self, excess: Tensor) -> Tensor:
+        """[T, R]: of the constraint furthest from holding; strictness is the confirmation's."""
+        return excess.amax(2).nan_to_num(nan=torch.inf)
