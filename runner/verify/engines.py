@@ -144,14 +144,15 @@ class LirpaBounding:
     def run(self, tightest: Method) -> None:
         for method in ladder(tightest):
             for index, specs in enumerate(self._specs):
-                if len(specs.rows) and bool((self._margins[index] <= 0).any()):
+                if len(specs.rows) and not bool((self._margins[index] > 0).all()):
                     self.method = method
                     self._checkpoint()
                     box = self._boxes[index]
                     rows = specs.rows.float()
                     found = lirpa_bounds(self._module, box.lower[0], box.upper[0], rows, method)
                     margins = specs.margins(found.double()).float()
-                    self._margins[index] = torch.maximum(self._margins[index], margins)
+                    # fmax: bounds that overflowed (not a number) say nothing.
+                    self._margins[index] = torch.fmax(self._margins[index], margins)
 
     @property
     def open_targets(self) -> list[Target]:
