@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +18,7 @@ from runner.verify.attack import Target
 from runner.verify.specs import Specs, box_around
 from runner.vocabulary import Method
 
-# Margins within this many units of rounding of the output's size are computed again in float64.
+# Margins within this many units of rounding of the largest value are computed again in float64.
 ROUNDING_UNITS = 64
 
 
@@ -99,7 +99,8 @@ class Incomplete:
             exact, slack = self._margins(case, method, torch.float64)
             margins = torch.where(doubtful, exact, margins)
             proved |= doubtful & (exact > slack)
-        case.margins = torch.where(case.open, torch.maximum(case.margins, margins), case.margins)
+        # fmax: bounds that overflowed (not a number) say nothing.
+        case.margins = torch.where(case.open, torch.fmax(case.margins, margins), case.margins)
         case.open = case.open & ~proved
 
     def _margins(
@@ -114,9 +115,10 @@ class Incomplete:
             case.known = bounds
         specs = case.specs.select(case.open)
         found = self._spec_bounds(propagator, bounds, specs, dtype)
-        output = bounds.intervals[self._network.graph.output]
-        size = torch.maximum(output.lower.abs(), output.upper.abs()).flatten().double()
-        scale = specs.rows.abs() @ size + specs.thresholds.abs()
+        # Values that cancel later leave their rounding behind: the largest of any node counts.
+        ends = [end for i in bounds.intervals.values() for end in (i.lower, i.upper)]
+        largest = torch.stack([end.abs().max() for end in ends]).max().double()
+        scale = specs.rows.abs().sum(1) * largest + specs.thresholds.abs()
         slack = specs.margins(scale + specs.thresholds) * torch.finfo(dtype).eps * ROUNDING_UNITS
         return specs.margins(found.double()), slack
 
@@ -125,7 +127,7 @@ class Incomplete:
     ) -> Tensor:
         """Lower bounds [S], in blocks of whole disjuncts so that each can stop when it is done."""
         parts = []
-        for block in _whole_disjuncts(specs, self._row_block):
+        for block in _blocks(specs, self._row_block):
 
             def enough(best: Tensor, block: Specs = block) -> bool:
                 margins = block.margins(best[:, 0].double())[block.disjunct]
@@ -135,22 +137,16 @@ class Incomplete:
         return torch.cat(parts) if parts else specs.thresholds.new_zeros(0).to(dtype)
 
 
-def _whole_disjuncts(specs: Specs, rows: int) -> list[Specs]:
-    """Blocks of at most `rows` rows, unless one disjunct alone has more."""
-    counts = torch.bincount(specs.disjunct, minlength=specs.disjuncts).tolist()
-    blocks: list[list[int]] = []
-    filled = 0
-    for disjunct, count in enumerate(counts):
-        if not count:
-            continue
-        if not blocks or filled + count > rows:
-            blocks.append([])
-            filled = 0
-        blocks[-1].append(disjunct)
-        filled += count
-    masks = []
-    for block in blocks:
-        mask = torch.zeros(specs.disjuncts, dtype=torch.bool, device=specs.disjunct.device)
-        mask[block] = True
-        masks.append(mask)
-    return [specs.select(mask) for mask in masks]
+def _blocks(specs: Specs, rows: int) -> Iterator[Specs]:
+    """Blocks of at most `rows` rows, of whole disjuncts; only one that is longer is cut."""
+    start = stop = 0
+    for count in torch.bincount(specs.disjunct, minlength=specs.disjuncts).tolist():
+        if stop > start and stop + count - start > rows:
+            yield specs.part(start, stop)
+            start = stop
+        stop += count
+        while stop - start > rows:
+            yield specs.part(start, start + rows)
+            start += rows
+    if stop > start:
+        yield specs.part(start, stop)

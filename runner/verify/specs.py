@@ -46,6 +46,15 @@ class Specs:
         keep = disjuncts[self.disjunct]
         return Specs(self.rows[keep], self.thresholds[keep], self.disjunct[keep], self.disjuncts)
 
+    def part(self, start: int, stop: int) -> Specs:
+        """Only rows start to stop; numbers stay as they are."""
+        return Specs(
+            self.rows[start:stop],
+            self.thresholds[start:stop],
+            self.disjunct[start:stop],
+            self.disjuncts,
+        )
+
     def margins(self, bounds: Tensor) -> Tensor:
         """Of lower bounds [S]: each disjunct's best margin [disjuncts], -inf without rows."""
         margins = bounds.new_full((self.disjuncts,), -torch.inf)
