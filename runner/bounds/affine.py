@@ -194,9 +194,16 @@ def affine_map(node: Node, input_shape: tuple[int, ...], weights: Weights) -> Af
     return ConvMap(node, input_shape, weights)
 
 
+def adjoint(
+    x: Tensor, function: Callable[[Tensor], Tensor], gradient: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """function(x), a linear map, whose gradient is another one: nothing is saved for it."""
+    return _Adjoint.apply(x, function, gradient)  # type: ignore[no-any-return]
+
+
 def affine_forward(affine: AffineMap, x: Tensor) -> Tensor:
     """W x + b, differentiable: [N, *input] -> [N, *output]."""
-    return _Adjoint.apply(x, affine.apply, affine.transpose) + affine.bias(x.dtype)  # type: ignore[no-any-return]
+    return adjoint(x, affine.apply, affine.transpose) + affine.bias(x.dtype)
 
 
 def affine_interval(affine: AffineMap, x: Interval) -> Interval:
@@ -210,7 +217,7 @@ def affine_backward(affine: AffineMap, rows: Tensor) -> tuple[Tensor, Tensor]:
     """A W and A b, differentiable: A [N, *output] -> [N, *input], [N]."""
     bias = affine.bias(rows.dtype).expand(affine.node.shape).reshape(-1)
     constant = rows.reshape(rows.shape[0], -1) @ bias
-    return _Adjoint.apply(rows, affine.transpose, affine.apply), constant
+    return adjoint(rows, affine.transpose, affine.apply), constant
 
 
 class _Adjoint(torch.autograd.Function):

@@ -8,6 +8,7 @@ each step: behind a clamp, torch >= 2.14 gives it no gradient at the limits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,7 @@ def optimized_lower_bounds(
     network: BoundNetwork,
     frontier: Frontier,
     relaxations: Relaxations,
+    unstable: AbstractSet[str],
     box: Interval,
     settings: AlphaSettings,
     tag: Tagger,
@@ -46,22 +48,23 @@ def optimized_lower_bounds(
 ) -> Tensor:
     """Best lower bounds [S, B] over the iterations, never below CROWN's.
 
+    `unstable`: the ReLU nodes that have an unstable neuron, on whichever rank.
     `enough` is asked between iterations with the best bounds so far; true ends the search.
     """
     with torch.no_grad(), tag.kind(Memory.A):
         # The way to the first relaxed node does not depend on α: it is gone once.
         fixed = advance(network, frontier, relaxations, {}, stop_at_relaxed=True)
     with tag.kind(Memory.ALPHA):
-        slopes = _initial_slopes(fixed, relaxations)
+        slopes = _initial_slopes(fixed, relaxations, unstable)
     if not slopes:
         with torch.no_grad(), tag.kind(Memory.A):
-            return concretize(advance(network, fixed, relaxations, {}), box)
+            return concretize(network, advance(network, fixed, relaxations, {}), box)
     ascent = _ProjectedAdam(list(slopes.values()), settings)
     best: Tensor | None = None
     for iteration in range(settings.iterations):
         last = iteration == settings.iterations - 1
         with tag.kind(Memory.A), torch.set_grad_enabled(not last):
-            bound = concretize(advance(network, fixed, relaxations, slopes), box)
+            bound = concretize(network, advance(network, fixed, relaxations, slopes), box)
         with torch.no_grad(), tag.kind(Memory.BOUNDS):
             best = bound.detach().clone() if best is None else torch.maximum(best, bound.detach())
         if last or enough(best):
@@ -75,12 +78,15 @@ def optimized_lower_bounds(
     return best
 
 
-def _initial_slopes(frontier: Frontier, relaxations: Relaxations) -> dict[str, Tensor]:
+def _initial_slopes(
+    frontier: Frontier, relaxations: Relaxations, unstable: AbstractSet[str]
+) -> dict[str, Tensor]:
+    """By node. A rank may hold no unstable neuron of a node: its α is then empty, but there."""
     rows = frontier.constant.shape[0]
     slopes = {}
     for node in frontier.todo:
         relaxation = relaxations.get(node.name)
-        if isinstance(relaxation, ReluRelaxation) and len(relaxation.unstable):
+        if isinstance(relaxation, ReluRelaxation) and node.name in unstable:
             slopes[node.name] = relaxation.initial_slopes(rows).requires_grad_()
     return slopes
 

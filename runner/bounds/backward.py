@@ -57,7 +57,7 @@ def advance(
         for name, part in zip(node.inputs, parts, strict=True):
             pending[name] = pending[name] + part if name in pending else part
         if added is not None:
-            constant = constant + added
+            constant = constant + network.features.counted(node.name, added)
     return Frontier(pending, constant, ())
 
 
@@ -72,22 +72,25 @@ def _relaxed(
     return [part], constant
 
 
-def concretize(frontier: Frontier, box: Interval) -> Tensor:
+def least(rows: Tensor, box: Interval) -> Tensor:
+    """The least value of A · x over a box: [S, B, *shape] -> [S, B]."""
+    flat = rows.flatten(2)
+    centre = torch.einsum("sbn,bn->sb", flat, box.centre.flatten(1))
+    return centre - torch.einsum("sbn,bn->sb", flat.abs(), box.radius.flatten(1))
+
+
+def concretize(network: BoundNetwork, frontier: Frontier, box: Interval) -> Tensor:
     """The least value over the box, [S, B], of a frontier that has reached the input."""
+    name = network.graph.input.name
     bound = frontier.constant
-    for rows in frontier.pending.values():
-        flat = rows.flatten(2)
-        bound = bound + torch.einsum("sbn,bn->sb", flat, box.centre.flatten(1))
-        bound = bound - torch.einsum("sbn,bn->sb", flat.abs(), box.radius.flatten(1))
-    return bound
+    if name in frontier.pending:
+        bound = bound + least(frontier.pending[name], local_interval(network, name, box))
+    return network.features.total(bound)
 
 
-def lower_bounds(
-    network: BoundNetwork,
-    frontier: Frontier,
-    relaxations: Relaxations,
-    slopes: Slopes,
-    box: Interval,
-) -> Tensor:
-    """Lower bounds [S, B] of a frontier's rows."""
-    return concretize(advance(network, frontier, relaxations, slopes), box)
+def local_interval(network: BoundNetwork, name: str, interval: Interval) -> Interval:
+    """The part of a node's bounds [B, *shape] that goes with this rank's columns."""
+    return Interval(
+        network.features.local(name, interval.lower, 1),
+        network.features.local(name, interval.upper, 1),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from runner.bounds.affine import affine_map
+from runner.bounds.features import Features, WholeFeatures
 from runner.bounds.relaxed import MonotoneRule
 from runner.bounds.rules import (
     AddRule,
@@ -30,8 +31,9 @@ class BoundNetwork:
     node, so their bounds are wanted; `exact` are those whose interval bounds cannot be improved.
     """
 
-    def __init__(self, graph: Graph, weights: Weights) -> None:
+    def __init__(self, graph: Graph, weights: Weights, features: Features | None = None) -> None:
         self.graph = graph
+        self.features = features or WholeFeatures()
         self._shapes = {node.name: node.shape for node in graph.nodes}
         self.linear: dict[str, LinearRule] = {}
         self.relaxed: dict[str, RelaxedRule] = {}
@@ -39,7 +41,8 @@ class BoundNetwork:
             if node.op in RELAXED:
                 self.relaxed[node.name] = ReluRule() if node.op is Op.RELU else MonotoneRule(node)
             else:
-                self.linear[node.name] = self._linear_rule(node, weights)
+                plain = self._linear_rule(node, weights)
+                self.linear[node.name] = self.features.rule(node, plain)
         self.start_nodes = frozenset(
             node.inputs[0] for node in graph.nodes if node.name in self.relaxed
         )

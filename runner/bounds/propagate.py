@@ -13,12 +13,20 @@ import torch
 from torch import Tensor
 
 from runner.bounds.alpha import AlphaSettings, optimized_lower_bounds
-from runner.bounds.backward import Frontier, advance, concretize, frontier_at
+from runner.bounds.backward import (
+    Frontier,
+    advance,
+    concretize,
+    frontier_at,
+    least,
+    local_interval,
+)
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
-from runner.bounds.rules import AffineRule, Relaxation
+from runner.bounds.rules import Relaxation, StartRule
 from runner.bounds.tagging import NoTagger, Tagger
+from runner.network.graph import Node
 from runner.vocabulary import Memory, Method
 
 
@@ -33,11 +41,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class NetworkBounds:
-    """Bounds over one batch of boxes: of every node, and the relaxations made from them."""
+    """Bounds over one batch of boxes: of every node, and the relaxations made from them.
+
+    `unstable`: the relaxed nodes whose input changes sign somewhere.
+    """
 
     box: Interval
     intervals: dict[str, Interval]
-    relaxations: dict[str, Relaxation | ReluRelaxation]
+    relaxations: dict[str, Relaxation | ReluRelaxation] = field(default_factory=dict)
+    unstable: set[str] = field(default_factory=set)
 
 
 def _never(best: Tensor) -> bool:
@@ -65,12 +77,10 @@ class Propagator:
         `known`: bounds over the same or larger boxes, never to be looser than.
         """
         graph = self.network.graph
-        bounds = NetworkBounds(box, {graph.input.name: box}, {})
+        bounds = NetworkBounds(box, {graph.input.name: box})
         for node in graph.nodes[1:]:
             if node.name in self.network.relaxed and self.settings.method is not Method.IBP:
-                with self._tag.kind(Memory.BOUNDS):
-                    before = bounds.intervals[node.inputs[0]]
-                    bounds.relaxations[node.name] = self.network.relaxed[node.name].relax(before)
+                self._relax(node, bounds)
             with torch.no_grad(), self._tag.kind(Memory.BOUNDS):
                 inputs = [bounds.intervals[name] for name in node.inputs]
                 interval = self.network.rule(node.name).interval(*inputs)
@@ -80,6 +90,14 @@ class Propagator:
                 interval = self._refined(node.name, interval, bounds)
             bounds.intervals[node.name] = interval
         return bounds
+
+    def _relax(self, node: Node, bounds: NetworkBounds) -> None:
+        with self._tag.kind(Memory.BOUNDS):
+            before = bounds.intervals[node.inputs[0]]
+            mine = local_interval(self.network, node.inputs[0], before)
+            bounds.relaxations[node.name] = self.network.relaxed[node.name].relax(mine)
+            if bool(((before.lower < 0) & (before.upper > 0)).any()):
+                bounds.unstable.add(node.name)
 
     def spec_bounds(
         self,
@@ -94,8 +112,8 @@ class Propagator:
         output = self.network.graph.output
         interval = bounds.intervals[output]
         with self._tag.kind(Memory.BOUNDS):
-            found = concretize(
-                Frontier({output: specs[:, None]}, specs.new_zeros((len(specs), 1)), ()), interval
+            found = least(
+                specs[:, None].reshape(len(specs), 1, *interval.lower.shape[1:]), interval
             )
         if self.settings.method is Method.IBP:
             return found
@@ -105,6 +123,7 @@ class Propagator:
         for block in specs.split(self.settings.row_block):
             with self._tag.kind(Memory.A):
                 rows = block.reshape(-1, 1, *shape).expand(-1, batch, *shape)
+                rows = self.network.features.local(output, rows, 2)
                 start = frontier_at(self.network, output, rows)
             parts.append(self._rows(start, bounds, self.settings.method, enough))
         return torch.maximum(found, torch.cat(parts))
@@ -147,21 +166,20 @@ class Propagator:
         rule = self.network.linear.get(name)
         todo = tuple(self.network.ancestors(name))
         with torch.no_grad(), self._tag.kind(Memory.A):
-            if isinstance(rule, AffineRule):
-                rows = rule.affine.start_rows(neurons, dtype)
-                bias = rule.affine.bias(dtype).expand(todo[0].shape).reshape(-1)[neurons]
+            if isinstance(rule, StartRule):
+                rows, constant = rule.start(neurons, dtype)
                 at, todo = todo[0].inputs[0], todo[1:]
             else:
-                size, device = todo[0].size, neurons.device
-                rows = torch.zeros((len(neurons), size), dtype=dtype, device=device)
+                node = self.network.graph.node(name)
+                rows = torch.zeros((len(neurons), node.size), dtype=dtype, device=neurons.device)
                 rows.scatter_(1, neurons[:, None], 1.0)
-                rows = rows.reshape(-1, *todo[0].shape)
-                bias = rows.new_zeros(len(neurons))
+                rows = self.network.features.local(name, rows.reshape(-1, *node.shape), 1)
+                constant = rows.new_zeros(len(neurons))
                 at = name
             both = torch.cat((rows, -rows)).unsqueeze(1)
-            constant = torch.cat((bias, -bias)).unsqueeze(1)
+            constants = torch.cat((constant, -constant)).unsqueeze(1)
             return Frontier(
-                {at: both.expand(-1, batch, *both.shape[2:])}, constant.expand(-1, batch), todo
+                {at: both.expand(-1, batch, *both.shape[2:])}, constants.expand(-1, batch), todo
             )
 
     def _rows(
@@ -175,7 +193,7 @@ class Propagator:
         if method is Method.CROWN:
             with torch.no_grad(), self._tag.kind(Memory.A):
                 done = advance(self.network, start, bounds.relaxations, {})
-                return concretize(done, bounds.box)
+                return concretize(self.network, done, bounds.box)
 
         def stop(best: Tensor) -> bool:
             self._checkpoint()
@@ -185,6 +203,7 @@ class Propagator:
             self.network,
             start,
             bounds.relaxations,
+            bounds.unstable,
             bounds.box,
             self.settings.alpha,
             self._tag,

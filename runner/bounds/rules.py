@@ -6,7 +6,7 @@ a constant [S, B] (None: zero). Operators that are not linear relax over their i
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,15 @@ class LinearRule(Rule, Protocol):
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]: ...
 
 
+@runtime_checkable
+class StartRule(Protocol):
+    """A LinearRule that has a shorter way for one-hot rows than `backward`."""
+
+    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Flat neurons [N] -> rows [N, *input] and constants [N]."""
+        ...
+
+
 class Relaxation(Protocol):
     """A valid linear lower bound of A f(x) over the box that it was made for."""
 
@@ -67,6 +76,11 @@ class AffineRule:
         specs, batch = rows.shape[:2]
         flat, constant = affine_backward(self.affine, rows.flatten(0, 1))
         return [flat.reshape(specs, batch, *self._input_shape)], constant.reshape(specs, batch)
+
+    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        rows = self.affine.start_rows(neurons, dtype)
+        bias = self.affine.bias(dtype).expand(self.affine.node.shape).reshape(-1)[neurons]
+        return rows, bias
 
 
 class ReluRule:

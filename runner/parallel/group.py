@@ -19,7 +19,11 @@ COLLECTIVE_TIMEOUT = timedelta(hours=24)
 
 @dataclass
 class Traffic:
-    """`bytes`: sent by this rank; a broadcast counts its payload once for each receiver."""
+    """`bytes`: sent by this rank, as payloads of the algorithm and not of a backend's.
+
+    A broadcast is its payload once for each receiver, from the owner; a reduce once from every
+    rank but the owner; an all-reduce twice from every rank (a ring sends 2 (P - 1) / P of it).
+    """
 
     bytes: int = 0
     seconds: float = 0.0
@@ -39,6 +43,20 @@ class Group:
         if self.size > 1:
             with self._counted(tensor, sends=self.size - 1 if self.rank == owner else 0):
                 dist.broadcast(tensor, owner)
+        return tensor
+
+    def reduce(self, tensor: Tensor, owner: int) -> Tensor:
+        """The sum over ranks on the owner, in place; elsewhere the tensor is used up."""
+        if self.size > 1:
+            with self._counted(tensor, sends=0 if self.rank == owner else 1):
+                dist.reduce(tensor, owner)
+        return tensor
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks on every rank, in place."""
+        if self.size > 1:
+            with self._counted(tensor, sends=2):
+                dist.all_reduce(tensor)
         return tensor
 
     def decide(self, flag: bool) -> bool:

@@ -47,6 +47,7 @@ STRATEGIES: dict[str, Strategy] = {
     for strategy in (
         Strategy("baseline", parallel=False),
         Strategy("fsdp", frozenset({Axis.WEIGHTS})),
+        Strategy("tp", frozenset({Axis.FEATURES})),
         Strategy("lirpa", engine=Engine.LIRPA, parallel=False),
         Strategy("null", engine=Engine.NULL),
     )

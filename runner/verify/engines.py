@@ -18,8 +18,10 @@ from runner.network.lirpa import lirpa_bounds
 from runner.network.load import load_module
 from runner.network.prepared import Weights, read_graph
 from runner.parallel.blocks import plan_blocks
+from runner.parallel.features import plan_features
 from runner.parallel.group import Group
 from runner.parallel.strategy import Axis, Engine, Strategy
+from runner.parallel.tensor import ShardedFeatures
 from runner.parallel.weights import BlockedWeights
 from runner.property.model import Property
 from runner.verify.attack import Target
@@ -66,15 +68,21 @@ class DriverEngine:
     ) -> None:
         graph = read_graph(prepared)
         source = Weights(prepared)
-        owners = group.size if Axis.WEIGHTS in strategy.sharded else 1
-        plan = plan_blocks(weights_of(graph, source.shape), owners)
-        weights = BlockedWeights(graph, source, plan, group, device, tag)
-        self._network = BoundNetwork(graph, weights)
+        if Axis.FEATURES in strategy.sharded:
+            plan = plan_features(graph, group.size)
+            features = ShardedFeatures(graph, plan, source, group, device, tag)
+            self._network = BoundNetwork(graph, features.weights, features)
+            self.weight_bytes = features.resting_bytes
+        else:
+            owners = group.size if Axis.WEIGHTS in strategy.sharded else 1
+            blocks = plan_blocks(weights_of(graph, source.shape), owners)
+            weights = BlockedWeights(graph, source, blocks, group, device, tag)
+            self._network = BoundNetwork(graph, weights)
+            self.weight_bytes = weights.resting_bytes
         self._device = device
         self._tag = tag
         self.input_shape = graph.input.shape
         self.neurons = sum(node.size for node in graph.nodes)
-        self.weight_bytes = weights.resting_bytes
 
     def forward(self, x: Tensor) -> Tensor:
         return self._network.forward(x)

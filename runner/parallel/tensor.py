@@ -1,0 +1,234 @@
+"""The features axis at work: exact tensor parallelism of the backward pass.
+
+Each rank keeps the weights, slopes, α and A columns of its own neurons (runner.parallel.features
+says which). Intermediate bounds are CROWN's everywhere, so nothing is lost in tightness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from runner.bounds.interval import Interval
+from runner.bounds.rules import (
+    AveragePoolRule,
+    ElementwiseAffineRule,
+    LinearRule,
+    ReshapeRule,
+)
+from runner.bounds.tagging import Tagger
+from runner.network.blocks import GREATEST_BLOCK_BYTES
+from runner.network.graph import Graph, Node, Op
+from runner.parallel.features import FeaturePlan
+from runner.parallel.group import Group
+from runner.parallel.sharded_affine import HeldWeights, Layout, ShardedAffineRule
+from runner.parallel.weights import TensorSource
+from runner.vocabulary import Memory
+
+
+class ShardedFeatures:
+    """The neurons of every node cut as `plan` says, and this rank's part of the weights."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        plan: FeaturePlan,
+        source: TensorSource,
+        group: Group,
+        device: torch.device,
+        tag: Tagger,
+    ) -> None:
+        self._plan = plan
+        self._group = group
+        self._source = source
+        self._device = device
+        self._shapes = {node.name: node.shape for node in graph.nodes}
+        self._affine: dict[str, ShardedAffineRule] = {}
+        with tag.kind(Memory.WEIGHTS):
+            weights = {n.parameters["weight"] for n in graph.nodes if "weight" in n.parameters}
+            names = {name for node in graph.nodes for name in node.parameters.values()}
+            self._whole = {
+                name: source.tensor(name).to(device)
+                for name in sorted(names)
+                if name not in weights or self._is_whole(graph, name)
+            }
+            for node in graph.nodes:
+                if node.op in (Op.LINEAR, Op.CONV) and plan[node.name] is not None:
+                    self._affine[node.name] = self._affine_rule(node)
+
+    def _is_whole(self, graph: Graph, weight: str) -> bool:
+        users = [n for n in graph.nodes if n.parameters.get("weight") == weight]
+        return any(self._plan[node.name] is None for node in users)
+
+    @property
+    def resting_bytes(self) -> int:
+        """What this rank keeps of the parameters."""
+        held = [weight for rule in self._affine.values() for weight in rule.held]
+        return sum(tensor.nbytes for tensor in [*self._whole.values(), *held])
+
+    @property
+    def weights(self) -> HeldWeights:
+        """For rules of nodes that are whole on every rank."""
+        return HeldWeights(self._whole)
+
+    def rule(self, node: Node, plain: LinearRule) -> LinearRule:
+        """The rule with a backward pass over this rank's columns."""
+        if node.name in self._affine:
+            return self._affine[node.name]
+        if self._plan[node.name] is None:
+            return _WholeRule(plain, node, self)
+        before = self._local_shape(node.inputs[0])
+        mine = replace(node, shape=self._local_shape(node.name))
+        match node.op:
+            case Op.RESHAPE:
+                return _LocalRule(plain, ReshapeRule(before, mine.shape))
+            case Op.AVGPOOL:
+                return _LocalRule(plain, AveragePoolRule(mine, before))
+            case Op.AFFINE:
+                values = {
+                    name: self.local(node.name, self._whole[name].expand(node.shape), 0)
+                    for name in node.parameters.values()
+                }
+                return _LocalRule(plain, ElementwiseAffineRule(mine, HeldWeights(values)))
+        return plain  # Add and Sub know no shapes
+
+    def local(self, name: str, values: Tensor, leading: int) -> Tensor:
+        shares = self._plan[name]
+        if shares is None:
+            return values
+        return values.narrow(
+            leading, shares.limits[self._group.rank], shares.length(self._group.rank)
+        )
+
+    def counted(self, name: str, constant: Tensor) -> Tensor:
+        if self._plan[name] is not None:
+            return constant
+        return _CountedOnce.apply(constant, self._group)  # type: ignore[no-any-return]
+
+    def total(self, partial: Tensor) -> Tensor:
+        return _Total.apply(partial, self._group)  # type: ignore[no-any-return]
+
+    def arriving(self, name: str, rows: Tensor) -> Tensor:
+        """Of whole A [S, B, *shape] of a node that is cut: this rank's columns."""
+        if self._plan[name] is None:
+            return rows
+        return _Arriving.apply(rows, self, name)  # type: ignore[no-any-return]
+
+    def gathered(self, name: str, rows: Tensor) -> Tensor:
+        """Own columns [S, B, *own shape] of a node to whole ones."""
+        shares = self._plan[name]
+        if shares is None:
+            raise ValueError(f"node {name} is not cut")
+        whole = rows.new_zeros((*rows.shape[:2], *self._shapes[name]))
+        self.local(name, whole, 2).copy_(rows)
+        return self._group.all_reduce(whole)
+
+    def _local_shape(self, name: str) -> tuple[int, ...]:
+        shares, shape = self._plan[name], self._shapes[name]
+        return shape if shares is None else (shares.length(self._group.rank), *shape[1:])
+
+    def _affine_rule(self, node: Node) -> ShardedAffineRule:
+        outputs, before = self._plan[node.name], node.inputs[0]
+        if outputs is None:
+            raise ValueError(f"node {node.name} is not cut")
+        layout = Layout(node, self._shapes[before], self._plan[before], outputs)
+        name = node.parameters["weight"]
+
+        def fetch(rows: slice, columns: slice) -> Tensor:
+            """W[rows, columns], read a block of columns at a time."""
+            total, _, *kernel = self._source.shape(name)
+            row_bytes = 4 * total
+            for length in kernel:
+                row_bytes *= length
+            step = max(1, GREATEST_BLOCK_BYTES // row_bytes)
+            size = (rows.stop - rows.start, columns.stop - columns.start, *kernel)
+            part = torch.empty(size, device=self._device)
+            for start in range(columns.start, columns.stop, step):
+                stop = min(start + step, columns.stop)
+                block = self._source.columns(name, start, stop)[rows]
+                part[:, start - columns.start : stop - columns.start] = block.to(self._device)
+            return part
+
+        bias = self._whole[node.parameters["bias"]]
+        return ShardedAffineRule(layout, fetch, bias, self._group)
+
+
+class _LocalRule:
+    """Whole vectors by one rule, own columns by another."""
+
+    def __init__(self, whole: LinearRule, local: LinearRule) -> None:
+        self._whole = whole
+        self._local = local
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self._whole.forward(*inputs)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return self._whole.interval(*inputs)
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        return self._local.backward(rows)
+
+
+class _WholeRule:
+    """An operator that cannot be cut: every rank has all of its A, and passes on its own part."""
+
+    def __init__(self, plain: LinearRule, node: Node, features: ShardedFeatures) -> None:
+        self._plain = plain
+        self._node = node
+        self._features = features
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self._plain.forward(*inputs)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return self._plain.interval(*inputs)
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        parts, constant = self._plain.backward(rows)
+        arrived = [
+            self._features.arriving(name, part)
+            for name, part in zip(self._node.inputs, parts, strict=True)
+        ]
+        return arrived, constant
+
+
+class _Total(torch.autograd.Function):
+    """A sum over ranks; every rank has the same result, so the gradient is the result's."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, partial: Tensor, group: Group) -> Tensor:
+        return group.all_reduce(partial.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+class _CountedOnce(torch.autograd.Function):
+    """What every rank has computed alike enters the total from rank 0 alone."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, constant: Tensor, group: Group) -> Tensor:
+        return constant.clone() if group.rank == 0 else torch.zeros_like(constant)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+class _Arriving(torch.autograd.Function):
+    """Own columns of whole ones; the gradient of the whole is gathered from all ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, features: ShardedFeatures, name: str) -> Tensor:
+        ctx.features, ctx.name = features, name
+        return features.local(name, rows, 2).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.features.gathered(ctx.name, gradients[0]), None, None
