@@ -1,0 +1,201 @@
+"""Every value that an attack or a sample finds lies within the bounds, of any network and box."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_networks import (
+    Builder,
+    SmallNetwork,
+    box_of,
+    boxes,
+    cnn,
+    networks,
+    points_in,
+    specs_of,
+)
+from torch import Tensor
+
+from runner.bounds.alpha import AlphaSettings
+from runner.bounds.interval import Interval
+from runner.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.network.graph import Op
+from runner.vocabulary import Method
+
+DTYPES = [torch.float32, torch.float64]
+# Roundings of the largest value of the network that its bounds may be off by.
+ROUNDINGS = 100
+
+
+def bounded(
+    network: SmallNetwork, box: Interval, specs: Tensor, method: Method
+) -> tuple[NetworkBounds, Tensor]:
+    chosen = Settings(method, row_block=64, alpha=AlphaSettings(iterations=3))
+    propagator = Propagator(network.bound(), chosen)
+    bounds = propagator.bound(box)
+    return bounds, propagator.spec_bounds(bounds, specs)
+
+
+def attacked(network: SmallNetwork, box: Interval, specs: Tensor) -> Tensor:
+    """Points [G, B, *input] in float64, each where PGD makes a spec or plus or minus a neuron
+    small; neurons are drawn from all nodes.
+    """
+    generator = torch.Generator().manual_seed(1)
+    goals = [(network.graph.output, spec.double()) for spec in specs]
+    for node in network.graph.nodes[1:]:
+        for sign in (-1.0, 1.0):
+            goal = torch.zeros(node.size, dtype=torch.float64)
+            goal[torch.randint(node.size, (), generator=generator)] = sign
+            goals.append((node.name, goal))
+    lower, upper = box.lower.double(), box.upper.double()
+    x = points_in(box.to(torch.float64), len(goals), seed=1)
+    for step in range(6):
+        x = x.detach().requires_grad_()
+        values = network.values(x.flatten(0, 1))
+        loss = torch.zeros(())
+        for index, (name, goal) in enumerate(goals):
+            value = values[name].reshape(*x.shape[:2], -1)[index]
+            loss = loss + (value @ goal).sum()
+        (gradient,) = torch.autograd.grad(loss, x)
+        moved = x.detach() - (upper - lower) * 0.5**step * gradient.sign()
+        x = torch.minimum(torch.maximum(moved, lower), upper)
+    return x.detach()
+
+
+def assert_sound(network: SmallNetwork, box: Interval, dtype: torch.dtype) -> None:
+    specs = specs_of(network, 3)
+    x = torch.cat((points_in(box.to(torch.float64), 30), attacked(network, box, specs)))
+    values = {
+        name: value.reshape(*x.shape[:2], *value.shape[1:])
+        for name, value in network.values(x.flatten(0, 1)).items()
+    }
+    outputs = values[network.graph.output].flatten(2)
+    for method in Method:
+        bounds, found = bounded(network, box.to(dtype), specs.to(dtype), method)
+        ends = [end for interval in bounds.intervals.values() for end in vars(interval).values()]
+        assert {end.dtype for end in (*ends, found)} == {dtype}
+        assert found.shape == (len(specs), len(box.lower))
+        tolerance = ROUNDINGS * torch.finfo(dtype).eps * (1 + max(end.abs().max() for end in ends))
+        for name, interval in bounds.intervals.items():
+            assert (values[name] >= interval.lower - tolerance).all(), f"{method}: {name}"
+            assert (values[name] <= interval.upper + tolerance).all(), f"{method}: {name}"
+        margins = torch.einsum("so,pbo->psb", specs.double(), outputs) - found
+        assert (margins >= -tolerance * specs.abs().sum(1).max()).all(), f"{method}: specs"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), networks(), st.sampled_from(DTYPES))
+def test_bounds_of_any_network_contain_every_value(
+    data: st.DataObject, network: SmallNetwork, dtype: torch.dtype
+) -> None:
+    box = data.draw(boxes(network.graph.input.shape))
+    assert_sound(network, box, dtype)
+
+
+def after(op: Op, builder: Builder) -> str:
+    """One node of an operator on the builder's input, an image of 2 channels of 5 x 4."""
+    match op:
+        case Op.LINEAR:
+            return builder.linear(builder.flatten("x"), 6)
+        case Op.CONV:
+            return builder.conv("x", 3)
+        case Op.ADD | Op.SUB:
+            return builder.pointwise(op, builder.conv("x", 2, (1, 1)), "x")
+        case Op.AFFINE:
+            return builder.affine("x", 2, 1, 1)
+        case Op.RESHAPE:
+            return builder.reshape("x", 4, 10)
+        case Op.CONCAT:
+            return builder.concat(1, "x", builder.conv("x", 2, (1, 1)))
+        case Op.MAXPOOL | Op.AVGPOOL:
+            return builder.pool(op, "x", (2, 2), (2, 2), (0, 0))
+    return builder.pointwise(op, "x")
+
+
+@pytest.mark.parametrize("op", [op for op in Op if op is not Op.INPUT])
+def test_every_operator_before_a_relu(op: Op) -> None:
+    builder = Builder((2, 5, 4), seed=3)
+    first = builder.flatten(builder.pointwise(Op.RELU, after(op, builder)))
+    builder.linear(builder.pointwise(Op.RELU, builder.linear(first, 7)), 3)
+    network = builder.network()
+    assert_sound(network, box_of(network, 1.0, batch=2), torch.float64)
+
+
+CONVOLUTIONS = {
+    "strided, last rows not reached": {"stride": (2, 3)},
+    "padded": {"padding": (1, 2)},
+    "padded further than the kernel": {"kernel": (1, 2), "padding": (2, 2), "stride": (3, 2)},
+    "dilated": {"dilation": (2, 1), "kernel": (2, 3)},
+    "dilated, strided, padded": {"dilation": (2, 2), "stride": (2, 2), "padding": (2, 1)},
+    "grouped": {"groups": 2},
+    "grouped, strided, padded": {"groups": 2, "stride": (2, 2), "padding": (1, 1)},
+}
+
+
+@pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
+def test_every_convolution(options: dict[str, object]) -> None:
+    builder = Builder((2, 6, 7), seed=4)
+    first = builder.pointwise(Op.RELU, builder.conv("x", 4, **options))  # type: ignore[arg-type]
+    second = builder.pointwise(Op.TANH, builder.conv(first, 2, (1, 1)))
+    builder.linear(builder.flatten(second), 3)
+    network = builder.network()
+    assert_sound(network, box_of(network, 0.5, batch=2), torch.float64)
+
+
+@pytest.mark.parametrize("op", [Op.MAXPOOL, Op.AVGPOOL])
+@pytest.mark.parametrize(
+    ("stride", "padding"), [((2, 2), (1, 0)), ((1, 3), (1, 1)), ((3, 2), (0, 1))]
+)
+def test_every_pooling(op: Op, stride: tuple[int, int], padding: tuple[int, int]) -> None:
+    """Overlapping, padded, and with inputs that no window reaches; twice, and across a ReLU."""
+    builder = Builder((2, 8, 7), seed=5)
+    first = builder.pool(op, builder.conv("x", 2), (3, 2), stride, padding)
+    second = builder.pool(op, builder.pointwise(Op.RELU, first), (2, 2), (1, 1), (1, 1))
+    builder.linear(builder.flatten(second), 3)
+    network = builder.network()
+    assert_sound(network, box_of(network, 0.5, batch=2), torch.float64)
+
+
+def test_a_value_that_is_used_twice_by_one_node_counts_twice() -> None:
+    builder = Builder((3,), seed=6)
+    x = builder.pointwise(Op.RELU, builder.linear("x", 4))
+    x = builder.pointwise(Op.RELU, builder.pointwise(Op.ADD, x, x))
+    builder.linear(builder.concat(0, x, x), 3)
+    network = builder.network()
+    assert_sound(network, box_of(network, 1.0, batch=2), torch.float64)
+
+
+def test_a_relu_or_a_sigmoid_on_the_input_itself_and_on_one_another() -> None:
+    builder = Builder((4,), seed=7)
+    both = builder.pointwise(
+        Op.ADD, builder.pointwise(Op.RELU, "x"), builder.pointwise(Op.TANH, "x")
+    )
+    x = builder.pointwise(Op.RELU, builder.pointwise(Op.SIGMOID, builder.pointwise(Op.RELU, both)))
+    network = builder.network(builder.linear(x, 3))
+    assert_sound(network, box_of(network, 2.0, batch=2), torch.float64)
+
+
+@pytest.mark.parametrize("method", Method)
+def test_a_network_without_an_activation_is_bounded_exactly(method: Method) -> None:
+    builder = Builder((4,), seed=8)
+    network = builder.network(builder.linear(builder.linear("x", 3), 3))
+    box = box_of(network, 1.0).to(torch.float64)
+    specs = specs_of(network, 2).double()
+    _, found = bounded(network, box, specs, method)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * 4)
+    corners = box.centre + signs * box.radius
+    exact = (network.outputs(corners) @ specs.T).amin(0)
+    assert (found[:, 0] <= exact + 1e-9).all()
+    if method is not Method.IBP:
+        torch.testing.assert_close(found[:, 0], exact)
+
+
+@pytest.mark.parametrize("method", [Method.CROWN, Method.ALPHA_CROWN])
+def test_a_box_that_is_a_point_is_bounded_by_its_value(method: Method) -> None:
+    network = cnn()
+    box = box_of(network, 0.0, batch=2).to(torch.float64)
+    specs = specs_of(network, 2).double()
+    _, found = bounded(network, box, specs, method)
+    torch.testing.assert_close(found, specs @ network.outputs(box.lower).T)
