@@ -16,6 +16,9 @@ from runner.parallel.blocks import Block, BlockPlan
 from runner.parallel.group import Group
 from runner.vocabulary import Memory
 
+# Products that travel together: what a rank holds of others' at a time.
+PARCEL_BYTES = 4 * 1024 * 1024
+
 
 class TensorSource(Protocol):
     """Where the tensors of a network come from; reads no more than what is asked."""
@@ -89,19 +92,30 @@ class BlockedWeights:
     def _move_products(
         self, name: str, function: BlockFunction, shape: BlockShape, dtype: torch.dtype
     ) -> Iterator[tuple[int, int, Tensor]]:
-        """Every rank multiplies its own blocks, all at the same time; then the results travel."""
+        """Every rank multiplies its own blocks, all at the same time; then the results travel.
+
+        Those of several blocks travel together: small messages cost their number, not their bytes.
+        """
         blocks = self._plan[name]
-        made = {
-            index: function(blocks[index].start, blocks[index].stop, held)
-            for index, held in enumerate(self._blocks[name])
-            if held is not None
-        }
-        for index, block in enumerate(blocks):
-            part = made.pop(index, None)
-            if part is None:
-                size = shape(block.start, block.stop)
-                part = torch.empty(size, dtype=dtype, device=self._device)
-            yield block.start, block.stop, self._group.broadcast(part.contiguous(), block.owner)
+        sizes = [shape(block.start, block.stop) for block in blocks]
+        for parcel in _parcels([prod(size) * dtype.itemsize for size in sizes]):
+            own = {
+                index: function(blocks[index].start, blocks[index].stop, held).reshape(-1)
+                for index in parcel
+                if (held := self._blocks[name][index]) is not None
+            }
+            made: dict[int, Tensor] = {}
+            for owner in sorted({blocks[index].owner for index in parcel}):
+                indices = [index for index in parcel if blocks[index].owner == owner]
+                lengths = [prod(sizes[index]) for index in indices]
+                if owner == self._group.rank:
+                    flat = torch.cat([own.pop(index) for index in indices])
+                else:
+                    flat = torch.empty(sum(lengths), dtype=dtype, device=self._device)
+                self._group.broadcast(flat, owner)
+                made.update(zip(indices, flat.split(lengths), strict=True))
+            for index in parcel:
+                yield blocks[index].start, blocks[index].stop, made.pop(index).reshape(sizes[index])
 
     def _move_blocks(self, name: str, function: BlockFunction) -> Iterator[tuple[int, int, Tensor]]:
         rows, _, *kernel = self._shapes[name]
@@ -113,6 +127,19 @@ class BlockedWeights:
                     here = torch.empty(size, device=self._device)
             self._group.broadcast(here, block.owner)
             yield block.start, block.stop, function(block.start, block.stop, here)
+
+
+def _parcels(sizes: list[int]) -> list[list[int]]:
+    """Consecutive indices, together at most PARCEL_BYTES unless one alone has more."""
+    parcels: list[list[int]] = []
+    filled = 0
+    for index, size in enumerate(sizes):
+        if not parcels or filled + size > PARCEL_BYTES:
+            parcels.append([])
+            filled = 0
+        parcels[-1].append(index)
+        filled += size
+    return parcels
 
 
 def _here(block: Tensor | None) -> Tensor:
