@@ -1,0 +1,91 @@
+"""What every branch and bound is: a search over one case, and a record of how it went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from runner.bounds.interval import Interval
+from runner.bounds.network import BoundNetwork
+from runner.bounds.tagging import Tagger
+from runner.verify.attack import Candidate
+from runner.verify.incomplete import CaseProgress
+from runner.vocabulary import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a search over one case ended; time running out is DeadlineReached instead."""
+
+    PROVED = "proved"  # every domain of every disjunct is closed
+    COUNTEREXAMPLE = "counterexample"  # a candidate was confirmed
+    GAVE_UP = "gave_up"  # nothing is left that could be split
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of a search's history. `bound`: the least margin over what is open."""
+
+    seconds: float
+    domains: int
+    open: int
+    bound: float
+
+
+@dataclass
+class Progress:
+    """What the searches of one verification did; one record goes through all of them.
+
+    `domains`: sub-problems bounded; `rounds`: batches of them; `depth`: splits above the deepest.
+    """
+
+    domains: int = 0
+    rounds: int = 0
+    depth: int = 0
+    seconds: float = 0.0
+    history: list[Point] = field(default_factory=list)
+    _start: float = field(default_factory=time.perf_counter)
+
+    def round(self, domains: int, depth: int, open_domains: int, bound: float) -> None:
+        """After a batch: how many domains it bounded, and what is open now."""
+        self.domains += domains
+        self.rounds += 1
+        self.depth = max(self.depth, depth)
+        self.seconds = time.perf_counter() - self._start
+        self.history.append(Point(self.seconds, self.domains, open_domains, bound))
+
+
+@dataclass(frozen=True)
+class SearchContext:
+    """All that a search needs. Every rank runs the same search on the same values.
+
+    `case`: its `open` disjuncts are to be decided, `known` bounds may help; `number`: of the case
+    in the property, for candidates. `within`: the float32 values [1, *input] that a
+    counterexample may have. `checkpoint` raises DeadlineReached, on all ranks at once, and is to
+    be called a few times a second. `confirm` gives the same answer on all ranks.
+    """
+
+    network: BoundNetwork
+    case: CaseProgress
+    number: int
+    within: Interval
+    row_block: int
+    device: torch.device
+    seed: int
+    tag: Tagger
+    checkpoint: Callable[[], None]
+    confirm: Callable[[Candidate], bool]
+    progress: Progress
+
+
+class Search(Protocol):
+    """A branch and bound over one case, made of a SearchContext."""
+
+    name: str
+
+    def run(self) -> Outcome:
+        """May raise DeadlineReached through the checkpoint."""
+        ...
