@@ -55,10 +55,13 @@ class SmallNetwork:
     def bound(self, group: Group | None = None) -> BoundNetwork:
         return BoundNetwork(self.graph, self.weights(group or Group()))
 
+    @property
+    def source(self) -> MemorySource:
+        return MemorySource(self.tensors)
+
     def weights(self, group: Group) -> BlockedWeights:
-        source = MemorySource(self.tensors)
-        plan = plan_blocks(weights_of(self.graph, source.shape), group.size)
-        return BlockedWeights(self.graph, source, plan, group, CPU, NoTagger())
+        plan = plan_blocks(weights_of(self.graph, self.source.shape), group.size)
+        return BlockedWeights(self.graph, self.source, plan, group, CPU, NoTagger())
 
     def values(self, x: Tensor) -> dict[str, Tensor]:
         """Of every node, [B, *shape], in the dtype of x: the plain forward computation."""

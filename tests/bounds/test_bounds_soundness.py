@@ -85,7 +85,7 @@ def assert_sound(network: SmallNetwork, box: Interval, dtype: torch.dtype) -> No
         assert (margins >= -tolerance * specs.abs().sum(1).max()).all(), f"{method}: specs"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data(), networks(), st.sampled_from(DTYPES))
 def test_bounds_of_any_network_contain_every_value(
     data: st.DataObject, network: SmallNetwork, dtype: torch.dtype
