@@ -45,11 +45,13 @@ def optimized_lower_bounds(
     settings: AlphaSettings,
     tag: Tagger,
     enough: Callable[[Tensor], bool],
+    finished: Callable[[bool], bool],
 ) -> Tensor:
     """Best lower bounds [S, B] over the iterations, never below CROWN's.
 
     `unstable`: the ReLU nodes that have an unstable neuron, on whichever rank.
-    `enough` is asked between iterations with the best bounds so far; true ends the search.
+    `enough` is asked between iterations with the best bounds so far; once true they are final,
+    and the search ends as soon as `finished`, given that, agrees.
     """
     with torch.no_grad(), tag.kind(Memory.A):
         # The way to the first relaxed node does not depend on α: it is gone once.
@@ -61,13 +63,17 @@ def optimized_lower_bounds(
             return concretize(network, advance(network, fixed, relaxations, {}), box)
     ascent = _ProjectedAdam(list(slopes.values()), settings)
     best: Tensor | None = None
+    done = False
     for iteration in range(settings.iterations):
         last = iteration == settings.iterations - 1
         with tag.kind(Memory.A), torch.set_grad_enabled(not last):
             bound = concretize(network, advance(network, fixed, relaxations, slopes), box)
-        with torch.no_grad(), tag.kind(Memory.BOUNDS):
-            best = bound.detach().clone() if best is None else torch.maximum(best, bound.detach())
-        if last or enough(best):
+        if not done:
+            with torch.no_grad(), tag.kind(Memory.BOUNDS):
+                now = bound.detach()
+                best = now.clone() if best is None else torch.maximum(best, now)
+            done = not last and enough(best)
+        if last or finished(done):
             break
         with tag.kind(Memory.A):
             gradients = torch.autograd.grad(bound.sum(), ascent.slopes)

@@ -6,7 +6,7 @@ depend on the number of ranks; each node's bounds are intersected with what is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -24,19 +24,25 @@ from runner.bounds.backward import (
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
+from runner.bounds.rows import Rows, WholeRows
 from runner.bounds.rules import Relaxation, StartRule
 from runner.bounds.tagging import NoTagger, Tagger
+from runner.bounds.tiles import neurons_per_block
 from runner.network.graph import Node
 from runner.vocabulary import Memory, Method
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`row_block`: rows of A that exist at once; both sides of a neuron are two rows."""
+    """`row_block`: rows of A that exist at once; both sides of a neuron are two rows.
+
+    `interval_only`: start nodes that keep their interval bounds.
+    """
 
     method: Method = Method.ALPHA_CROWN
     row_block: int = 256
     alpha: AlphaSettings = field(default_factory=AlphaSettings)
+    interval_only: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,13 @@ class Propagator:
         settings: Settings,
         tag: Tagger | None = None,
         checkpoint: Callable[[], None] = lambda: None,
+        rows: Rows | None = None,
     ) -> None:
         self.network = network
         self.settings = settings
         self._tag = tag or NoTagger()
         self._checkpoint = checkpoint
+        self._share = rows or WholeRows()
 
     def bound(self, box: Interval, known: NetworkBounds | None = None) -> NetworkBounds:
         """Bounds of all nodes over boxes [B, *input]; IBP alone where the method says so.
@@ -78,6 +86,7 @@ class Propagator:
         """
         graph = self.network.graph
         bounds = NetworkBounds(box, {graph.input.name: box})
+        skipped = self.settings.interval_only
         for node in graph.nodes[1:]:
             if node.name in self.network.relaxed and self.settings.method is not Method.IBP:
                 self._relax(node, bounds)
@@ -86,7 +95,7 @@ class Propagator:
                 interval = self.network.rule(node.name).interval(*inputs)
                 if known is not None:
                     interval = interval.intersect(known.intervals[node.name])
-            if node.name in self.network.start_nodes and node.name not in self.network.exact:
+            if node.name in self.network.start_nodes - self.network.exact - skipped:
                 interval = self._refined(node.name, interval, bounds)
             bounds.intervals[node.name] = interval
         return bounds
@@ -119,13 +128,16 @@ class Propagator:
             return found
         shape = self.network.graph.node(output).shape
         batch = bounds.box.lower.shape[0]
-        parts = []
-        for block in specs.split(self.settings.row_block):
+        blocks = specs.split(self.settings.row_block)
+
+        def bound(block: int) -> Tensor:
             with self._tag.kind(Memory.A):
-                rows = block.reshape(-1, 1, *shape).expand(-1, batch, *shape)
+                rows = blocks[block].reshape(-1, 1, *shape).expand(-1, batch, *shape)
                 rows = self.network.features.local(output, rows, 2)
                 start = frontier_at(self.network, output, rows)
-            parts.append(self._rows(start, bounds, self.settings.method, enough))
+            return self._rows(start, bounds, self.settings.method, enough)
+
+        parts = self._share.share([len(block) for block in blocks], found.T, bound)
         return torch.maximum(found, torch.cat(parts))
 
     def _refined(self, name: str, interval: Interval, bounds: NetworkBounds) -> Interval:
@@ -144,22 +156,27 @@ class Propagator:
         with self._tag.kind(Memory.BOUNDS):
             lower = interval.lower.reshape(batch, -1).clone()
             upper = interval.upper.reshape(batch, -1).clone()
-        for neurons in self._blocks(name, lower, upper):
-            start = self._start(name, neurons, batch, lower.dtype)
-            found = self._rows(start, bounds, method, _never)
-            count = len(neurons)
-            with self._tag.kind(Memory.BOUNDS):
-                lower[:, neurons] = torch.maximum(lower[:, neurons], found[:count].T)
-                upper[:, neurons] = torch.minimum(upper[:, neurons], -found[count:].T)
+        blocks = self._blocks(name, lower, upper)
+
+        def bound(block: int) -> Tensor:
+            start = self._start(name, blocks[block], batch, lower.dtype)
+            return self._rows(start, bounds, method, _never)
+
+        found = self._share.share([2 * len(neurons) for neurons in blocks], lower, bound)
+        with self._tag.kind(Memory.BOUNDS):
+            for neurons, rows in zip(blocks, found, strict=True):
+                count = len(neurons)
+                lower[:, neurons] = torch.maximum(lower[:, neurons], rows[:count].T)
+                upper[:, neurons] = torch.minimum(upper[:, neurons], -rows[count:].T)
         return Interval(lower, upper).reshape(*interval.lower.shape)
 
-    def _blocks(self, name: str, lower: Tensor, upper: Tensor) -> Iterator[Tensor]:
+    def _blocks(self, name: str, lower: Tensor, upper: Tensor) -> list[Tensor]:
         """Neurons whose bounds are wanted, in blocks of fixed size."""
         relu_only = name in self.network.only_unstable
         wanted = (lower < 0) & (upper > 0) if relu_only else lower < upper
         neurons = wanted.any(0).nonzero()[:, 0]
-        if len(neurons):
-            yield from neurons.split(max(1, self.settings.row_block // 2))
+        size = neurons_per_block(len(neurons), self.settings.row_block)
+        return list(neurons.split(size)) if len(neurons) else []
 
     def _start(self, name: str, neurons: Tensor, batch: int, dtype: torch.dtype) -> Frontier:
         """Rows +1 and -1 of each neuron; past the node itself where it is Linear or Conv."""
@@ -208,4 +225,5 @@ class Propagator:
             self.settings.alpha,
             self._tag,
             stop,
+            self._share.finished,
         )

@@ -75,3 +75,17 @@ def _reshaped(shares: Shares, inner_before: int, inner_after: int) -> Shares | N
     if any(limit % inner_after for limit in flat):
         return None
     return Shares(tuple(limit // inner_after for limit in flat))
+
+
+def column_row_zones(graph: Graph) -> frozenset[str]:
+    """Start nodes inside the paper's Column-Row pairs: between the first layer and the second.
+
+    Layers (Linear, Conv) are paired in order; inside a pair that paper keeps interval bounds.
+    """
+    order = [node.name for node in graph.nodes if node.op in (Op.LINEAR, Op.CONV)]
+    zones = set(order[0::2])
+    for node in graph.nodes:
+        # What follows the first layer up to the relaxed node belongs to the zone.
+        if node.op in (Op.AFFINE, Op.RESHAPE, Op.ADD, Op.SUB) and zones.intersection(node.inputs):
+            zones.add(node.name)
+    return frozenset(zones)

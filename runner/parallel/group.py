@@ -65,6 +65,13 @@ class Group:
             return flag
         return bool(self.broadcast(torch.tensor([flag], dtype=torch.uint8), 0).item())
 
+    def all_agree(self, flag: bool) -> bool:
+        """Whether it is true on every rank."""
+        if self.size == 1:
+            return flag
+        no = torch.tensor([not flag], dtype=torch.uint8)
+        return not self.all_reduce(no).item()
+
     @contextmanager
     def _counted(self, tensor: Tensor, sends: int) -> Iterator[None]:
         start = time.perf_counter()

@@ -29,17 +29,34 @@ class Engine(StrEnum):
 class Strategy:
     """`sharded` axes are spread over the ranks, all others replicated.
 
-    `parallel` strategies run on P ranks; the others always on one.
+    `parallel` strategies run on P ranks; the others always on one. `offload`: weights rest in
+    host memory and come to the device block by block. `interval_zones`: interval bounds inside
+    Column-Row pairs of layers, as in the paper's TP (arXiv 2606.09377); looser, for comparison.
     """
 
     name: str
     sharded: frozenset[Axis] = frozenset()
     engine: Engine = Engine.DRIVER
     parallel: bool = True
+    offload: bool = False
+    interval_zones: bool = False
 
     def __post_init__(self) -> None:
-        if self.sharded and (self.engine is not Engine.DRIVER or not self.parallel):
-            raise UsageError(f"strategy {self.name}: only the driver shards, and only over ranks")
+        if self.engine is not Engine.DRIVER and (
+            self.sharded or self.offload or self.interval_zones
+        ):
+            raise UsageError(f"strategy {self.name}: only the driver can lay data out")
+        if self.sharded and not self.parallel:
+            raise UsageError(f"strategy {self.name}: one rank has nothing to shard over")
+        if Axis.FEATURES in self.sharded and len(self.sharded) > 1:
+            raise UsageError(
+                f"strategy {self.name}: features cannot be combined with another axis; "
+                "weights are cut with their neurons, and rows move in lockstep"
+            )
+        if Axis.DOMAINS in self.sharded:
+            raise UsageError(f"strategy {self.name}: domains cannot be sharded yet")
+        if self.offload and Axis.FEATURES in self.sharded:
+            raise UsageError(f"strategy {self.name}: offload works on column blocks of weights")
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -48,6 +65,10 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy("baseline", parallel=False),
         Strategy("fsdp", frozenset({Axis.WEIGHTS})),
         Strategy("tp", frozenset({Axis.FEATURES})),
+        Strategy("sp", frozenset({Axis.SPECS})),
+        Strategy("fsdp+sp", frozenset({Axis.WEIGHTS, Axis.SPECS})),
+        Strategy("tp-ibp", frozenset({Axis.FEATURES}), interval_zones=True),
+        Strategy("offload", parallel=False, offload=True),
         Strategy("lirpa", engine=Engine.LIRPA, parallel=False),
         Strategy("null", engine=Engine.NULL),
     )

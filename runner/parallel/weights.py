@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Protocol
 
@@ -37,6 +38,7 @@ class BlockedWeights:
 
     A product with a block of another rank moves whichever is smaller: the block, which is used
     and dropped, or its owner's product. Both give the same bits, as the owner's GEMM is the same.
+    `offload`: blocks rest in host memory, and each comes to the device for its product alone.
     """
 
     def __init__(
@@ -47,11 +49,15 @@ class BlockedWeights:
         group: Group,
         device: torch.device,
         tag: Tagger,
+        *,
+        offload: bool = False,
     ) -> None:
         self._plan = plan
         self._group = group
         self._device = device
+        self._resting = torch.device("cpu") if offload else device
         self._tag = tag
+        self._rows_apart = False
         with tag.kind(Memory.WEIGHTS):
             self._blocks = {
                 name: [self._load(source, name, block) for block in blocks]
@@ -64,7 +70,7 @@ class BlockedWeights:
     def _load(self, source: TensorSource, name: str, block: Block) -> Tensor | None:
         if block.owner != self._group.rank:
             return None
-        return source.columns(name, block.start, block.stop).contiguous().to(self._device)
+        return source.columns(name, block.start, block.stop).contiguous().to(self._resting)
 
     @property
     def resting_bytes(self) -> int:
@@ -75,16 +81,26 @@ class BlockedWeights:
     def tensor(self, name: str) -> Tensor:
         return self._small[name]
 
+    @contextmanager
+    def rows_apart(self) -> Iterator[None]:
+        """While ranks multiply different rows, a product helps nobody else: blocks move."""
+        self._rows_apart = True
+        try:
+            yield
+        finally:
+            self._rows_apart = False
+
     def products(
         self, name: str, function: BlockFunction, shape: BlockShape, dtype: torch.dtype
     ) -> Iterator[tuple[int, int, Tensor]]:
         blocks = self._plan[name]
         if self._group.size == 1:
             for block, held in zip(blocks, self._blocks[name], strict=True):
-                yield block.start, block.stop, function(block.start, block.stop, _here(held))
+                here = _here(held).to(self._device)
+                yield block.start, block.stop, function(block.start, block.stop, here)
             return
         product_bytes = prod(shape(blocks[0].start, blocks[0].stop)) * dtype.itemsize
-        if product_bytes < blocks[0].bytes:
+        if product_bytes < blocks[0].bytes and not self._rows_apart:
             yield from self._move_products(name, function, shape, dtype)
         else:
             yield from self._move_blocks(name, function)
@@ -100,7 +116,9 @@ class BlockedWeights:
         sizes = [shape(block.start, block.stop) for block in blocks]
         for parcel in _parcels([prod(size) * dtype.itemsize for size in sizes]):
             own = {
-                index: function(blocks[index].start, blocks[index].stop, held).reshape(-1)
+                index: function(
+                    blocks[index].start, blocks[index].stop, held.to(self._device)
+                ).reshape(-1)
                 for index in parcel
                 if (held := self._blocks[name][index]) is not None
             }
@@ -121,10 +139,12 @@ class BlockedWeights:
         rows, _, *kernel = self._shapes[name]
         for block, held in zip(self._plan[name], self._blocks[name], strict=True):
             with self._tag.kind(Memory.WEIGHTS):
-                here = held
-                if here is None:
-                    size = (rows, block.stop - block.start, *kernel)
-                    here = torch.empty(size, device=self._device)
+                size = (rows, block.stop - block.start, *kernel)
+                here = (
+                    torch.empty(size, device=self._device)
+                    if held is None
+                    else held.to(self._device)
+                )
             self._group.broadcast(here, block.owner)
             yield block.start, block.stop, function(block.start, block.stop, here)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from runner.parallel.group import Group
+from runner.parallel.specs import TimeIsUp
 
 
 class DeadlineReached(Exception):
@@ -12,7 +13,7 @@ class DeadlineReached(Exception):
 
 
 class Deadline:
-    """Counts from its making. Every method is a collective: all ranks must call it."""
+    """Counts from its making. All ranks must call `passed` and `check` at the same points."""
 
     def __init__(self, group: Group, seconds: float) -> None:
         self._group = group
@@ -23,6 +24,11 @@ class Deadline:
         """Whether that fraction of the time is over."""
         over = time.perf_counter() - self._start > fraction * self._seconds
         return self._group.decide(over)
+
+    def check_alone(self) -> None:
+        """Raises TimeIsUp by this rank's own clock. No collective: a rank may call it alone."""
+        if time.perf_counter() - self._start > self._seconds:
+            raise TimeIsUp
 
     def check(self) -> None:
         """Raises DeadlineReached when the time is over."""

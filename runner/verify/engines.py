@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from runner.bounds.network import BoundNetwork
+from runner.bounds.propagate import Settings
+from runner.bounds.rows import Rows, WholeRows
 from runner.bounds.tagging import Tagger
 from runner.bounds.tiles import row_block
 from runner.network.blocks import weights_of
@@ -18,13 +20,15 @@ from runner.network.lirpa import lirpa_bounds
 from runner.network.load import load_module
 from runner.network.prepared import Weights, read_graph
 from runner.parallel.blocks import plan_blocks
-from runner.parallel.features import plan_features
+from runner.parallel.features import column_row_zones, plan_features
 from runner.parallel.group import Group
+from runner.parallel.specs import SharedRows
 from runner.parallel.strategy import Axis, Engine, Strategy
 from runner.parallel.tensor import ShardedFeatures
 from runner.parallel.weights import BlockedWeights
 from runner.property.model import Property
 from runner.verify.attack import Target
+from runner.verify.deadline import Deadline
 from runner.verify.incomplete import Incomplete, ladder
 from runner.verify.specs import Specs, box_around
 from runner.vocabulary import Memory, Method
@@ -57,39 +61,59 @@ class VerificationEngine(Protocol):
         """[B, *input_shape] -> [B, outputs], differentiable."""
         ...
 
-    def bounding(self, instance: Property, checkpoint: Callable[[], None]) -> Bounding: ...
+    def bounding(self, instance: Property, deadline: Deadline) -> Bounding: ...
 
 
 class DriverEngine:
-    """The bound graph, its weights laid out as the strategy says."""
+    """The bound graph, its weights and features laid out as the strategy says."""
 
     def __init__(
         self, prepared: Path, strategy: Strategy, group: Group, device: torch.device, tag: Tagger
     ) -> None:
-        graph = read_graph(prepared)
-        source = Weights(prepared)
+        graph, source = read_graph(prepared), Weights(prepared)
+        self._strategy = strategy
+        self._group = group
+        self._device = device
+        self._tag = tag
+        self._weights: BlockedWeights | None = None
         if Axis.FEATURES in strategy.sharded:
             plan = plan_features(graph, group.size)
             features = ShardedFeatures(graph, plan, source, group, device, tag)
             self._network = BoundNetwork(graph, features.weights, features)
             self.weight_bytes = features.resting_bytes
         else:
-            owners = group.size if Axis.WEIGHTS in strategy.sharded else 1
-            blocks = plan_blocks(weights_of(graph, source.shape), owners)
-            weights = BlockedWeights(graph, source, blocks, group, device, tag)
-            self._network = BoundNetwork(graph, weights)
-            self.weight_bytes = weights.resting_bytes
-        self._device = device
-        self._tag = tag
+            # Ranks that share no weights each own all of them, as a group of one.
+            owners = group if Axis.WEIGHTS in strategy.sharded else Group()
+            blocks = plan_blocks(weights_of(graph, source.shape), owners.size)
+            self._weights = BlockedWeights(
+                graph, source, blocks, owners, device, tag, offload=strategy.offload
+            )
+            self._network = BoundNetwork(graph, self._weights)
+            self.weight_bytes = self._weights.resting_bytes
+        self._settings = Settings(
+            row_block=row_block(graph),
+            interval_only=column_row_zones(graph) if strategy.interval_zones else frozenset(),
+        )
         self.input_shape = graph.input.shape
         self.neurons = sum(node.size for node in graph.nodes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._network.forward(x)
 
-    def bounding(self, instance: Property, checkpoint: Callable[[], None]) -> Bounding:
-        rows = row_block(self._network.graph)
-        return Incomplete(self._network, instance, self._device, rows, self._tag, checkpoint)
+    def bounding(self, instance: Property, deadline: Deadline) -> Bounding:
+        checkpoint, rows = self._rows(deadline)
+        return Incomplete(
+            self._network, instance, self._device, self._settings, self._tag, checkpoint, rows
+        )
+
+    def _rows(self, deadline: Deadline) -> tuple[Callable[[], None], Rows]:
+        """Who bounds which rows, and how the clock is asked meanwhile."""
+        if Axis.SPECS not in self._strategy.sharded:
+            return deadline.check, WholeRows()
+        if Axis.WEIGHTS in self._strategy.sharded and self._weights is not None:
+            apart = self._weights.rows_apart
+            return deadline.check, SharedRows(self._group, lockstep=True, apart=apart)
+        return deadline.check_alone, SharedRows(self._group, lockstep=False, check=deadline.check)
 
 
 class LirpaEngine:
@@ -125,8 +149,8 @@ class LirpaEngine:
         outputs: Tensor = self._module(x)
         return outputs.flatten(1)
 
-    def bounding(self, instance: Property, checkpoint: Callable[[], None]) -> Bounding:
-        return LirpaBounding(self._module, self.input_shape, self._device, instance, checkpoint)
+    def bounding(self, instance: Property, deadline: Deadline) -> Bounding:
+        return LirpaBounding(self._module, self.input_shape, self._device, instance, deadline.check)
 
 
 class LirpaBounding:

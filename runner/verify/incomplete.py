@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.bounds.rows import Rows
 from runner.bounds.tagging import Tagger
 from runner.property.model import Property
 from runner.verify.attack import Target
@@ -52,14 +53,16 @@ class Incomplete:
         network: BoundNetwork,
         instance: Property,
         device: torch.device,
-        row_block: int,
+        settings: Settings,
         tag: Tagger,
         checkpoint: Callable[[], None],
+        rows: Rows | None = None,
     ) -> None:
         self._network = network
-        self._row_block = row_block
+        self._settings = settings
         self._tag = tag
         self._checkpoint = checkpoint
+        self._rows = rows
         self.method = Method.IBP
         self.cases = []
         for case in instance.cases:
@@ -107,8 +110,8 @@ class Incomplete:
         self, case: CaseProgress, method: Method, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """Margins of the open disjuncts and the rounding they may hide, [disjuncts], float64."""
-        settings = Settings(method=method, row_block=self._row_block)
-        propagator = Propagator(self._network, settings, self._tag, self._checkpoint)
+        settings = replace(self._settings, method=method)
+        propagator = Propagator(self._network, settings, self._tag, self._checkpoint, self._rows)
         known = case.known if dtype is torch.float32 else None
         bounds = propagator.bound(case.box.to(dtype), known)
         if dtype is torch.float32:
@@ -127,7 +130,7 @@ class Incomplete:
     ) -> Tensor:
         """Lower bounds [S], in blocks of whole disjuncts so that each can stop when it is done."""
         parts = []
-        for block in _blocks(specs, self._row_block):
+        for block in _blocks(specs, self._settings.row_block):
 
             def enough(best: Tensor, block: Specs = block) -> bool:
                 margins = block.margins(best[:, 0].double())[block.disjunct]

@@ -38,7 +38,7 @@ class Verification:
 
     def run(self) -> Finding:
         """Never raises DeadlineReached: that is a finding, `timeout`."""
-        bounding = self.engine.bounding(self.instance, self.deadline.check)
+        bounding = self.engine.bounding(self.instance, self.deadline)
         try:
             return self._phases(bounding)
         except DeadlineReached:
