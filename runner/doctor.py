@@ -58,6 +58,9 @@ class Requirement:
 REQUIREMENTS = (
     Requirement("numpy", "numpy"),
     Requirement("pandas", "pandas"),
+    Requirement("matplotlib", "matplotlib"),
+    Requirement("jinja2", "jinja2"),
+    Requirement("itables", "itables", ">=2.5"),
     Requirement("psutil", "psutil"),
     Requirement("nvidia-ml-py", "pynvml"),
     Requirement("typer", "typer"),

@@ -9,6 +9,7 @@ import typer
 
 from runner.cli.doctor_command import doctor
 from runner.cli.list_command import list_instances
+from runner.cli.report_command import report
 from runner.cli.run_command import EXIT_CODES, run
 from runner.cli.show_command import show
 
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command("run", epilog=EXIT_CODES)(run)
 app.command("list")(list_instances)
 app.command("show")(show)
+app.command("report")(report)
 app.command("doctor")(doctor)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,6 +19,11 @@ from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
 from runner.schedule import schedule
 from runner.vocabulary import Device, Method
+
+if TYPE_CHECKING:
+    from runner.report.gather import Evidence
+
+_log = logging.getLogger(__name__)
 
 EXIT_CODES = """\b
 Exit codes:
@@ -137,6 +143,26 @@ def _run(command: Command, results: Path, name: str | None, out: Console) -> Run
 
 
 def _print_summary(run_folder: Path, out: Console) -> None:
-    from runner.cli.show_command import print_summary  # pandas takes half a second to import
+    # Pandas takes half a second to import.
+    from runner.cli.show_command import print_files
+    from runner.cli.tables import print_strategies
+    from runner.record.read import read_run
+    from runner.report.gather import gather
 
-    print_summary(run_folder, out)
+    evidence = gather([read_run(run_folder)])
+    print_strategies(evidence, out)
+    print_files(run_folder, out)
+    page = _write_report(evidence, run_folder)
+    if page:
+        out.print(f"Report: {page}", soft_wrap=True)
+
+
+def _write_report(evidence: Evidence, run_folder: Path) -> Path | None:
+    """The run is recorded: whatever a report may run into must not make it look failed."""
+    try:
+        from runner.report.files import write_report
+
+        return write_report(evidence, run_folder / "report")
+    except Exception:  # noqa: BLE001 - the boundary: no report may lose a run
+        _log.exception("no report was written; try: vnncomp-runner report %s --out DIR", run_folder)
+        return None

@@ -1,22 +1,29 @@
-"""`vnncomp-runner show`: the summary and the instances of a run."""
+"""`vnncomp-runner show`: a run and its instances, or all there is to know of one instance."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
+from runner.cli.runs import Results, find_run
+from runner.cli.tables import print_strategies, print_table
 from runner.cli.terminal import console, exit_codes
 from runner.errors import UsageError
 from runner.plan import matches
 from runner.record.folder import OUTCOMES, RANKS
-from runner.record.manifest import FILE_NAME, Status, read_manifest
+from runner.record.manifest import FILE_NAME
 from runner.vocabulary import Verdict
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from runner.record.read import Run
+    from runner.report.gather import Evidence
+
+_MOST_STORIES = 3
 
 
 def show(
@@ -26,7 +33,8 @@ def show(
     pattern: Annotated[
         str | None,
         typer.Argument(
-            metavar="[INSTANCE-GLOB]", help="Only instances that match, as in --filter."
+            metavar="[INSTANCE]",
+            help=f"Glob as in --filter. Up to {_MOST_STORIES} instances are told in full.",
         ),
     ] = None,
     by_category: Annotated[
@@ -35,114 +43,95 @@ def show(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Only the summary, as Markdown.")
     ] = False,
-    results: Annotated[
-        Path, typer.Option(metavar="DIR", help="The folder that run folders are in.")
-    ] = Path("results"),
+    results: Results = Path("results"),
 ) -> None:
-    """Show a run: its summary, every instance under each strategy, and what went wrong.
+    """Show a run: every instance under each strategy, what went wrong, and the summary.
 
-    It may still be running, or have been killed.
+    With the name of an instance: its property, its network, and each strategy's verdict, bound,
+    times, memory, log and counterexample. The run may still be going on, or have been killed.
 
     \b
     Examples:
       vnncomp-runner show 20260101T120000.000Z-mnist_fc
-      vnncomp-runner show results/nightly '*256x4*'
+      vnncomp-runner show results/nightly 'mnist-net_256x4_prop_1_0.03'
       vnncomp-runner show results/nightly --markdown >> README.md
     """
     with exit_codes():
-        folder = _find(run, results)
+        from runner.record.read import read_run
+
+        whole = read_run(find_run(run, results))
+        evidence = _evidence(whole, pattern)
         if markdown:
-            _print_markdown(folder, pattern, by_category)
+            _print_markdown(evidence, by_category)
+            return
+        out = console()
+        if pattern and _instances(evidence) <= _MOST_STORIES:
+            _print_stories(whole, evidence, out)
         else:
-            out = console()
-            _print_instances(folder, pattern, out)
-            print_summary(folder, out, pattern, by_category)
+            _print_instances(evidence, out)
+        print_strategies(evidence, out, by_category)
+        print_files(whole.path, out)
 
 
-def print_summary(
-    run: Path, out: Console, pattern: str | None = None, by_category: bool = False
-) -> None:
-    """The summary table, what must not be overlooked, and where the files are."""
-    from runner.report.console import LEGEND, summary_table
-    from runner.report.summary import contradictions
-
-    for title, rows in _summaries(run, pattern, by_category):
-        out.print(summary_table(rows, title))
-    out.print(LEGEND, style="dim")
-    contradicting = contradictions(_outcomes(run, pattern))
-    for row in contradicting.to_dict("records"):
-        out.print(
-            f"CONTRADICTION: {row['category']} {row['network']} {row['property']} is "
-            f"{row['verdict']} under {row['strategy']}",
-            style="red",
-            markup=False,
-        )
-    manifest = read_manifest(run)
-    recorded = len(_outcomes(run, None))
-    if manifest.status is not Status.FINISHED:
-        out.print(f"{manifest.status}: {recorded} of {manifest.rows} outcomes", style="yellow")
+def print_files(run: Path, out: Console) -> None:
+    """Where everything of a run is."""
     out.print(f"Files: {run}/ ({OUTCOMES}, {RANKS}, {FILE_NAME}, logs/)", soft_wrap=True)
 
 
-def _print_markdown(run: Path, pattern: str | None, by_category: bool) -> None:
-    from runner.report.console import markdown
-
-    for title, rows in _summaries(run, pattern, by_category):
-        heading = f"### {title}\n\n" if title else ""
-        typer.echo(heading + markdown(rows))
-
-
-def _print_instances(run: Path, pattern: str | None, out: Console) -> None:
-    from runner.report.console import instance_table
-
-    outcomes = _outcomes(run, pattern)
-    out.print(instance_table(outcomes))
-    errors = outcomes[(outcomes["verdict"] == Verdict.ERROR) | (outcomes["message"] != "")]
-    for row in errors.to_dict("records"):
-        out.print(
-            f"{row['strategy']} {row['category']} {row['network']} {row['property']}: "
-            f"{row['verdict']} {row['cause']}: {row['message']}",
-            markup=False,
-            soft_wrap=True,
-        )
-
-
-def _summaries(
-    run: Path, pattern: str | None, by_category: bool
-) -> list[tuple[str | None, pd.DataFrame]]:
-    from runner.record.read import ranks
-    from runner.report.summary import summary
-
-    outcomes, rank_rows = _outcomes(run, pattern), _chosen(ranks(run), pattern)
-    rows = summary(outcomes, rank_rows, by_category)
-    if not by_category:
-        return [(None, rows)]
-    return [(str(category), part) for category, part in rows.groupby("category", sort=False)]
-
-
-def _outcomes(run: Path, pattern: str | None) -> pd.DataFrame:
+def _evidence(run: Run, pattern: str | None) -> Evidence:
     """Raises UsageError when there is none."""
-    from runner.record.read import outcomes
+    from runner.report.gather import gather
 
-    chosen = _chosen(outcomes(run), pattern)
-    if chosen.empty and pattern:
-        raise UsageError(f"{run}: no outcome of an instance that matches {pattern!r}")
-    if chosen.empty:
-        raise UsageError(f"{run}: no outcome was recorded yet")
+    evidence = gather([run])
+    if pattern is None:
+        return evidence
+    chosen = evidence.only(lambda network, property_name: matches(network, property_name, pattern))
+    if chosen.outcomes.empty:
+        raise UsageError(f"{run.path}: no outcome of an instance that matches {pattern!r}")
     return chosen
 
 
-def _chosen(table: pd.DataFrame, pattern: str | None) -> pd.DataFrame:
-    if pattern is None:
-        return table
-    names = zip(table["network"], table["property"], strict=True)
-    return table[[matches(network, property_name, pattern) for network, property_name in names]]
+def _instances(evidence: Evidence) -> int:
+    from runner.report.gather import QUESTION
+
+    return len(evidence.outcomes[QUESTION].drop_duplicates())
 
 
-def _find(run: str, results: Path) -> Path:
-    for candidate in (Path(run), results / run):
-        if (candidate / FILE_NAME).is_file():
-            return candidate
-    known = sorted(file.parent.name for file in results.glob(f"[!.]*/{FILE_NAME}"))
-    listed = f"runs in {results}: {', '.join(known)}" if known else f"{results} has no run"
-    raise UsageError(f"{run} is no run folder; {listed}")
+def _print_markdown(evidence: Evidence, by_category: bool) -> None:
+    from runner.report.render import markdown
+    from runner.report.table import transposed
+    from runner.report.tables import strategies_table
+
+    table = strategies_table(evidence, by_category)
+    for category, frame in table.frame.groupby("category", sort=False):
+        part = replace(table, frame=frame, title=str(category) if by_category else "", note="")
+        typer.echo(markdown(transposed(part, "strategy", ("category",))))
+
+
+def _print_instances(evidence: Evidence, out: Console) -> None:
+    from runner.report.tables import instances_table
+
+    print_table(instances_table(evidence), out)
+    outcomes = evidence.outcomes
+    errors = outcomes[(outcomes["verdict"] == Verdict.ERROR) | (outcomes["message"] != "")]
+    for row in errors.to_dict("records"):
+        line = (
+            f"{row['label']} {row['category']} {row['network']} {row['property']}: "
+            f"{row['verdict']} {row['cause']}: {row['message']}"
+        )
+        out.print(Text(line), soft_wrap=True)
+
+
+def _print_stories(run: Run, evidence: Evidence, out: Console) -> None:
+    from runner.report.render import rich_table
+    from runner.report.story import stories
+
+    for story in stories(run, evidence):
+        out.rule(Text(story.title), align="left")
+        for name, fact in story.facts:
+            out.print(Text.assemble((f"{name}: ", "bold"), fact), soft_wrap=True)
+        for grid in story.grids:
+            out.print(rich_table(grid))
+        for name, text in story.texts:
+            out.print(Text(name, style="bold"), soft_wrap=True)
+            out.print(Text(text), soft_wrap=True)

@@ -47,10 +47,10 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 class OnnxRuntime:
     """One input, one output, one thread; a dynamic dimension counts as 1.
 
-    `input_shape`: the model's own, batch dimension included. Raises InstanceError with
-    MISSING_FILE, MALFORMED_NETWORK (the file is not a model that ONNX Runtime can load),
-    UNSUPPORTED_INSTANCE (several inputs or outputs) or UNSUPPORTED_OPERATOR (an input that is not
-    floating-point).
+    `input_shape`: the model's own, batch dimension included; `dtype`: of its input. Raises
+    InstanceError with MISSING_FILE, MALFORMED_NETWORK (the file is not a model that ONNX Runtime
+    can load), UNSUPPORTED_INSTANCE (several inputs or outputs) or UNSUPPORTED_OPERATOR (an input
+    that is not floating-point).
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +69,7 @@ class OnnxRuntime:
                 f"{path}: input {inputs[0].name!r} is {inputs[0].type}, not floating-point",
             )
         self._input = inputs[0].name
-        self._dtype = _DTYPES[inputs[0].type]
+        self.dtype = _DTYPES[inputs[0].type]
         self.input_shape = tuple(
             length if isinstance(length, int) and length > 0 else 1 for length in inputs[0].shape
         )
@@ -84,7 +84,7 @@ class OnnxRuntime:
                 Cause.SHAPE_MISMATCH,
                 f"{self.path}: {x.size} values given, the input has shape {self.input_shape}",
             )
-        shaped = np.asarray(x, dtype=self._dtype).reshape(self.input_shape)
+        shaped = np.asarray(x, dtype=self.dtype).reshape(self.input_shape)
         try:
             (output,) = self._session.run(None, {self._input: shaped})
         except _RUNTIME_ERRORS as error:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from runner.errors import UsageError
@@ -157,18 +159,25 @@ def _parsed(text: str, row_type: type[Row]) -> pd.DataFrame:
     cells = zip(*rows, strict=True) if rows else [()] * len(table)
     return pd.DataFrame(
         {
-            column.name: pd.Series(_values(column, list(of_column)), dtype=column.dtype())
+            column.name: _values(column, of_column)
             for column, of_column in zip(table, cells, strict=True)
         }
     )
 
 
-def _values(column: Column, cells: list[str]) -> list[Any]:
-    """Few different words and many different numbers: each word is parsed once."""
-    if column.kind in (int, float):
-        return [column.parse(cell) for cell in cells]
-    parsed = {cell: column.parse(cell) for cell in set(cells)}
-    return [parsed[cell] for cell in cells]
+def _values(column: Column, cells: tuple[str, ...]) -> pd.Series[Any]:
+    """A column's cells parsed, as `Column.parse` would one by one, which is slow for many."""
+    empty = "" if column.optional else None
+    if column.kind is float:
+        numbers = [math.nan if cell == empty else float(cell) for cell in cells]
+        return pd.Series(np.array(numbers, dtype=np.float64))
+    if column.kind is int:
+        integers = [0 if cell == empty else int(cell) for cell in cells]
+        missing = np.array([cell == empty for cell in cells], dtype=bool)
+        return pd.Series(pd.arrays.IntegerArray(np.array(integers, dtype=np.int64), missing))
+    for word in set(cells):
+        column.parse(word)
+    return pd.Series(cells, dtype=column.dtype())
 
 
 def _row_by_row(

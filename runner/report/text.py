@@ -34,3 +34,12 @@ def ratio(value: float) -> str:
 
 def share(value: float) -> str:
     return ABSENT if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def count(value: float) -> str:
+    """A number of things; a mean of such numbers is rounded."""
+    return ABSENT if math.isnan(value) else f"{value:,.0f}"
+
+
+def difference(value: float) -> str:
+    return ABSENT if math.isnan(value) else f"{value:.2g}"

@@ -1,0 +1,75 @@
+"""Plots of memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from runner.report.gather import ENDED, Evidence
+from runner.report.plots.scatter import Quantity, against_baseline_plot
+from runner.report.plots.style import HATCHES, bytes_axis, legend_above, panels
+from runner.report.strategies import floats
+
+_KINDS = {
+    "weights": "peak_weight_bytes",
+    "A": "peak_a_bytes",
+    "α": "peak_alpha_bytes",
+    "β": "peak_beta_bytes",
+    "bounds": "peak_bounds_bytes",
+    "other": "peak_other_bytes",
+}
+# From dark to light, so that the stack reads in grey too.
+_COLOURS = ("#333333", "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e0e0e0")
+_MOST_CATEGORIES = 6
+
+
+def memory_scatter(evidence: Evidence) -> Figure | None:
+    """Peak tensor bytes of the greatest rank against baseline."""
+
+    def values(rows: pd.DataFrame) -> pd.Series[float]:
+        return floats(rows["peak_tensor_bytes"])
+
+    def missed(rows: pd.DataFrame) -> pd.Series[bool]:
+        return ~rows["verdict"].isin(ENDED)
+
+    def same_meter(both: pd.DataFrame) -> pd.Series[bool]:
+        return both["meter_x"] == both["meter_y"]
+
+    quantity = Quantity("peak memory", values, missed, same_meter, bytes_axis, base=2)
+    return against_baseline_plot(evidence, quantity, limit=None)
+
+
+def memory_by_kind(evidence: Evidence) -> Figure | None:
+    """Peak bytes of each kind, stacked: a bar per label and rank, a panel per category."""
+    measured = evidence.ranks[evidence.ranks["peak_tensor_bytes"].notna()]
+    categories = [name for name in evidence.categories if (measured["category"] == name).any()]
+    if not categories:
+        return None
+    places = {label: place for place, label in enumerate(evidence.labels)}
+    bars = measured.groupby(["label", "rank"]).ngroups
+    shown = categories[:_MOST_CATEGORIES]
+    figure, axes = panels(len(shown), height=1.0 + 0.19 * bars, across=2)
+    for panel, category in zip(axes, shown, strict=True):
+        rows = measured[measured["category"] == category]
+        sizes = rows[["label", "rank"]].assign(
+            **{name: floats(rows[column]) for name, column in _KINDS.items()}
+        )
+        medians = sizes.groupby(["label", "rank"]).median().fillna(0.0)
+        order = sorted(medians.index, key=lambda bar: (places[bar[0]], bar[1]))
+        medians = medians.loc[order]
+        names = [f"{label}, rank {rank}" for label, rank in order]
+        left = np.zeros(len(names))
+        for name, colour, hatch in zip(_KINDS, _COLOURS, HATCHES, strict=True):
+            widths = medians[name].to_numpy()
+            panel.barh(
+                names, widths, left=left, color=colour, hatch=hatch, edgecolor="white", label=name
+            )
+            left += widths
+        panel.invert_yaxis()
+        panel.grid(axis="y", visible=False)
+        panel.set_title(category)
+        panel.set_xlim(left=0)
+        bytes_axis(panel.xaxis)
+    legend_above(figure, axes[0], columns=6)
+    return figure

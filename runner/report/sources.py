@@ -1,0 +1,61 @@
+"""Where the network and the property of a question lie, whoever wrote the question's name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from runner.errors import UsageError
+from runner.instances import Instance, read_category
+
+_YEAR = re.compile(r"^20\d\d_")
+
+
+class Question(NamedTuple):
+    """An instance by the names that every tool gives it: without year, folders above `onnx` and
+    `vnnlib`, and compression.
+    """
+
+    category: str
+    network: str
+    property: str
+
+
+Sources = dict[Question, Instance]
+
+
+def question(category: str, network: str, property_name: str) -> Question:
+    """From names as a results.csv or instances.csv writes them."""
+    return Question(
+        _YEAR.sub("", category.strip()), _tail(network, "onnx"), _tail(property_name, "vnnlib")
+    )
+
+
+def sources(categories: Iterable[Path], timeout_s: float | None = None) -> Sources:
+    """The instances of category folders whose files exist.
+
+    Raises UsageError when a folder is no category.
+    """
+    return {
+        question(row.category, row.network_name, row.property_name): row
+        for category in categories
+        for row in read_category(category, timeout_s)
+        if isinstance(row, Instance)
+    }
+
+
+def category_folders(folder: Path) -> list[Path]:
+    """The folder itself if it is a category, else those in it. Raises UsageError for neither."""
+    for pattern in ("instances.csv", "*/instances.csv", "*/1.0/instances.csv"):
+        found = sorted(file.parent for file in folder.glob(pattern))
+        if found:
+            return found
+    raise UsageError(f"{folder}: no instances.csv in it or in the folders below; name benchmarks")
+
+
+def _tail(name: str, folder: str) -> str:
+    parts = PurePosixPath(name.strip().removesuffix(".gz")).parts
+    places = [index for index, part in enumerate(parts[:-1]) if part == folder]
+    return "/".join(parts[places[-1] + 1 :]) if places else parts[-1] if parts else ""

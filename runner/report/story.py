@@ -1,0 +1,207 @@
+"""All there is to know of one instance of a run."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+
+from runner.errors import InstanceError, UsageError
+from runner.files import read_bytes
+from runner.instances import Instance
+from runner.property.model import Property
+from runner.property.read import read_property
+from runner.record.read import Run
+from runner.report.artefacts import Artefacts
+from runner.report.gather import QUESTION, Evidence
+from runner.report.replay import Replay, replay
+from runner.report.sources import Sources, question, sources
+from runner.report.table import Column, Grid, Table, grid
+from runner.report.text import count, seconds, size
+from runner.vocabulary import Cause, Verdict
+
+_log = logging.getLogger(__name__)
+
+_LOG_TAIL = 8  # lines
+_VALUES = 10  # of an output vector
+
+
+@dataclass(frozen=True)
+class Story:
+    """`facts` and `texts` are pairs of a name and what is said of it."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    grids: tuple[Grid, ...]
+    texts: tuple[tuple[str, str], ...]
+
+
+def stories(run: Run, evidence: Evidence) -> list[Story]:
+    """One for each instance of the evidence, which is about `run` alone."""
+    try:
+        files = sources(map(Path, run.manifest.command.categories), run.manifest.command.timeout_s)
+    except UsageError as error:
+        _log.warning("%s", error)
+        files = {}
+    artefacts = Artefacts(run)
+    return [
+        _story(rows, evidence.ranks, artefacts, files)
+        for _, rows in evidence.outcomes.groupby(QUESTION, sort=False, dropna=False)
+    ]
+
+
+def describe_property(instance: Property) -> str:
+    """A property in words."""
+    widths = np.concatenate([case.upper - case.lower for case in instance.cases] or [np.zeros(0)])
+    disjuncts = [region for case in instance.cases for region in case.unsafe]
+    sizes = sorted({len(region.rhs) for region in disjuncts})
+    boxes = "1 box" if len(instance.cases) == 1 else f"{len(instance.cases)} boxes"
+    box = f"{instance.inputs} inputs in {boxes}"
+    if len(widths):
+        box += f" of widths {widths.min():.4g} to {widths.max():.4g}"
+    fixed = int((widths == 0).sum())
+    if fixed:
+        box += f" ({fixed} fixed)"
+    between = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else "".join(map(str, sizes)) or "no"
+    return (
+        f"{box}; unsafe: {len(disjuncts)} disjuncts of {between} constraints "
+        f"on {instance.outputs} outputs"
+    )
+
+
+def describe_network(path: Path) -> str:
+    """A network in words. Raises InstanceError when the file is not ONNX."""
+    content = read_bytes(path, Cause.MALFORMED_NETWORK)
+    try:
+        graph = onnx.load_model_from_string(content).graph
+    except ValueError as error:  # protobuf's DecodeError is one
+        raise InstanceError(Cause.MALFORMED_NETWORK, f"{path}: not ONNX: {error}") from error
+    parameters = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
+    operators = ", ".join(
+        f"{number} {name}"
+        for name, number in Counter(node.op_type for node in graph.node).most_common()
+    )
+    return f"{parameters:,} parameters, {size(path.stat().st_size)} file; {operators}"
+
+
+def _story(rows: pd.DataFrame, ranks: pd.DataFrame, artefacts: Artefacts, files: Sources) -> Story:
+    first = rows.iloc[0]
+    names = (str(first["category"]), str(first["network"]), str(first["property"]))
+    source = files.get(question(*names))
+    here = ranks.merge(rows[["label", *QUESTION, "repeat"]], on=["label", *QUESTION, "repeat"])
+    facts = [("property", _property_fact(source)), ("network", _network_fact(source))]
+    texts = []
+    for row in rows.to_dict("records"):
+        label = str(row["label"])
+        if row["message"]:
+            facts.append((label, str(row["message"])))
+        path = artefacts.counterexample(row)
+        if row["verdict"] == Verdict.SAT and source and path:
+            facts.append((f"{label}, counterexample", _replayed(source, path)))
+        for log in artefacts.logs(row):
+            texts.append((f"{label}, end of {log.name}", _tail(log)))
+    return Story(
+        title=" ".join(names) + (f", {first['timeout_s']:g} s" if first["timeout_s"] > 0 else ""),
+        facts=tuple(facts),
+        grids=(grid(_answers(rows)), grid(_phases(here)), grid(_memory(here))),
+        texts=tuple(texts),
+    )
+
+
+def _property_fact(source: Instance | None) -> str:
+    if source is None:
+        return "its file is not where the run found it"
+    try:
+        return f"{source.property}: {describe_property(read_property(source.property))}"
+    except InstanceError as error:
+        return str(error)
+
+
+def _network_fact(source: Instance | None) -> str:
+    if source is None:
+        return "its file is not where the run found it"
+    try:
+        return f"{source.network}: {describe_network(source.network)}"
+    except InstanceError as error:
+        return str(error)
+
+
+def _replayed(source: Instance, path: Path) -> str:
+    found: Replay = replay(source.network, source.property, path)
+    if found.outputs is None:
+        return f"{path}: {found.validity} {found.detail}".strip()
+    shown = " ".join(f"{value:.6g}" for value in found.outputs[:_VALUES])
+    more = f" … ({len(found.outputs)} in all)" if len(found.outputs) > _VALUES else ""
+    said = f"{path}: {found.validity}; ONNX Runtime's outputs: {shown}{more}"
+    if found.stated is not None and len(found.stated) == len(found.outputs):
+        difference = float(np.abs(found.stated - found.outputs).max())
+        said += f"; greatest difference to the file's: {difference:.2g}"
+    return said
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-_LOG_TAIL:])
+
+
+def _answers(rows: pd.DataFrame) -> Table:
+    return Table(
+        "answers",
+        "Answers",
+        (
+            Column("strategy", "label"),
+            Column("verdict", "verdict"),
+            Column("cause", "cause"),
+            Column("late answer", "late_answer"),
+            Column("method", "method"),
+            Column("lower bound", "lower_bound", "{:.6g}".format, number=True),
+            Column("prepared in", "prepare_time_s", seconds, number=True),
+            Column("run time", "run_time_s", seconds, number=True),
+            Column("memory read with", "meter"),
+        ),
+        rows,
+    )
+
+
+def _phases(ranks: pd.DataFrame) -> Table:
+    phases = ("load", "attack", "incomplete", "complete")
+    return Table(
+        "phases",
+        "Time of each rank",
+        (
+            Column("strategy", "label"),
+            Column("rank", "rank", count, number=True),
+            *(Column(name, f"{name}_s", seconds, number=True) for name in phases),
+            Column("in all", "wall_s", seconds, number=True),
+            Column("CPU", "cpu_s", seconds, number=True),
+            Column("in collectives", "comm_s", seconds, number=True),
+            Column("sent", "comm_bytes", size, number=True),
+        ),
+        ranks,
+    )
+
+
+def _memory(ranks: pd.DataFrame) -> Table:
+    kinds = {"weights": "weight", "A": "a", "α": "alpha", "β": "beta", "bounds": "bounds",
+             "other": "other"}  # fmt: skip
+    return Table(
+        "memory",
+        "Peak memory of each rank",
+        (
+            Column("strategy", "label"),
+            Column("rank", "rank", count, number=True),
+            Column("resting weights", "weight_bytes", size, number=True),
+            *(
+                Column(name, f"peak_{kind}_bytes", size, number=True)
+                for name, kind in kinds.items()
+            ),
+            Column("all tensors", "peak_tensor_bytes", size, number=True),
+            Column("RSS above start", "peak_rss_bytes", size, number=True),
+        ),
+        ranks,
+    )

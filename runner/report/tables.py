@@ -1,0 +1,168 @@
+"""The tables of a report: their columns, titles and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from runner.report.balance import balance
+from runner.report.causes import causes
+from runner.report.gather import Evidence
+from runner.report.instances import instances
+from runner.report.strategies import strategies
+from runner.report.table import Column, Grid, Table, transposed
+from runner.report.text import ABSENT, count, difference, ratio, seconds, share, size
+from runner.vocabulary import Verdict
+
+
+def _number(title: str, source: str, text: Any = count) -> Column:
+    return Column(title, source, text, number=True)
+
+
+_STRATEGIES = (
+    Column("category", "category"),
+    Column("strategy", "strategy"),
+    _number("ranks", "ranks"),
+    _number("instances", "instances"),
+    *(_number(str(verdict), str(verdict)) for verdict in Verdict),
+    _number("solved", "solved"),
+    _number("VNN-COMP score", "score"),
+    _number("PAR-2", "par2_s", seconds),
+    _number("median run time", "median_run_s", seconds),
+    _number("total run time", "total_run_s", seconds),
+    _number("instances compared", "compared"),
+    _number("speed / baseline", "speed_ratio", ratio),
+    _number("peak memory / baseline", "memory_ratio", ratio),
+    _number("resting weights / baseline", "weight_ratio", ratio),
+    _number("greatest difference of bounds", "bound_difference", difference),
+    _number("peak memory per rank, median", "peak_tensor_median_bytes", size),
+    _number("peak memory per rank, greatest", "peak_tensor_max_bytes", size),
+    _number("resting weights per rank, greatest", "weight_max_bytes", size),
+    _number("time in collectives", "comm_s", seconds),
+    _number("share of time in collectives", "comm_share", share),
+    Column("meter", "meter"),
+)
+_SHORT = frozenset(
+    {"category", "strategy", "instances", "solved", "score", "compared", "speed_ratio",
+     "memory_ratio", "weight_ratio", "peak_tensor_max_bytes"}
+)  # fmt: skip
+_STRATEGIES_NOTE = (
+    "PAR-2: mean run time, where an instance that is not solved counts twice its timeout. "
+    "Memory: live tensor bytes of one rank, read with the meter named. "
+    "Against baseline: geometric means over the instances compared, which all strategies ran to "
+    "an end; speed above 1 is faster, memory below 1 is less. "
+    "Score: VNN-COMP points; `vnncomp-runner score` replays the counterexamples too."
+)
+
+
+def strategies_table(evidence: Evidence, by_category: bool = True) -> Table:
+    return Table(
+        name="strategies",
+        title="Strategies",
+        columns=_STRATEGIES,
+        frame=strategies(evidence, by_category),
+        note=_STRATEGIES_NOTE,
+    )
+
+
+def side_by_side(table: Table) -> list[Grid]:
+    """The strategies table as a grid for each category with a column per strategy."""
+    parts = [
+        replace(table, title=f"{table.title}: {category}", frame=frame, note="")
+        for category, frame in table.frame.groupby("category", sort=False)
+    ]
+    parts[-1] = replace(parts[-1], note=table.note)
+    return [transposed(part, "strategy", ("category",)) for part in parts]
+
+
+def short(table: Table) -> Table:
+    """The strategies table with the columns that fit a terminal."""
+    chosen = tuple(column for column in table.columns if column.source in _SHORT)
+    return Table(table.name, "By category", chosen, table.frame)
+
+
+def instances_table(evidence: Evidence) -> Table:
+    frame = instances(evidence)
+    columns = [
+        Column("category", "category"),
+        Column("network", "network"),
+        Column("property", "property"),
+        _number("timeout", "timeout_s", "{:g} s".format),
+    ]
+    for label in evidence.labels:
+        cells = [_answer(row, label) for row in frame.to_dict("records")]
+        frame[f"{label}: answer"] = pd.array(cells, dtype="string")
+        columns.append(Column(label, f"{label}: answer", sort=f"{label}: run_time_s"))
+    disagreeing = int(frame["disagree"].sum())
+    note = "No two strategies contradict each other."
+    if disagreeing:
+        instances_are = "instance is" if disagreeing == 1 else "instances are"
+        note = (
+            f"{disagreeing} {instances_are} sat under one strategy and unsat under another: "
+            "one of the answers is wrong."
+        )
+    return Table("instances", "Instances", tuple(columns), frame, note, alarm="disagree")
+
+
+def disagreements(table: Table) -> Table:
+    """The rows of the instances table that cannot all be right."""
+    return table.part(table.frame[table.frame["disagree"]], "Disagreements")
+
+
+def ranks_table(evidence: Evidence) -> Table:
+    return Table(
+        name="ranks",
+        title="Balance of the ranks",
+        columns=(
+            Column("category", "category"),
+            Column("strategy", "strategy"),
+            _number("ranks", "ranks"),
+            _number("instances", "instances"),
+            _number("busy", "busy_median", ratio),
+            _number("busy, worst", "busy_worst", ratio),
+            _number("memory", "memory_median", ratio),
+            _number("memory, worst", "memory_worst", ratio),
+            _number("weights, worst", "weight_worst", ratio),
+            _number("sent", "comm_bytes", size),
+            _number("collectives", "collectives"),
+        ),
+        frame=balance(evidence),
+        note=(
+            "Greatest of the ranks / their mean, median and worst over instances: 1 is even. "
+            "Busy: time outside collectives. Sent and collectives: mean of a rank and instance."
+        ),
+    )
+
+
+def causes_table(evidence: Evidence) -> Table:
+    return Table(
+        name="causes",
+        title="What was not decided, and why",
+        columns=(
+            Column("strategy", "strategy"),
+            Column("verdict", "verdict"),
+            Column("cause", "cause"),
+            _number("instances", "instances"),
+            Column("for example", "property"),
+            Column("of network", "network"),
+            Column("message", "message"),
+        ),
+        frame=causes(evidence),
+    )
+
+
+def _answer(row: Mapping[Hashable, Any], label: str) -> str:
+    verdict = row[f"{label}: verdict"]
+    if pd.isna(verdict):
+        return ABSENT
+    parts = [str(verdict)]
+    if pd.notna(row[f"{label}: run_time_s"]):
+        parts.append(seconds(row[f"{label}: run_time_s"]))
+    if row[f"{label}: cause"]:
+        parts.append(str(row[f"{label}: cause"]))
+    if row[f"{label}: late_answer"]:
+        parts.append(f"(late: {row[f'{label}: late_answer']})")
+    return " ".join(parts)

@@ -1,0 +1,79 @@
+"""Run folders whose figures can be worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from runner.record.folder import open_run
+from runner.record.manifest import Command
+from runner.record.read import Run, read_run
+from runner.record.schema import Outcome, RankRow
+from runner.report.gather import Evidence, gather
+from runner.vocabulary import Cause, Meter, Verdict
+
+COMMAND = Command(("/digits",), ("baseline", "fsdp"), 2)
+
+
+class MadeRun:
+    """Rows under construction; `read` sends them through a run folder and back."""
+
+    def __init__(self, results: Path, name: str = "made", **manifest: Any) -> None:
+        self.path = results / name
+        self._manifest = manifest
+        self._rows: list[tuple[Outcome, list[RankRow]]] = []
+
+    def add(self, strategy: str, number: int, verdict: Verdict, run_s: float | None,
+            peaks: tuple[int, ...] = (), category: str = "digits", comm_s: float = 0.0,
+            meter: Meter = Meter.DISPATCH, timeout_s: float | None = 10.0, repeat: int = 1,
+            lower_bound: float | None = None, message: str = "",
+            cause: Cause | None = None) -> None:  # fmt: skip
+        """One outcome, and a rank for each of `peaks`: resting weights are a tenth of the peak."""
+        key: dict[str, Any] = {
+            "category": category, "network": "onnx/net.onnx",
+            "property": f"vnnlib/p{number}.vnnlib", "strategy": strategy,
+            "ranks": len(peaks) or (2 if strategy == "fsdp" else 1), "timeout_s": timeout_s,
+            "repeat": repeat,
+        }  # fmt: skip
+        if cause is None:
+            cause = {Verdict.ERROR: Cause.RANK_DIED, Verdict.TIMEOUT: Cause.DEADLINE,
+                     Verdict.UNKNOWN: Cause.INCOMPLETE}.get(verdict, Cause.NONE)  # fmt: skip
+        peak = max(peaks, default=None)
+        outcome = Outcome(
+            **key, verdict=verdict, cause=cause, run_time_s=run_s, lower_bound=lower_bound,
+            peak_tensor_bytes=peak, weight_bytes=peak and peak // 10, meter=meter, message=message,
+        )  # fmt: skip
+        ranks = [
+            RankRow(**key, rank=rank, wall_s=run_s, load_s=0.1, attack_s=0.2,
+                    peak_tensor_bytes=value, weight_bytes=value // 10, peak_a_bytes=value // 2,
+                    peak_weight_bytes=value // 10, comm_s=comm_s, comm_bytes=1024, collectives=4,
+                    meter=meter)
+            for rank, value in enumerate(peaks)
+        ]  # fmt: skip
+        self._rows.append((outcome, ranks))
+
+    def read(self) -> Run:
+        with open_run(self.path.parent, COMMAND, len(self._rows), self.path.name) as folder:
+            for outcome, ranks in self._rows:
+                folder.record(outcome, ranks)
+        file = self.path / "run.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | self._manifest))
+        return read_run(self.path)
+
+    def evidence(self) -> Evidence:
+        return gather([self.read()])
+
+
+def compared(results: Path) -> MadeRun:
+    """Four instances under two strategies, of which both ran the first two to an end."""
+    run = MadeRun(results, started="2026-01-02T03:04:05+00:00")
+    run.add("baseline", 1, Verdict.UNSAT, 2.0, (1000,), lower_bound=0.5)
+    run.add("fsdp", 1, Verdict.UNSAT, 4.0, (500, 400), comm_s=1.0, lower_bound=0.25)
+    run.add("baseline", 2, Verdict.SAT, 1.0, (4000,), lower_bound=-1.0)
+    run.add("fsdp", 2, Verdict.UNKNOWN, 8.0, (500, 500), comm_s=2.0, lower_bound=-1.125)
+    run.add("baseline", 3, Verdict.TIMEOUT, 11.0, (9000,), lower_bound=-5.0)
+    run.add("fsdp", 3, Verdict.UNSAT, 3.0, (100, 100), lower_bound=9.0)
+    run.add("baseline", 4, Verdict.UNSAT, 1.0, (7000,))
+    run.add("fsdp", 4, Verdict.ERROR, 0.5, message="rank 1 died: 50 % _done_ & gone")
+    return run
