@@ -16,10 +16,11 @@ from typing import Annotated
 import torch
 import typer
 from car_following import PROPERTIES, RANGES, situations
-from category import Shape, robustness_property, write_instances, write_network
-from networks import cnn, mlp, resnet
 from sklearn.datasets import load_digits
 from torch import nn
+
+from runner.bench.category import Shape, robustness_property, write_instances, write_network
+from runner.bench.networks import cnn, mlp, resnet
 
 SEED = 1
 CLASSES = 10

@@ -1,4 +1,4 @@
-"""Shapes of networks that the scripts train or fill at random."""
+"""Shapes of networks that are trained or filled at random."""
 
 from __future__ import annotations
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from networks import Residual
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import nn
+
+from runner.bench.networks import Residual
 
 Vector = NDArray[np.float64]
 Shape = tuple[int, ...]
