@@ -51,11 +51,15 @@ class Cause(StrEnum):
 
 
 class Method(StrEnum):
-    """Bound propagation methods, from cheapest to tightest."""
+    """How far to go: bound propagation, from cheapest to tightest, then branch and bound."""
 
     IBP = "ibp"
     CROWN = "crown"
     ALPHA_CROWN = "alpha-crown"
+    COMPLETE = "complete"  # decides, given time
+
+
+BOUNDS = (Method.IBP, Method.CROWN, Method.ALPHA_CROWN)
 
 
 class Phase(StrEnum):

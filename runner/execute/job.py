@@ -22,7 +22,7 @@ class Job:
     strategy: str
     ranks: int
     timeout_s: float
-    method: Method = Method.ALPHA_CROWN
+    method: Method = Method.COMPLETE
     device: Device = Device.AUTO
     seed: int = 0
     memory_limit_bytes: int | None = None
@@ -55,3 +55,7 @@ class RankReport:
     comm_bytes: int = 0  # sent by this rank
     comm_s: float = 0.0
     collectives: int = 0
+    domains: int = 0  # sub-problems that branch and bound bounded
+    rounds: int = 0
+    domains_per_s: float = 0.0
+    depth: int = 0  # splits above the deepest domain

@@ -46,7 +46,7 @@ class Command:
     timeout_s: float | None = None
     filter: str | None = None
     limit: int | None = None
-    method: Method = Method.ALPHA_CROWN
+    method: Method = Method.COMPLETE
     seed: int = 0
     device: Device = Device.AUTO
     memory_limit_gib: float | None = None

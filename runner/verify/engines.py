@@ -29,7 +29,7 @@ from runner.parallel.weights import BlockedWeights
 from runner.property.model import Property
 from runner.verify.attack import Target
 from runner.verify.deadline import Deadline
-from runner.verify.incomplete import Incomplete, ladder
+from runner.verify.incomplete import Incomplete, OpenCase, ladder
 from runner.verify.specs import Specs, box_around
 from runner.vocabulary import Memory, Method
 
@@ -45,6 +45,11 @@ class Bounding(Protocol):
 
     @property
     def open_targets(self) -> list[Target]: ...
+
+    @property
+    def open_cases(self) -> list[OpenCase]:
+        """What a branch and bound can go on with; none where the engine knows none."""
+        ...
 
     @property
     def lower_bound(self) -> float: ...
@@ -193,6 +198,10 @@ class LirpaBounding:
             for case, margins in enumerate(self._margins)
             for disjunct in (margins <= 0).nonzero()[:, 0].tolist()
         ]
+
+    @property
+    def open_cases(self) -> list[OpenCase]:
+        return []
 
     @property
     def lower_bound(self) -> float:

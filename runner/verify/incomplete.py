@@ -17,16 +17,15 @@ from runner.bounds.tagging import Tagger
 from runner.property.model import Property
 from runner.verify.attack import Target
 from runner.verify.specs import Specs, box_around
-from runner.vocabulary import Method
+from runner.vocabulary import BOUNDS, Method
 
 # Margins within this many units of rounding of the largest value are computed again in float64.
 ROUNDING_UNITS = 64
 
 
-def ladder(tightest: Method) -> list[Method]:
-    """The methods up to `tightest`, cheapest first."""
-    methods = list(Method)
-    return methods[: methods.index(tightest) + 1]
+def ladder(tightest: Method) -> tuple[Method, ...]:
+    """The bounds up to `tightest`, cheapest first; all of them for a complete verification."""
+    return BOUNDS if tightest is Method.COMPLETE else BOUNDS[: BOUNDS.index(tightest) + 1]
 
 
 @dataclass
@@ -43,6 +42,21 @@ class CaseProgress:
     def bound(self) -> float:
         """The least margin: the case is excluded when it is positive."""
         return float(self.margins.min()) if len(self.margins) else math.inf
+
+
+@dataclass(frozen=True)
+class OpenCase:
+    """What a branch and bound goes on with: case `number` of the property, over a network."""
+
+    network: BoundNetwork
+    settings: Settings
+    number: int
+    progress: CaseProgress
+
+    @property
+    def free_inputs(self) -> int:
+        """Inputs that may take more than one value."""
+        return int((self.progress.box.lower < self.progress.box.upper).sum())
 
 
 class Incomplete:
@@ -64,7 +78,8 @@ class Incomplete:
         self._checkpoint = checkpoint
         self._rows = rows
         self.method = Method.IBP
-        self.cases = []
+        self._done: set[Method] = set()
+        self.cases: list[CaseProgress] = []
         for case in instance.cases:
             specs = Specs.of(case, device)
             nothing = torch.full((specs.disjuncts,), -torch.inf, dtype=torch.float64, device=device)
@@ -73,8 +88,11 @@ class Incomplete:
             self.cases.append(CaseProgress(box, specs, nothing, everything))
 
     def run(self, tightest: Method) -> None:
-        """Climbs the ladder until nothing is open or `tightest` is done."""
+        """Climbs the ladder, from where it stands, until nothing is open or `tightest` is done."""
         for method in ladder(tightest):
+            if method in self._done:
+                continue
+            self._done.add(method)
             for case in self.cases:
                 if bool(case.open.any()):
                     self.method = method
@@ -86,6 +104,14 @@ class Incomplete:
             Target(case, disjunct)
             for case, progress in enumerate(self.cases)
             for disjunct in progress.open.nonzero()[:, 0].tolist()
+        ]
+
+    @property
+    def open_cases(self) -> list[OpenCase]:
+        return [
+            OpenCase(self._network, self._settings, number, case)
+            for number, case in enumerate(self.cases)
+            if bool(case.open.any())
         ]
 
     @property

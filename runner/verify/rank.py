@@ -22,6 +22,7 @@ from runner.property.read import read_property
 from runner.verify.deadline import Deadline
 from runner.verify.engines import engine_for
 from runner.verify.finding import Confirmation, Finding
+from runner.verify.search import Progress
 from runner.verify.verification import Verification
 from runner.vocabulary import Cause, Device, Phase, Verdict
 
@@ -68,10 +69,11 @@ def verify_job(job: Job) -> RankReport:
                 strategy, Path(job.network), Path(job.prepared), group, device, probe
             )
         confirmation = Confirmation(instance, Path(job.network), Path(job.counterexample), group)
+        progress = Progress()
         finding = Verification(
-            engine, instance, job.method, job.seed, device, deadline, confirmation, probe
+            engine, instance, job.method, job.seed, device, deadline, confirmation, probe, progress
         ).run()
-        return _report(rank, finding, device, engine.weight_bytes, probe, group)
+        return _report(rank, finding, device, engine.weight_bytes, probe, group, progress)
 
 
 def rank_device(device: Device) -> torch.device:
@@ -116,6 +118,7 @@ def _report(
     weight_bytes: int,
     probe: Probe,
     group: Group,
+    progress: Progress,
 ) -> RankReport:
     return RankReport(
         rank=rank,
@@ -130,5 +133,9 @@ def _report(
         comm_bytes=group.traffic.bytes,
         comm_s=group.traffic.seconds,
         collectives=group.traffic.collectives,
+        domains=progress.domains,
+        rounds=progress.rounds,
+        domains_per_s=progress.domains_per_s,
+        depth=progress.depth,
         **probe.measurements(),
     )

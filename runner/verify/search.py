@@ -11,6 +11,7 @@ import torch
 
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
+from runner.bounds.propagate import Settings
 from runner.bounds.tagging import Tagger
 from runner.verify.attack import Candidate
 from runner.verify.incomplete import CaseProgress
@@ -39,22 +40,35 @@ class Point:
 class Progress:
     """What the searches of one verification did; one record goes through all of them.
 
-    `domains`: sub-problems bounded; `rounds`: batches of them; `depth`: splits above the deepest.
+    `method`: the search that is or was the last to run; `domains`: sub-problems bounded;
+    `rounds`: batches of them; `depth`: splits above the deepest.
     """
 
+    method: str = ""
     domains: int = 0
     rounds: int = 0
     depth: int = 0
     seconds: float = 0.0
     history: list[Point] = field(default_factory=list)
-    _start: float = field(default_factory=time.perf_counter)
+    _start: float | None = None
+
+    @property
+    def domains_per_s(self) -> float:
+        return self.domains / self.seconds if self.seconds > 0 else 0.0
+
+    def start(self, method: str) -> None:
+        """Before a search; the clock runs from the first one on."""
+        self.method = method
+        if self._start is None:
+            self._start = time.perf_counter()
 
     def round(self, domains: int, depth: int, open_domains: int, bound: float) -> None:
         """After a batch: how many domains it bounded, and what is open now."""
         self.domains += domains
         self.rounds += 1
         self.depth = max(self.depth, depth)
-        self.seconds = time.perf_counter() - self._start
+        if self._start is not None:
+            self.seconds = time.perf_counter() - self._start
         self.history.append(Point(self.seconds, self.domains, open_domains, bound))
 
 
@@ -64,15 +78,16 @@ class SearchContext:
 
     `case`: its `open` disjuncts are to be decided, `known` bounds may help; `number`: of the case
     in the property, for candidates. `within`: the float32 values [1, *input] that a
-    counterexample may have. `checkpoint` raises DeadlineReached, on all ranks at once, and is to
-    be called a few times a second. `confirm` gives the same answer on all ranks.
+    counterexample may have; `settings`: of bound propagation. `checkpoint` raises DeadlineReached,
+    on all ranks at once, and is to be called a few times a second. `confirm` gives the same answer
+    on all ranks.
     """
 
     network: BoundNetwork
     case: CaseProgress
     number: int
     within: Interval
-    row_block: int
+    settings: Settings
     device: torch.device
     seed: int
     tag: Tagger

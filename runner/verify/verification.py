@@ -1,4 +1,4 @@
-"""One instance: attack, then bounds, then a longer attack on what is still open."""
+"""One instance: attack, then bounds, then branch and bound or a longer attack on what is open."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 from runner.measure.probe import Probe
 from runner.property.model import Property
 from runner.verify.attack import Attack, AttackSettings, Target
+from runner.verify.complete import Complete, tightest_bounds
 from runner.verify.deadline import Deadline, DeadlineReached
 from runner.verify.engines import Bounding, VerificationEngine
 from runner.verify.finding import Confirmation, Finding
+from runner.verify.search import Outcome, Progress
 from runner.vocabulary import Cause, Method, Phase, Verdict
 
 FIRST_ATTACK = AttackSettings(restarts=10, steps=15)
@@ -35,6 +37,7 @@ class Verification:
     deadline: Deadline
     confirmation: Confirmation
     probe: Probe
+    progress: Progress
 
     def run(self) -> Finding:
         """Never raises DeadlineReached: that is a finding, `timeout`."""
@@ -63,9 +66,12 @@ class Verification:
             if self._attack(attack, targets, FIRST_ATTACK, FIRST_ATTACK_ROUNDS, FIRST_ATTACK_SHARE):
                 return Finding(Verdict.SAT, Cause.NONE, "attack")
         with self.probe.phase(Phase.INCOMPLETE):
-            bounding.run(self.method)
+            self._bound(bounding)
         if not bounding.open_targets:
             return self._finding(Verdict.UNSAT, Cause.NONE, bounding)
+        if self.method is Method.COMPLETE and bounding.open_cases:
+            with self.probe.phase(Phase.COMPLETE):
+                return self._complete(bounding)
         with self.probe.phase(Phase.ATTACK):
             open_targets = bounding.open_targets
             if self._attack(
@@ -73,6 +79,31 @@ class Verification:
             ):
                 return Finding(Verdict.SAT, Cause.NONE, "attack")
         return self._finding(Verdict.UNKNOWN, Cause.INCOMPLETE, bounding)
+
+    def _bound(self, bounding: Bounding) -> None:
+        if self.method is Method.COMPLETE:
+            bounding.run(Method.CROWN)
+            bounding.run(tightest_bounds(bounding.open_cases))
+        else:
+            bounding.run(self.method)
+
+    def _complete(self, bounding: Bounding) -> Finding:
+        complete = Complete(
+            self.instance,
+            self.device,
+            self.seed,
+            self.probe,
+            self.deadline.check,
+            self.confirmation,
+            self.progress,
+        )
+        match complete.run(bounding.open_cases):
+            case Outcome.PROVED:
+                return self._finding(Verdict.UNSAT, Cause.NONE, bounding)
+            case Outcome.COUNTEREXAMPLE:
+                return Finding(Verdict.SAT, Cause.NONE, self.progress.method)
+            case Outcome.GAVE_UP:
+                return self._finding(Verdict.UNKNOWN, Cause.INCOMPLETE, bounding)
 
     def _attack(
         self,
@@ -94,6 +125,5 @@ class Verification:
             cause = Cause.INVALID_COUNTEREXAMPLE if verdict is Verdict.UNKNOWN else cause
             message = f"ONNX Runtime rejected {self.confirmation.rejected} candidate(s)"
         bound = bounding.lower_bound
-        return Finding(
-            verdict, cause, bounding.method, None if bound == -torch.inf else bound, message
-        )
+        method = self.progress.method or bounding.method
+        return Finding(verdict, cause, method, None if bound == -torch.inf else bound, message)

@@ -22,7 +22,7 @@ from runner.bounds.alpha import AlphaSettings
 from runner.bounds.interval import Interval
 from runner.bounds.propagate import NetworkBounds, Propagator, Settings
 from runner.network.graph import Op
-from runner.vocabulary import Method
+from runner.vocabulary import BOUNDS, Method
 
 DTYPES = [torch.float32, torch.float64]
 # Roundings of the largest value of the network that its bounds may be off by.
@@ -72,7 +72,7 @@ def assert_sound(network: SmallNetwork, box: Interval, dtype: torch.dtype) -> No
         for name, value in network.values(x.flatten(0, 1)).items()
     }
     outputs = values[network.graph.output].flatten(2)
-    for method in Method:
+    for method in BOUNDS:
         bounds, found = bounded(network, box.to(dtype), specs.to(dtype), method)
         ends = [end for interval in bounds.intervals.values() for end in vars(interval).values()]
         assert {end.dtype for end in (*ends, found)} == {dtype}
@@ -177,7 +177,7 @@ def test_a_relu_or_a_sigmoid_on_the_input_itself_and_on_one_another() -> None:
     assert_sound(network, box_of(network, 2.0, batch=2), torch.float64)
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", BOUNDS)
 def test_a_network_without_an_activation_is_bounded_exactly(method: Method) -> None:
     builder = Builder((4,), seed=8)
     network = builder.network(builder.linear(builder.linear("x", 3), 3))

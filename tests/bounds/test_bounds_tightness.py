@@ -13,7 +13,7 @@ from runner.bounds.alpha import AlphaSettings
 from runner.bounds.interval import Interval
 from runner.bounds.propagate import NetworkBounds, Propagator, Settings
 from runner.bounds.relu import ReluRelaxation
-from runner.vocabulary import Method
+from runner.vocabulary import BOUNDS, Method
 
 QUICK = AlphaSettings(iterations=3)
 
@@ -43,7 +43,7 @@ def test_each_method_is_as_tight_as_the_one_before_it(
     box = data.draw(boxes(network.graph.input.shape)).to(torch.float64)
     specs = specs_of(network, 3).double()
     known: NetworkBounds | None = None
-    for method in Method:
+    for method in BOUNDS:
         chosen = propagator(network, method)
         bounds = chosen.bound(box, known)
         found = chosen.spec_bounds(bounds, specs)
@@ -63,7 +63,7 @@ def test_on_usual_networks_each_method_is_tighter(make: object, seed: int) -> No
     network: SmallNetwork = make(seed)  # type: ignore[operator]
     box, specs = box_of(network, 0.2, batch=2), specs_of(network, 4)
     found = {}
-    for method in Method:
+    for method in BOUNDS:
         chosen = propagator(network, method)
         found[method] = chosen.spec_bounds(chosen.bound(box), specs)
     assert (found[Method.CROWN] > found[Method.IBP]).all()
@@ -104,7 +104,7 @@ def test_each_row_has_its_own_alpha() -> None:
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", BOUNDS)
 @pytest.mark.parametrize(
     "make", [lambda: cnn(channels=2, size=5), lambda: mlp(6, 12, 12, 4)], ids=["cnn", "mlp"]
 )
@@ -126,7 +126,7 @@ def test_the_size_of_row_blocks_changes_rounding_only(make: object, method: Meth
         )
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", BOUNDS)
 def test_boxes_of_a_batch_are_bounded_as_if_each_were_alone(method: Method) -> None:
     """Also where a neuron is stable over one box and unstable over another.
 
@@ -143,7 +143,7 @@ def test_boxes_of_a_batch_are_bounded_as_if_each_were_alone(method: Method) -> N
         torch.testing.assert_close(found[:, index : index + 1], alone)
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", BOUNDS)
 def test_known_bounds_are_kept_and_used(method: Method) -> None:
     """Bounds from elsewhere, here the exact ones of a smaller box, make all later ones tighter."""
     network = mlp(4, 12, 12, 3)
@@ -206,7 +206,7 @@ def test_alpha_ends_when_its_caller_has_enough() -> None:
     assert torch.equal(found, seen[-1])
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", BOUNDS)
 def test_bounds_that_overflow_are_not_numbers_and_not_a_proof(method: Method) -> None:
     network = mlp(2, 3, 3, 1)
     huge = {name: value * 1e15 for name, value in network.tensors.items()}

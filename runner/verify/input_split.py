@@ -1,0 +1,221 @@
+"""Branch and bound over the inputs: for networks of few inputs, where CROWN of a box is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from runner.bounds.boxes import BoxBounds, BoxPropagator
+from runner.bounds.interval import Interval
+from runner.network.graph import Graph
+from runner.verify.attack import Target
+from runner.verify.box_store import Boxes, BoxStore, divisible, halves
+from runner.verify.incomplete import ROUNDING_UNITS
+from runner.verify.search import Outcome, SearchContext
+from runner.vocabulary import Memory
+
+# For the bounds of all nodes over a batch of boxes.
+BATCH_BYTES = 32 * 1024 * 1024
+LEAST_BOXES, MOST_BOXES = 16, 1024
+# Copies of the bounds that live at the same time.
+LIVE_COPIES = 8
+# Fewer boxes than this take about as long as one: few boxes are cut several times at once.
+FULL_BATCH = 64
+MOST_CUTS = 3
+# Part of the greatest coefficient that every input counts with, so that each is cut at last.
+LEAST_WEIGHT = 0.01
+
+
+def batch_boxes(graph: Graph) -> int:
+    """Boxes that are bounded at once: from a memory budget and the network."""
+    neurons = sum(node.size for node in graph.nodes)
+    return min(max(LEAST_BOXES, BATCH_BYTES // (4 * 2 * neurons * LIVE_COPIES)), MOST_BOXES)
+
+
+@dataclass(frozen=True)
+class _Margins:
+    """Of N boxes and S rows, [N, S]: lower bound minus threshold, -inf where none was wanted.
+
+    `slack`: the rounding that a margin may hide. `coefficients`: [N, S, inputs].
+    """
+
+    margins: Tensor
+    slack: Tensor
+    coefficients: Tensor
+
+
+class InputSplit:
+    """Bounds batches of boxes and halves those that stay open at their most sensitive input."""
+
+    name = "input-split"
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context = context
+        self._propagator = BoxPropagator(
+            context.network, context.tag, context.checkpoint, context.settings.interval_only
+        )
+        self._batch = batch_boxes(context.network.graph)
+        self._store = BoxStore()
+        # Disjuncts are counted anew, only those that are open.
+        self._numbers = context.case.open.nonzero()[:, 0]
+        specs = context.case.specs.select(context.case.open)
+        position = context.case.open.cumsum(0) - 1
+        self._specs = replace(
+            specs, disjunct=position[specs.disjunct], disjuncts=len(self._numbers)
+        )
+        self._closed = specs.thresholds.new_full((len(self._numbers),), torch.inf)
+        self._start_nodes = [
+            node
+            for node in context.network.graph.nodes
+            if node.name in self._propagator.start_nodes
+        ]
+
+    def run(self) -> Outcome:
+        complete = True
+        self._store.put(self._root())
+        while len(self._store):
+            self._context.checkpoint()
+            with self._context.tag.kind(Memory.BOUNDS):
+                batch = self._store.take(self._batch)
+                boxes, sensitivity, corners = self._bounded(batch)
+            if self._found(boxes, corners):
+                return Outcome.COUNTEREXAMPLE
+            with self._context.tag.kind(Memory.BOUNDS):
+                possible = divisible(boxes).any(1)
+                complete &= bool(possible.all())
+                self._store.put(_cut(boxes.select(possible), sensitivity[possible]))
+            self._record(batch)
+        if complete:
+            self._context.case.open[self._numbers] = False
+        return Outcome.PROVED if complete else Outcome.GAVE_UP
+
+    def _root(self) -> Boxes:
+        box, known = self._context.case.box, self._context.case.known
+        size = sum(node.size for node in self._start_nodes)
+        lower = box.lower.new_full((1, size), -torch.inf)
+        upper = box.lower.new_full((1, size), torch.inf)
+        if known is not None and size:
+            intervals = [known.intervals[node.name] for node in self._start_nodes]
+            lower = torch.cat([interval.lower.flatten(1) for interval in intervals], 1)
+            upper = torch.cat([interval.upper.flatten(1) for interval in intervals], 1)
+        margins = self._closed.new_full((1, len(self._numbers)), -torch.inf)
+        depth = torch.zeros(1, dtype=torch.long, device=box.lower.device)
+        return Boxes(box.lower.flatten(1), box.upper.flatten(1), margins, depth, lower, upper)
+
+    def _bounded(self, boxes: Boxes) -> tuple[Boxes, Tensor, Tensor]:
+        """What stays open of a batch, its sensitivity [N, inputs], and its corners [N, inputs]
+        that are nearest to the unsafe region if the bounds were exact.
+        """
+        bounds = self._propagator.bound(self._interval(boxes), self._known(boxes))
+        found = self._margins(bounds, boxes)
+        margins, best = self._of_disjuncts(found.margins)
+        proved, _ = self._of_disjuncts(found.margins - found.slack)
+        closed = boxes.open & (proved > 0)
+        doubtful = boxes.open & (margins > 0) & ~closed
+        if bool(doubtful.any()):
+            closed |= doubtful & self._closed_exactly(boxes, doubtful.any(1))
+        margins = torch.maximum(margins, boxes.margins)
+        self._closed = torch.where(closed, margins, self._closed).amin(0).minimum(self._closed)
+        known = [bounds.intervals[node.name] for node in self._start_nodes]
+        boxes = replace(
+            boxes,
+            margins=torch.where(closed, torch.inf, margins),
+            known_lower=torch.cat([k.lower.flatten(1) for k in known], 1)
+            if known
+            else boxes.known_lower,
+            known_upper=torch.cat([k.upper.flatten(1) for k in known], 1)
+            if known
+            else boxes.known_upper,
+        )
+        still = boxes.open.any(1).nonzero()[:, 0]
+        boxes = boxes.select(still)
+        row = best[still].gather(1, boxes.margins.argmin(1, keepdim=True))[:, 0]
+        slope = found.coefficients[still, row]
+        size = slope.abs().nan_to_num(nan=1.0)
+        size = size.maximum(LEAST_WEIGHT * size.amax(1, keepdim=True)).clamp(min=1e-30)
+        sensitivity = torch.where(divisible(boxes), size * (boxes.upper - boxes.lower), -1.0)
+        return boxes, sensitivity, torch.where(slope > 0, boxes.lower, boxes.upper)
+
+    def _interval(self, boxes: Boxes) -> Interval:
+        return boxes.interval(self._context.network.graph.input.shape)
+
+    def _known(self, boxes: Boxes) -> dict[str, Interval]:
+        sizes = [node.size for node in self._start_nodes]
+        lower, upper = boxes.known_lower.split(sizes, 1), boxes.known_upper.split(sizes, 1)
+        return {
+            node.name: Interval(low, high).reshape(-1, *node.shape)
+            for node, low, high in zip(self._start_nodes, lower, upper, strict=True)
+        }
+
+    def _margins(self, bounds: BoxBounds, boxes: Boxes) -> _Margins:
+        specs, dtype = self._specs, bounds.box.lower.dtype
+        box, row = boxes.open[:, specs.disjunct].nonzero().unbind(1)
+        found = self._propagator.rows(bounds, specs.rows.to(dtype)[row], box)
+        count = (len(boxes), len(specs.rows))
+        margins = specs.thresholds.new_full(count, -torch.inf)
+        margins[box, row] = (found.lower.double() - specs.thresholds[row]).nan_to_num(-torch.inf)
+        coefficients = found.coefficients.new_zeros((*count, boxes.lower.shape[1]))
+        coefficients[box, row] = found.coefficients
+        scale = bounds.largest.double()[:, None] * specs.rows.abs().sum(1) + specs.thresholds.abs()
+        return _Margins(margins, scale * torch.finfo(dtype).eps * ROUNDING_UNITS, coefficients)
+
+    def _of_disjuncts(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Of rows [N, S]: the best of each disjunct and which row it is, [N, disjuncts] both."""
+        parts = [
+            torch.where(self._specs.disjunct == disjunct, values, -torch.inf).max(1)
+            for disjunct in range(self._specs.disjuncts)
+        ]
+        return torch.stack([p.values for p in parts], 1), torch.stack([p.indices for p in parts], 1)
+
+    def _closed_exactly(self, boxes: Boxes, doubtful: Tensor) -> Tensor:
+        """Disjuncts [N, disjuncts] that float64 closes, of the boxes of a mask [N]."""
+        some = boxes.select(doubtful)
+        found = self._margins(
+            self._propagator.bound(self._interval(some).to(torch.float64), {}), some
+        )
+        proved, _ = self._of_disjuncts(found.margins - found.slack)
+        closed = torch.zeros_like(boxes.open)
+        closed[doubtful] = proved > 0
+        return closed
+
+    def _found(self, boxes: Boxes, corners: Tensor) -> bool:
+        """Tries the centres and the corners; of all, the candidate deepest inside its region."""
+        if not len(boxes):
+            return False
+        with self._context.tag.kind(Memory.OTHER), torch.no_grad():
+            within = self._context.within.reshape(1, -1)
+            centres = boxes.lower + (boxes.upper - boxes.lower) / 2
+            points = torch.cat([centres, corners]).maximum(within.lower).minimum(within.upper)
+            shape = self._context.network.graph.input.shape
+            outputs = self._context.network.forward(points.reshape(-1, *shape)).double()
+            excess = outputs @ self._specs.rows.T - self._specs.thresholds
+            excess, _ = self._of_disjuncts(excess)
+            excess = torch.where(boxes.open.repeat(2, 1), excess, torch.inf)
+            least, disjunct = excess.nan_to_num(torch.inf).min(1)
+            index = int(least.argmin())
+        if float(least[index]) > 0:
+            return False
+        target = Target(self._context.number, int(self._numbers[disjunct[index]]))
+        return self._context.confirm((points[index].cpu().numpy(), target))
+
+    def _record(self, batch: Boxes) -> None:
+        case = self._context.case
+        least = self._store.least_margins(self._closed)
+        case.margins[self._numbers] = torch.maximum(case.margins[self._numbers], least)
+        self._context.progress.round(
+            len(batch), int(batch.depth.max()), len(self._store), float(least.min())
+        )
+
+
+def _cut(boxes: Boxes, sensitivity: Tensor) -> Boxes:
+    """Halves every box at its most sensitive input; few boxes several times at once."""
+    for cuts in range(MOST_CUTS):
+        if not len(boxes) or (cuts and 2 * len(boxes) > FULL_BATCH):
+            break
+        at = sensitivity.argmax(1)
+        boxes = halves(boxes, at)
+        halved = sensitivity.scatter(1, at[:, None], sensitivity.gather(1, at[:, None]) / 2)
+        sensitivity = torch.cat((halved, halved))
+    return boxes
