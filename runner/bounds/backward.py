@@ -12,9 +12,10 @@ from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
 from runner.bounds.rules import Relaxation
+from runner.bounds.split_relu import SplitRelaxation
 from runner.network.graph import Node
 
-Relaxations = Mapping[str, Relaxation | ReluRelaxation]
+Relaxations = Mapping[str, Relaxation | ReluRelaxation | SplitRelaxation]
 Slopes = Mapping[str, Tensor]
 
 
@@ -67,6 +68,9 @@ def _relaxed(
     relaxation = relaxations[node.name]
     if isinstance(relaxation, ReluRelaxation):
         flat, constant = relaxation.backward(rows.flatten(2), slopes.get(node.name))
+        return [flat.reshape(rows.shape)], constant
+    if isinstance(relaxation, SplitRelaxation):
+        flat, constant = relaxation.backward(rows.flatten(2), slopes[node.name])
         return [flat.reshape(rows.shape)], constant
     part, constant = relaxation.backward(rows)
     return [part], constant

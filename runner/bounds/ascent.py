@@ -1,0 +1,58 @@
+"""Projected gradient ascent, for every multiplier that a bound is optimised over."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class ProjectedAdam:
+    """Adam (Kingma & Ba 2015) uphill, then projected to [0, limit]; steps shrink by `decay`.
+
+    Not torch.optim's: that imports torch's compiler at first use (2 s in every fresh process).
+    """
+
+    def __init__(
+        self,
+        values: list[Tensor],
+        step: float,
+        decay: float,
+        momenta: tuple[float, float],
+        limits: list[Tensor] | None = None,
+    ) -> None:
+        """`limits`: of each value, of its shape; 1 where none are given."""
+        self.values = values
+        self._limits = limits
+        self._first, self._second = momenta
+        self._size = step
+        self._decay = decay
+        self._mean = [torch.zeros_like(value) for value in values]
+        self._square = [torch.zeros_like(value) for value in values]
+        self._steps = 0
+
+    def step(self, gradients: tuple[Tensor, ...]) -> None:
+        """In place."""
+        self._steps += 1
+        size = self._size / (1 - self._first**self._steps)
+        correction = (1 - self._second**self._steps) ** 0.5
+        for value, gradient, mean, square in zip(
+            self.values, gradients, self._mean, self._square, strict=True
+        ):
+            mean.lerp_(gradient, 1 - self._first)
+            square.mul_(self._second).addcmul_(gradient, gradient, value=1 - self._second)
+            value.addcdiv_(mean, square.sqrt().div_(correction).add_(1e-8), value=size)
+        if self._limits is None:
+            for value in self.values:
+                value.clamp_(0, 1)
+        else:
+            for value, limit in zip(self.values, self._limits, strict=True):
+                torch.minimum(value.clamp_(min=0), limit, out=value)
+        self._size *= self._decay
+
+    def keep(self, index: Tensor) -> None:
+        """Goes on with some of the values' second dimension only, in copies."""
+        self.values = [value.detach()[:, index].requires_grad_() for value in self.values]
+        self._mean = [mean[:, index] for mean in self._mean]
+        self._square = [square[:, index] for square in self._square]
+        if self._limits is not None:
+            self._limits = [limit[:, index] for limit in self._limits]

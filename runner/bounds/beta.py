@@ -1,0 +1,252 @@
+"""β-CROWN over batches of sub-domains: α and β of the specs' rows, intermediate bounds fixed.
+
+Sub-domains differ in their phases; the box and the bounds of the unstable neurons are the root's,
+cut at zero where a neuron is split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runner.bounds.ascent import ProjectedAdam
+from runner.bounds.backward import (
+    Frontier,
+    Relaxations,
+    advance,
+    concretize,
+    frontier_at,
+    local_interval,
+)
+from runner.bounds.interval import Interval
+from runner.bounds.network import BoundNetwork
+from runner.bounds.split import SplitSpace
+from runner.bounds.split_relu import SplitRelaxation
+from runner.bounds.tagging import Tagger
+from runner.vocabulary import Memory
+
+# Open sub-domains go on alone, in copies, once they are at most this share of their batch.
+ALONE_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class BetaSettings:
+    """Adam's; a step is in units of the multipliers: slopes, and β over its scale."""
+
+    iterations: int = 20
+    step: float = 0.2
+    decay: float = 0.95
+    momenta: tuple[float, float] = (0.7, 0.9)
+
+
+@dataclass(frozen=True)
+class Subdomains:
+    """B of them with K rows each: rows [K, B, outputs], phases [B, N], multipliers [K, B, V]."""
+
+    rows: Tensor
+    phases: Tensor
+    multipliers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.phases)
+
+    def select(self, index: Tensor) -> Subdomains:
+        return Subdomains(self.rows[:, index], self.phases[index], self.multipliers[:, index])
+
+    def to(self, dtype: torch.dtype) -> Subdomains:
+        return Subdomains(self.rows.to(dtype), self.phases, self.multipliers.to(dtype))
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Bounds [K, B], and the coefficients on the way: of the outputs of this rank's unstable
+    neurons [K, B, V] and of the input [K, B, *own input].
+    """
+
+    bounds: Tensor
+    neurons: Tensor
+    inputs: Tensor
+
+
+class SplitBounds:
+    """Lower bounds of rows over sub-domains of one box.
+
+    `intervals`: of every node, [1, *shape]. `scale` [V]: the unit of each neuron's β.
+    """
+
+    def __init__(
+        self,
+        network: BoundNetwork,
+        space: SplitSpace,
+        intervals: dict[str, Interval],
+        scale: Tensor,
+        tag: Tagger,
+        checkpoint: Callable[[], None],
+    ) -> None:
+        self.space = space
+        self.scale = scale
+        self._network = network
+        self._intervals = intervals
+        self._box = intervals[network.graph.input.name]
+        self._tag = tag
+        self._checkpoint = checkpoint
+
+    def to(self, dtype: torch.dtype) -> SplitBounds:
+        intervals = {name: interval.to(dtype) for name, interval in self._intervals.items()}
+        space, scale = self.space.to(dtype), self.scale.to(dtype)
+        return SplitBounds(self._network, space, intervals, scale, self._tag, self._checkpoint)
+
+    def initial(self, rows: int, batch: int) -> Tensor:
+        """CROWN's adaptive slopes as multipliers [rows, batch, V]."""
+        with self._tag.kind(Memory.ALPHA):
+            adaptive = [(node.upper > -node.lower).to(node.lower) for node in self.space.nodes]
+            return torch.cat(adaptive).expand(rows, batch, -1).clone()
+
+    @property
+    def intercepts(self) -> Tensor:
+        """The upper lines' values at zero [V], while not split."""
+        parts = [-n.lower * n.upper / (n.upper - n.lower) for n in self.space.nodes]
+        return torch.cat(parts)
+
+    def whole(self, values: Tensor) -> Tensor:
+        """Values [B, V] of this rank's unstable neurons to those of all [B, N]."""
+        parts = []
+        for node, part in zip(self.space.nodes, values.split(self.space.slots, 1), strict=True):
+            placed = values.new_zeros((len(values), len(node.neurons)))
+            placed[:, node.own] = part
+            parts.append(self._network.features.counted(node.name, placed))
+        return self._network.features.total(torch.cat(parts, 1))
+
+    def bound(self, domains: Subdomains) -> Tensor:
+        """[K, B], with the multipliers as they are."""
+        self._checkpoint()
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            relaxations = self._relaxations(domains.phases)
+            slopes = self._by_node(self._parts(domains.multipliers))
+            done = advance(self._network, self._start(domains.rows), relaxations, slopes)
+            return concretize(self._network, done, self._box)
+
+    def inspect(self, domains: Subdomains) -> Inspection:
+        """`bound`, and what it passes."""
+        self._checkpoint()
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            relaxations = self._relaxations(domains.phases)
+            slopes = self._by_node(self._parts(domains.multipliers))
+            splits = {node.name: node for node in self.space.nodes}
+            seen = {}
+            frontier = self._start(domains.rows)
+            while frontier.todo:
+                node = frontier.todo[0]
+                if node.name in splits:
+                    columns = frontier.pending[node.name].flatten(2)
+                    seen[node.name] = columns.index_select(2, splits[node.name].at)
+                one = Frontier(frontier.pending, frontier.constant, frontier.todo[:1])
+                after = advance(self._network, one, relaxations, slopes)
+                frontier = Frontier(after.pending, after.constant, frontier.todo[1:])
+            bounds = concretize(self._network, frontier, self._box)
+            neurons = torch.cat([seen[node.name] for node in self.space.nodes], 2)
+            return Inspection(bounds, neurons, frontier.pending[self._network.graph.input.name])
+
+    def optimized(
+        self, domains: Subdomains, goal: Tensor, settings: BetaSettings
+    ) -> tuple[Tensor, Tensor]:
+        """The best bounds [K, B] of all iterations, and the multipliers [K, B, V] they came from.
+
+        A sub-domain is done, whatever its other rows are, when one exceeds its goal [K, B].
+        """
+        best = torch.full_like(goal, -torch.inf)
+        with self._tag.kind(Memory.ALPHA):
+            found = domains.multipliers.clone()
+        alive = torch.arange(len(domains), device=goal.device)
+        start, relaxations, ascent = self._ascent(domains, settings)
+        for iteration in range(settings.iterations):
+            self._checkpoint()
+            last = iteration == settings.iterations - 1
+            with self._tag.kind(Memory.A), torch.set_grad_enabled(not last):
+                slopes = self._by_node(ascent.values)
+                done = advance(self._network, start, relaxations, slopes)
+                bound = concretize(self._network, done, self._box)
+            with torch.no_grad():
+                self._keep(bound.detach(), ascent.values, best, found, alive)
+            open_ = ~(best > goal).any(0)[alive]
+            if last or not bool(open_.any()):
+                break
+            with self._tag.kind(Memory.A):
+                gradients = torch.autograd.grad(bound.sum(), ascent.values)
+            with torch.no_grad(), self._tag.kind(Memory.ALPHA):
+                ascent.step(gradients)
+            if int(open_.sum()) <= ALONE_SHARE * len(alive):
+                index = open_.nonzero()[:, 0]
+                alive, domains = alive[index], domains.select(index)
+                ascent.keep(index)
+                start, relaxations = self._fixed(domains)
+        return best, found
+
+    def _keep(
+        self, bound: Tensor, values: list[Tensor], best: Tensor, found: Tensor, alive: Tensor
+    ) -> None:
+        """Writes what is better than before into `best` and `found`."""
+        before = best[:, alive]
+        better = bound > before
+        best[:, alive] = torch.where(better, bound, before)
+        with self._tag.kind(Memory.ALPHA):
+            multipliers = torch.cat([value.detach() for value in values], 2)
+            kept = torch.where(better.unsqueeze(2), multipliers, found[:, alive])
+            found[:, alive] = kept
+
+    def _ascent(
+        self, domains: Subdomains, settings: BetaSettings
+    ) -> tuple[Frontier, Relaxations, ProjectedAdam]:
+        start, relaxations = self._fixed(domains)
+        with self._tag.kind(Memory.ALPHA):
+            values = [part.clone().requires_grad_() for part in self._parts(domains.multipliers)]
+            limits = torch.where(domains.phases[:, self.space.columns] == 0, 1.0, torch.inf)
+            ascent = ProjectedAdam(
+                values,
+                settings.step,
+                settings.decay,
+                settings.momenta,
+                list(
+                    limits.to(self.scale).expand_as(domains.multipliers).split(self.space.slots, 2)
+                ),
+            )
+        return start, relaxations, ascent
+
+    def _fixed(self, domains: Subdomains) -> tuple[Frontier, Relaxations]:
+        """What no multiplier changes: the way to the first relaxed node, and the relaxations."""
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            start = advance(self._network, self._start(domains.rows), {}, {}, stop_at_relaxed=True)
+        return start, self._relaxations(domains.phases)
+
+    def _start(self, rows: Tensor) -> Frontier:
+        network = self._network
+        output = network.graph.output
+        shaped = rows.reshape(*rows.shape[:2], *network.graph.node(output).shape)
+        return frontier_at(network, output, network.features.local(output, shaped, 2))
+
+    def _relaxations(self, phases: Tensor) -> Relaxations:
+        """Of every relaxed node: ReLUs as the phases say, others as over the whole box."""
+        network = self._network
+        scales = self.scale.split(self.space.slots)
+        with torch.no_grad(), self._tag.kind(Memory.BETA):
+            split = {
+                node.name: SplitRelaxation(node, phases[:, node.start : node.stop], scale)
+                for node, scale in zip(self.space.nodes, scales, strict=True)
+            }
+            others = {}
+            for name in network.relaxed.keys() - split.keys():
+                before = network.graph.node(name).inputs[0]
+                local = local_interval(network, before, self._intervals[before])
+                shape = (len(phases), *local.lower.shape[1:])
+                wide = Interval(local.lower.expand(shape), local.upper.expand(shape))
+                others[name] = network.relaxed[name].relax(wide)
+        return {**split, **others}
+
+    def _parts(self, multipliers: Tensor) -> list[Tensor]:
+        return list(multipliers.split(self.space.slots, 2))
+
+    def _by_node(self, parts: list[Tensor]) -> dict[str, Tensor]:
+        return {node.name: part for node, part in zip(self.space.nodes, parts, strict=True)}

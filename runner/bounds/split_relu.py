@@ -1,0 +1,121 @@
+"""A ReLU in sub-domains where some neurons are split (β-CROWN, Wang et al. 2021).
+
+A neuron that is unstable in the root has one multiplier per row: while it is not split, the slope
+α of its lower line; once it is split, β of the constraint that its input keeps its sign, in units
+of `scale`. No neuron needs both, so one tensor holds both, and for unstable neurons only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+
+@dataclass(frozen=True)
+class SplitNode:
+    """The unstable neurons of one ReLU node, in the root's box.
+
+    `neurons` [U]: flat, of the whole node; columns `start` to `stop` of every phase belong to
+    them. Of those, `own` [V] are this rank's, and lie at `at` [V] in its own columns [n].
+    `slope` [n]: of the function itself where it is stable; lower, upper [V]: of the input.
+    """
+
+    name: str
+    before: str
+    neurons: Tensor
+    start: int
+    stop: int
+    own: Tensor
+    at: Tensor
+    slope: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    def to(self, dtype: torch.dtype) -> SplitNode:
+        values = {name: getattr(self, name).to(dtype) for name in ("slope", "lower", "upper")}
+        return SplitNode(**{**vars(self), **values})
+
+
+class SplitRelaxation:
+    """A ReLU node over B sub-domains, phases [B, U] of the node's columns, scale [V] of β."""
+
+    def __init__(self, node: SplitNode, phases: Tensor, scale: Tensor) -> None:
+        phase = phases[:, node.own].to(node.lower.dtype)
+        self._node = node
+        self._free = (phase == 0).to(phase.dtype)
+        self._fixed = phase.clamp(min=0)
+        line = node.upper / (node.upper - node.lower)
+        self._upper_slope = self._fixed + self._free * line
+        self._upper_bias = self._free * (-node.lower * line)
+        self._pull = phase * -scale
+
+    def backward(self, rows: Tensor, multipliers: Tensor) -> tuple[Tensor, Tensor]:
+        """A after ReLU -> A before it and the constant: [K, B, n] -> [K, B, n], [K, B].
+
+        multipliers: [K, B, V].
+        """
+        return _SplitRelu.apply(  # type: ignore[no-any-return]
+            rows,
+            multipliers,
+            self._node.slope,
+            self._free,
+            self._fixed,
+            self._upper_slope,
+            self._upper_bias,
+            self._pull,
+            self._node.at,
+        )
+
+
+class _SplitRelu(torch.autograd.Function):
+    """A' = A⁺ · lower slope + A⁻ · upper slope - β · sign; saves unstable columns of A only.
+
+    With multiplier m, the lower slope is fixed + free · m, and -β · sign is pull · m.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        rows: Tensor,
+        multipliers: Tensor,
+        slope: Tensor,
+        free: Tensor,
+        fixed: Tensor,
+        upper_slope: Tensor,
+        upper_bias: Tensor,
+        pull: Tensor,
+        at: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        columns = rows.index_select(2, at)
+        positive = columns.clamp(min=0)
+        negative = columns - positive
+        constant = torch.einsum("kbv,bv->kb", negative, upper_bias)
+        changed = torch.addcmul(fixed, free, multipliers).mul_(positive)
+        changed.addcmul_(negative, upper_slope).addcmul_(pull, multipliers)
+        result = (rows * slope).index_copy_(2, at, changed)
+        ctx.save_for_backward(
+            columns, multipliers, slope, free, fixed, upper_slope, upper_bias, pull, at
+        )
+        return result, constant
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        columns, multipliers, slope, free, fixed, upper_slope, upper_bias, pull, at = (
+            ctx.saved_tensors
+        )
+        of_result, of_constant = gradients
+        of_columns = of_result.index_select(2, at)
+        of_multipliers = of_rows = None
+        if ctx.needs_input_grad[1]:
+            of_multipliers = torch.addcmul(pull, columns.clamp(min=0), free).mul_(of_columns)
+        if ctx.needs_input_grad[0]:
+            upward = torch.addcmul(fixed, free, multipliers).mul_(of_columns)
+            downward = torch.addcmul(of_constant.unsqueeze(2) * upper_bias, of_columns, upper_slope)
+            of_rows = (of_result * slope).index_copy_(
+                2, at, torch.where(columns > 0, upward, downward)
+            )
+        return of_rows, of_multipliers, *(None,) * 7
