@@ -73,8 +73,8 @@ def run(
     device: Annotated[Device, typer.Option(help="auto: CUDA when there is a GPU.")] = Device.AUTO,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     method: Annotated[
-        Method, typer.Option(help="The tightest bounds to try, after all cheaper ones.")
-    ] = Method.ALPHA_CROWN,
+        Method, typer.Option(help="How far to go, after everything cheaper.")
+    ] = Method.COMPLETE,
     memory_limit: Annotated[
         float | None, typer.Option(metavar="GIB", help="Host memory that one rank may use.")
     ] = None,
