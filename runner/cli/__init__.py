@@ -11,6 +11,7 @@ from runner.cli.doctor_command import doctor
 from runner.cli.list_command import list_instances
 from runner.cli.report_command import report
 from runner.cli.run_command import EXIT_CODES, run
+from runner.cli.score_command import score
 from runner.cli.show_command import show
 
 _HELP = """Runs VNN-COMP benchmarks under parallel strategies and records what each rank cost.
@@ -37,6 +38,7 @@ app.command("run", epilog=EXIT_CODES)(run)
 app.command("list")(list_instances)
 app.command("show")(show)
 app.command("report")(report)
+app.command("score")(score)
 app.command("doctor")(doctor)
 
 

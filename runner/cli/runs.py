@@ -27,3 +27,11 @@ def find_run(run: str, results: Path) -> Path:
 def find_runs(runs: Iterable[str], results: Path) -> list[Path]:
     """Several of them, each once."""
     return list(dict.fromkeys(find_run(run, results) for run in runs))
+
+
+def newest_run(results: Path) -> Path:
+    """Raises UsageError when there is none."""
+    files = sorted(results.glob(f"[!.]*/{FILE_NAME}"), key=lambda file: file.stat().st_mtime)
+    if not files:
+        raise UsageError(f"{results} has no run; name one")
+    return files[-1].parent

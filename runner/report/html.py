@@ -108,9 +108,9 @@ def _cards(evidence: Evidence) -> list[dict[str, Any]]:
             "instances": row["instances"],
             "figures": [
                 ("median time", seconds(row["median_run_s"])),
-                ("speed / baseline", ratio(row["speed_ratio"])),
-                ("memory / baseline", ratio(row["memory_ratio"])),
-                ("weights / baseline", ratio(row["weight_ratio"])),
+                ("speed", ratio(row["speed_ratio"])),
+                ("peak memory", ratio(row["memory_ratio"])),
+                ("resting weights", ratio(row["weight_ratio"])),
             ],
         }
         for row in strategies(evidence, by_category=False).to_dict("records")

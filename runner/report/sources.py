@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -9,6 +10,9 @@ from typing import NamedTuple
 
 from runner.errors import UsageError
 from runner.instances import Instance, read_category
+from runner.record.manifest import Command
+
+_log = logging.getLogger(__name__)
 
 _YEAR = re.compile(r"^20\d\d_")
 
@@ -44,6 +48,17 @@ def sources(categories: Iterable[Path], timeout_s: float | None = None) -> Sourc
         for row in read_category(category, timeout_s)
         if isinstance(row, Instance)
     }
+
+
+def sources_of(command: Command) -> Sources:
+    """The instances of a run; categories that are no longer where it found them are warned of."""
+    found: Sources = {}
+    for category in command.categories:
+        try:
+            found |= sources([Path(category)], command.timeout_s)
+        except UsageError as error:
+            _log.warning("%s", error)
+    return found
 
 
 def category_folders(folder: Path) -> list[Path]:

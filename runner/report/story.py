@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import onnx
 import pandas as pd
 
-from runner.errors import InstanceError, UsageError
+from runner.errors import InstanceError
 from runner.files import read_bytes
 from runner.instances import Instance
 from runner.property.model import Property
@@ -20,12 +19,10 @@ from runner.record.read import Run
 from runner.report.artefacts import Artefacts
 from runner.report.gather import QUESTION, Evidence
 from runner.report.replay import Replay, replay
-from runner.report.sources import Sources, question, sources
+from runner.report.sources import Sources, question, sources_of
 from runner.report.table import Column, Grid, Table, grid
 from runner.report.text import count, seconds, size
 from runner.vocabulary import Cause, Verdict
-
-_log = logging.getLogger(__name__)
 
 _LOG_TAIL = 8  # lines
 _VALUES = 10  # of an output vector
@@ -43,11 +40,7 @@ class Story:
 
 def stories(run: Run, evidence: Evidence) -> list[Story]:
     """One for each instance of the evidence, which is about `run` alone."""
-    try:
-        files = sources(map(Path, run.manifest.command.categories), run.manifest.command.timeout_s)
-    except UsageError as error:
-        _log.warning("%s", error)
-        files = {}
+    files = sources_of(run.manifest.command)
     artefacts = Artefacts(run)
     return [
         _story(rows, evidence.ranks, artefacts, files)

@@ -9,12 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from runner.report.gather import QUESTION, Evidence
 from runner.report.plots.style import looks, panels
 
 _MOST_PANELS = 9
-_HEIGHTS = {1: 3.4, 2: 3.3, 3: 2.5}  # inches, by the number of panels in a row
+_HEIGHTS = {1: 3.4, 2: 2.9, 3: 2.2}  # inches, by the number of panels in a row
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,11 @@ def against_baseline_plot(
         panel.set_yscale("log", base=quantity.base)
         panel.set(xlim=ends, ylim=ends, aspect="equal")
         panel.set_title(label)
-        panel.set_xlabel(f"{quantity.name}, {evidence.baselines[label]}")
-        panel.set_ylabel(f"{quantity.name}, {label}")
-        quantity.axis(panel.xaxis)
-        quantity.axis(panel.yaxis)
+        panel.set_xlabel(evidence.baselines[label])
+        panel.set_ylabel(quantity.name)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_locator(LogLocator(quantity.base, numticks=4))
+            quantity.axis(axis)
     return figure
 
 

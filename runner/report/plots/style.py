@@ -24,7 +24,7 @@ _MARKERS = "osD^vP*X"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "--")
 
-WIDTH = 7.0  # inches
+WIDTH = 5.8  # inches: small, so that letters are large on a phone
 _TICKS = 4  # at most so many on an axis of bytes
 _RULES: Any = {
     "font.size": 9,

@@ -1,0 +1,107 @@
+"""`vnncomp-runner score`: VNN-COMP's score of the strategies of runs, and of other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from runner.cli.runs import Results, find_run, newest_run
+from runner.cli.tables import print_table
+from runner.cli.terminal import console, exit_codes
+from runner.errors import UsageError
+from runner.record.manifest import FILE_NAME, read_manifest
+
+if TYPE_CHECKING:
+    from runner.report.official import Tool
+    from runner.report.sources import Sources
+
+
+def score(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN | FOLDER]...",
+            help="Runs, and folders with other tools' results.csv and counterexamples "
+            "[default: the newest run].",
+        ),
+    ] = None,
+    benchmarks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Categories, or a folder of them, besides those that the runs name. "
+            "Counterexamples are replayed on their networks.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write every table there.")
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Score answers as VNN-COMP 2026 does, and say why points were lost.
+
+    Every counterexample is replayed on ONNX Runtime: its input may lie 1e-4 outside the box, its
+    output must be unsafe. Each strategy of a run counts as a tool.
+
+    \b
+    Examples:
+      vnncomp-runner score results/nightly
+      vnncomp-runner score results/nightly vnncomp2025_results/alpha_beta_crown
+      vnncomp-runner score vnncomp2025_results --benchmarks vnncomp2025_benchmarks/benchmarks
+    """
+    with exit_codes():
+        from runner.report.files import write_table
+        from runner.report.score import ANSWERS, answers
+        from runner.report.score_tables import score_tables
+        from runner.report.sources import category_folders, sources
+        from runner.report.table import Column, Table, grid
+
+        terminal = console()
+        tools: list[Tool] = []
+        files: Sources = {}
+        for path in paths or [str(newest_run(results))]:
+            found, known = _tools(path, results, several=len(paths or ()) > 1)
+            tools += found
+            files |= known
+        for folder in benchmarks or ():
+            files |= sources(category_folders(folder))
+        for problem in (problem for tool in tools for problem in tool.problems):
+            terminal.print(Text(problem, style="yellow"), soft_wrap=True)
+        scored = answers(tools, files)
+        tables = score_tables(scored)
+        for table in tables:
+            print_table(table, terminal)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            every = tuple(Column(name, name) for name in ANSWERS)
+            for table in (*tables, Table("answers", "Answers", every, scored)):
+                write_table(table, [grid(table)], out)
+            terminal.print(f"Tables: {out}/", soft_wrap=True)
+
+
+def _tools(path: str, results: Path, several: bool) -> tuple[list[Tool], Sources]:
+    """The tools of one argument, and the files of the questions if it is a run."""
+    from dataclasses import replace
+
+    from runner.report.official import read_tools
+    from runner.report.sources import sources_of
+
+    folder = Path(path)
+    if folder.is_dir() and not (folder / FILE_NAME).is_file():
+        return read_tools(folder), {}
+    run = find_run(path, results)
+    command = read_manifest(run).command
+    tools = [
+        tool
+        for strategy in command.strategies
+        if (run / strategy).is_dir()
+        for tool in read_tools(run / strategy)
+    ]
+    if not tools:
+        raise UsageError(f"{run}: no outcome was recorded yet")
+    if several:
+        tools = [replace(tool, name=f"{run.resolve().name}/{tool.name}") for tool in tools]
+    return tools, sources_of(command)

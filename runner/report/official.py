@@ -1,0 +1,167 @@
+"""Results in VNN-COMP's own files, of a strategy of a run or of any other tool.
+
+`results.csv`: category,network,property,prepare_time,result,run_time, without a header; in one
+file for a tool or in one for each category. Counterexamples lie beside it or in a folder called
+like the category, with or without the year.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.errors import UsageError
+from runner.plan import instance_name
+from runner.record.folder import OFFICIAL, file_name
+from runner.report.sources import Question, question
+from runner.vocabulary import Verdict
+
+_COLUMNS = 6
+# What results.csv has said in some year, by how the word starts. `unsat` comes before `sat`.
+_WORDS = {
+    "unsat": Verdict.UNSAT,
+    "holds": Verdict.UNSAT,
+    "sat": Verdict.SAT,
+    "violated": Verdict.SAT,
+    "timeout": Verdict.TIMEOUT,
+    "run_instance_timeout": Verdict.TIMEOUT,
+    "prepare_instance_timeout": Verdict.TIMEOUT,
+    "unknown": Verdict.UNKNOWN,
+    "no_result_in_file": Verdict.UNKNOWN,
+    "prepare_instance_error": Verdict.UNKNOWN,
+    "error_nonmaximal": Verdict.UNKNOWN,
+    "error": Verdict.ERROR,
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row. `folder`: where its results.csv lies; the names are as the row writes them."""
+
+    question: Question
+    category: str
+    network: str
+    property: str
+    verdict: Verdict
+    prepare_s: float
+    run_s: float
+    folder: Path
+
+    def counterexample(self) -> Path | None:
+        """The file that belongs to the row, compressed or not; None when there is none.
+
+        Where a category has folders in `vnnlib`, VNN-COMP puts the folder's name in front.
+        """
+        name = instance_name(self.network, self.property)
+        inside = Path(self.question.property).parent.name
+        names = [f"{inside}_{name}", name] if inside else [name]
+        category = self.question.category
+        folders = [self.folder, self.folder / self.category, self.folder / category]
+        folders += sorted(self.folder.glob(f"20??_{category}"))
+        for folder in folders:
+            for name in names:
+                for suffix in (".counterexample.gz", ".counterexample"):
+                    if (path := folder / f"{file_name(name)}{suffix}").is_file():
+                        return path
+        return None
+
+
+@dataclass(frozen=True)
+class Tool:
+    """All answers of one tool. `problems` name rows that could not be used as they are."""
+
+    name: str
+    answers: tuple[Answer, ...]
+    problems: tuple[str, ...]
+
+
+def read_tools(folder: Path) -> list[Tool]:
+    """The tool whose results are in `folder`, or all tools in the folders below.
+
+    Raises UsageError when there are no results.
+    """
+    if (folder / OFFICIAL).is_file():
+        return [_read_tool(folder.resolve().name, [folder / OFFICIAL])]
+    files = sorted(folder.glob(f"*/{OFFICIAL}"))
+    if files and all(_is_of_one_category(file) for file in files):
+        return [_read_tool(folder.resolve().name, files)]
+    tools = [_read_tool(file.parent.name, [file]) for file in files]
+    for inner in sorted(path for path in folder.glob("*/") if not (path / OFFICIAL).is_file()):
+        nested = sorted(inner.glob(f"*/{OFFICIAL}"))
+        if nested:
+            tools.append(_read_tool(inner.name, nested))
+    if not tools:
+        raise UsageError(f"{folder}: no {OFFICIAL} in it or in the folders below")
+    return tools
+
+
+def _is_of_one_category(file: Path) -> bool:
+    """Whether the file is one category of a tool, and not all of another tool's."""
+    answers = _read_tool("", [file]).answers
+    here = question(file.parent.name, "", "").category
+    return {answer.question.category for answer in answers} == {here}
+
+
+def _read_tool(name: str, files: list[Path]) -> Tool:
+    answers: dict[Question, Answer] = {}
+    problems: list[str] = []
+    for file in files:
+        for found in _rows(file):
+            if isinstance(found, str):
+                problems.append(found)
+            elif found.question in answers:
+                problems.append(
+                    f"{file}: {' '.join(found.question)} is there twice; the first counts"
+                )
+            else:
+                answers[found.question] = found
+    problems += [
+        f"{answer.folder / OFFICIAL}: {' '.join(answer.question)}: no run time; counted as 0 s"
+        for answer in answers.values()
+        if math.isnan(answer.run_s)
+    ]
+    return Tool(name, tuple(answers.values()), tuple(problems))
+
+
+def _rows(file: Path) -> Iterator[Answer | str]:
+    """Answers, and what is wrong with a row that is none."""
+    text = file.read_bytes().decode("utf-8-sig", errors="replace")
+    for number, row in enumerate(csv.reader(text.splitlines()), start=1):
+        cells = [cell.strip() for cell in row]
+        place = f"{file}:{number}"
+        if not any(cells) or cells[0].lower() == "category":
+            continue
+        if len(cells) < _COLUMNS:
+            yield f"{place}: {len(cells)} columns where {_COLUMNS} are needed; left out"
+            continue
+        category, network, property_name, prepare, word, run = cells[:_COLUMNS]
+        verdict = _verdict(word)
+        if verdict is None:
+            yield f"{place}: unknown result {word!r}; counted as unknown"
+        yield Answer(
+            question=question(category, network, property_name),
+            category=category,
+            network=network,
+            property=property_name,
+            verdict=verdict or Verdict.UNKNOWN,
+            prepare_s=_seconds(prepare),
+            run_s=_seconds(run),
+            folder=file.parent,
+        )
+
+
+def _verdict(word: str) -> Verdict | None:
+    if not word:
+        return Verdict.UNKNOWN
+    found = (verdict for start, verdict in _WORDS.items() if word.lower().startswith(start))
+    return next(found, None)
+
+
+def _seconds(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,270 @@
+"""VNN-COMP's score against a table worked out by hand, on real networks and counterexamples."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper
+
+from runner.errors import UsageError
+from runner.property.counterexample import format_counterexample
+from runner.report.official import Tool, read_tools
+from runner.report.replay import Validity, replay
+from runner.report.score import answers, by_category, losses, penalties, totals
+from runner.report.sources import Sources, category_folders, question, sources
+
+TIMEOUT_S = 10
+IN_BOX, IN_SLACK, FAR_OUT, HARMLESS = (0.5, 0.5), (0.50005, 0.5), (0.6, 0.5), (0.1, 0.5)
+
+
+def identity_network(path: Path) -> None:
+    """y = x, of two values."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [x], [y])
+    opset = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question: what each of two tools said of it, and the points that it deserves.
+
+    An answer is a word, a counterexample's input (or a file's content) and a run time.
+    """
+
+    name: str
+    first: tuple[str, tuple[float, ...] | str | None, float]
+    second: tuple[str, tuple[float, ...] | str | None, float]
+    points: tuple[int, int]
+    truth: str
+
+
+UNKNOWN = ("unknown", None, 1.0)
+# Every property: both inputs in [0, 0.5], and Y_0 >= 0.3 is unsafe.
+CASES = [
+    Case("correct_unsat", ("unsat", None, 1.0), UNKNOWN, (10, 0), "unsat"),
+    Case("correct_sat", ("sat", IN_BOX, 1.0), UNKNOWN, (10, 0), "sat"),
+    Case("both_correct", ("sat", IN_BOX, 1.0), ("sat", (0.3, 0.0), 2.0), (10, 10), "sat"),
+    Case("wrong_unsat", ("unsat", None, 1.0), ("sat", IN_BOX, 1.0), (-150, 10), "sat"),
+    Case("missing", ("sat", None, 1.0), UNKNOWN, (-150, 0), "-"),
+    Case("harmless", ("sat", HARMLESS, 1.0), UNKNOWN, (-150, 0), "-"),
+    Case("far_out", ("sat", FAR_OUT, 1.0), ("unsat", None, 1.0), (-150, 10), "unsat"),
+    # Within the tolerance: credited, but nobody who said unsat is wrong.
+    Case("slack", ("sat", IN_SLACK, 1.0), ("unsat", None, 1.0), (10, 10), "unsat"),
+    Case("late_sat", ("sat", IN_BOX, 10.5), ("unsat", None, 1.0), (0, 10), "unsat"),
+    Case("late_unsat", ("unsat", None, 10.5), ("sat", IN_BOX, 10.0), (0, 10), "sat"),
+    Case("wrong_size", ("sat", (0.5,), 1.0), UNKNOWN, (-150, 0), "-"),
+    Case("malformed", ("sat", "(X_0 is large)", 1.0), UNKNOWN, (-150, 0), "-"),
+    Case("empty", ("sat", "", 1.0), UNKNOWN, (-150, 0), "-"),
+    Case("all_unknown", UNKNOWN, ("timeout", None, 10.0), (0, 0), "-"),
+    Case("errors", ("error_exit_code_1", None, 1.0), ("", None, 1.0), (0, 0), "-"),
+    Case("old_words", ("holds", None, 1.0), ("run_instance_timeout", None, 9.0), (10, 0), "unsat"),
+    Case("not_run", ("unsat", None, 1.0), ("absent", None, 0.0), (10, 0), "unsat"),
+]
+FIRST_POINTS = 10 * 6 - 150 * 7
+SECOND_POINTS = 10 * 6
+
+
+PROPERTY = """
+(declare-const X_0 Real)
+(declare-const X_1 Real)
+(declare-const Y_0 Real)
+(declare-const Y_1 Real)
+(assert (>= X_0 0.0))
+(assert (<= X_0 0.5))
+(assert (>= X_1 0.0))
+(assert (<= X_1 0.5))
+(assert (>= Y_0 0.3))
+"""
+
+
+@pytest.fixture(scope="module")
+def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    category = tmp_path_factory.mktemp("benchmarks") / "identity"
+    (category / "onnx").mkdir(parents=True)
+    (category / "vnnlib").mkdir()
+    identity_network(category / "onnx" / "net.onnx")
+    for case in CASES:
+        (category / "vnnlib" / f"{case.name}.vnnlib").write_text(PROPERTY)
+    rows = [f"onnx/net.onnx,vnnlib/{case.name}.vnnlib,{TIMEOUT_S}\n" for case in CASES]
+    (category / "instances.csv").write_text("".join(rows))
+    return category.parent
+
+
+def write_tool(folder: Path, given: dict[str, tuple[str, tuple[float, ...] | str | None, float]],
+               category_folder: str = "2026_identity") -> None:  # fmt: skip
+    """As the competition publishes a tool's results: one file, a folder for each category."""
+    (folder / category_folder).mkdir(parents=True)
+    rows = []
+    for name, (word, found, seconds) in given.items():
+        if word == "absent":
+            continue
+        network = "./vnncomp2026_benchmarks/benchmarks/identity/1.0/onnx/net.onnx"
+        property_name = network.replace("onnx/net.onnx", f"vnnlib/{name}.vnnlib")
+        rows.append(f"identity,{network},{property_name},0.5,{word},{seconds}\n")
+        if found is not None:
+            text = found if isinstance(found, str) else format_counterexample(found, found)
+            path = folder / category_folder / f"net_{name}.counterexample.gz"
+            path.write_bytes(gzip.compress(text.encode()))
+    (folder / "results.csv").write_text("".join(rows))
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> list[Tool]:
+    root = tmp_path_factory.mktemp("published")
+    write_tool(root / "first", {case.name: case.first for case in CASES})
+    write_tool(root / "second", {case.name: case.second for case in CASES})
+    return read_tools(root)
+
+
+@pytest.fixture(scope="module")
+def files(benchmarks: Path) -> Sources:
+    return sources(category_folders(benchmarks))
+
+
+@pytest.fixture(scope="module")
+def scored(tools: list[Tool], files: Sources) -> pd.DataFrame:
+    return answers(tools, files)
+
+
+def of(table: pd.DataFrame, case: Case, tool: str) -> pd.Series:
+    chosen = (table["property"] == f"{case.name}.vnnlib") & (table["tool"] == tool)
+    (index,) = table.index[chosen]
+    return table.loc[index]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_points_and_truth_of_every_case(scored: pd.DataFrame, case: Case) -> None:
+    rows = [of(scored, case, tool) for tool in ("first", "second")]
+
+    assert tuple(row["points"] for row in rows) == case.points
+    assert {row["truth"] for row in rows} == {case.truth}
+    assert all((row["reason"] == "") == (row["points"] == 10) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("wrong_unsat", "unsat, but there is a valid counterexample"),
+        ("missing", "missing counterexample"),
+        ("harmless", "counterexample with a safe output"),
+        ("far_out", "counterexample outside the input box"),
+        ("late_sat", "answer after the timeout"),
+        ("wrong_size", "counterexample of the wrong size"),
+        ("malformed", "malformed counterexample"),
+        ("empty", "malformed counterexample"),
+        ("errors", "error"),
+    ],
+)
+def test_the_reason_of_every_loss(scored: pd.DataFrame, name: str, reason: str) -> None:
+    (case,) = (case for case in CASES if case.name == name)
+
+    assert of(scored, case, "first")["reason"] == reason
+
+
+def test_a_category_gives_100_to_the_best_and_nobody_less_than_0(scored: pd.DataFrame) -> None:
+    best, other = by_category(scored).to_dict("records")
+
+    assert (best["tool"], best["points"], best["percent"]) == ("second", SECOND_POINTS, 100.0)
+    assert (other["tool"], other["points"], other["percent"]) == ("first", FIRST_POINTS, 0.0)
+    assert (best["verified"], best["falsified"]) == (3, 3)
+    assert (other["verified"], other["falsified"], other["penalties"]) == (3, 3, 7)
+
+
+def test_totals_add_percents_of_categories_and_name_the_overhead(
+    tools: list[Tool], files: Sources, tmp_path: Path
+) -> None:
+    scored = answers(tools, files)
+    second = scored[scored["tool"] == "second"].assign(category="other", points=10)
+    both = totals(pd.concat([scored, second], ignore_index=True))
+
+    assert list(both["tool"]) == ["second", "first"]
+    assert list(both["score"]) == [200.0, 0.0]
+    assert both["overhead_s"].iloc[1] == 1.0
+
+
+def test_losses_and_penalties_add_up(scored: pd.DataFrame) -> None:
+    lost = losses(scored)
+    first = lost[lost["tool"] == "first"]
+
+    assert first["lost"].sum() == 10 * len(CASES) - FIRST_POINTS
+    assert len(penalties(scored)) == 7
+
+
+def test_without_the_benchmarks_sat_is_neither_credited_nor_punished(tools: list[Tool]) -> None:
+    scored = answers(tools, {})
+    (case,) = (case for case in CASES if case.name == "correct_sat")
+    row = of(scored, case, "first")
+
+    assert (row["points"], row["reason"]) == (0, "counterexample that cannot be checked")
+    assert "--benchmarks" in row["detail"]
+
+
+def test_a_bound_that_float32_cannot_hold_is_compared_in_float32(
+    tmp_path: Path, benchmarks: Path
+) -> None:
+    network = benchmarks / "identity" / "onnx" / "net.onnx"
+    path = tmp_path / "tenth.vnnlib"
+    path.write_text(PROPERTY.replace("0.5", "0.1").replace("0.3", "0.05"))
+    file = tmp_path / "found.counterexample"
+    file.write_text(format_counterexample((0.10000000149, 0.0), ()))
+
+    assert replay(network, path, file).validity is Validity.VALID
+
+
+def test_one_file_for_each_category_is_read_as_one_tool(tmp_path: Path) -> None:
+    tool = tmp_path / "fsdp"
+    for category in ("a", "b"):
+        (tool / category).mkdir(parents=True)
+        row = f"{category},onnx/n.onnx,vnnlib/p.vnnlib,0.1,sat,1.0\n"
+        (tool / category / "results.csv").write_text(row)
+        (tool / category / "n_p.counterexample.gz").touch()
+    (read,) = read_tools(tool)
+
+    assert (read.name, len(read.answers)) == ("fsdp", 2)
+    assert all(answer.counterexample() for answer in read.answers)
+    assert [tool.name for tool in read_tools(tmp_path)] == ["fsdp"]
+
+
+def test_a_row_that_cannot_be_used_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    rows = [
+        "category,network,property,prepare_time,result,run_time",
+        "a,n.onnx,p.vnnlib,0.1,unsat,1.0",
+        "a,n.onnx,q.vnnlib,0.1,perhaps,1.0",
+        "a,n.onnx,r.vnnlib",
+        "",
+        "a,./n.onnx.gz,p.vnnlib,0.1,sat,1.0",
+        "a,n.onnx,s.vnnlib,0.1,unsat,soon",
+    ]
+    (tmp_path / "results.csv").write_text("\r\n".join(rows))
+    (tool,) = read_tools(tmp_path)
+
+    assert [answer.verdict for answer in tool.answers] == ["unsat", "unknown", "unsat"]
+    unknown, short, twice, timeless = tool.problems
+    assert "results.csv:3: unknown result 'perhaps'" in unknown
+    assert "results.csv:4: 3 columns where 6 are needed" in short
+    assert "twice" in twice
+    assert "no run time" in timeless
+
+
+def test_folders_inside_a_category_are_part_of_names(tmp_path: Path) -> None:
+    names = [question("2024_safenlp", f"x/onnx/{inside}/net.onnx", f"x/vnnlib/{inside}/p.vnnlib")
+             for inside in ("medical", "ruarobot")]  # fmt: skip
+    assert names[0] == ("safenlp", "medical/net.onnx", "medical/p.vnnlib") != names[1]
+    row = "safenlp,x/onnx/medical/net.onnx,x/vnnlib/medical/p.vnnlib,0.1,sat,1.0\n"
+    (tmp_path / "results.csv").write_text(row)
+    (tmp_path / "2026_safenlp").mkdir()
+    (tmp_path / "2026_safenlp" / "medical_net_p.counterexample.gz").touch()
+    ((answer,),) = (tool.answers for tool in read_tools(tmp_path))
+
+    assert answer.counterexample() is not None
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no results\.csv"):
+        read_tools(tmp_path)
