@@ -27,6 +27,8 @@ _MEMORY_WORDS = (
     "std::bad_alloc",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    # protobuf's only word for a failed allocation; networks of 2 GB and more bypass it
+    "Failed to serialize proto",
 )
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,291 @@
+"""The whole program on real files: the command line in a process of its own, with real ranks."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+from onnx import TensorProto, helper
+
+from runner.network.runtime import OnnxRuntime
+from runner.property.counterexample import parse_counterexample
+from runner.property.read import read_property
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+MLP = BENCHMARKS / "digits_mlp"
+UNSAT = "onnx/mlp_2x64.onnx,vnnlib/image_0_radius_0.04.vnnlib,60"
+SAT = "onnx/mlp_2x64.onnx,vnnlib/image_0_radius_0.15.vnnlib,60"
+OPEN = "onnx/mlp_2x64.onnx,vnnlib/image_0_radius_0.11.vnnlib,60"
+
+Row = dict[str, str]
+Arguments = list[object]
+
+
+def command(*arguments: object) -> list[str]:
+    program = "import sys; from runner.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", program, *map(str, arguments)]
+
+
+def run(category: Path, results: Path, *options: object, exit_code: int = 0) -> str:
+    """`vnncomp-runner run`; gives what it printed."""
+    done = subprocess.run(
+        command("run", category, "--results", results, "--run", "run", *options),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == exit_code, done.stdout + done.stderr
+    return done.stdout
+
+
+def rows(results: Path, table: str = "outcomes.csv") -> list[Row]:
+    with (results / "run" / table).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def category(folder: Path, *lines: str) -> Path:
+    """The networks and properties of digits_mlp, and these rows."""
+    for name in ("onnx", "vnnlib"):
+        shutil.copytree(MLP / name, folder / name)
+    (folder / "instances.csv").write_text("\n".join(lines))
+    return folder
+
+
+def softmax_network(path: Path) -> None:
+    node = helper.make_node("Softmax", ["x"], ["y"])
+    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 64]) for n in "xy"]
+    graph = helper.make_graph([node], "g", value[:1], value[1:])
+    opset = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+
+
+@pytest.fixture(scope="module")
+def strategies_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Three instances under every strategy at P=3: the category and the results folder."""
+    folder = tmp_path_factory.mktemp("strategies")
+    chosen = category(folder / "digits", UNSAT, SAT, OPEN)
+    options = ("--strategies", "baseline,fsdp,tp,sp,fsdp+sp,offload,lirpa,null", "--ranks", 3)
+    run(chosen, folder, *options, "--method", "alpha-crown")
+    return chosen, folder
+
+
+def test_every_strategy_says_the_same_of_every_instance(strategies_run: tuple[Path, Path]) -> None:
+    verdicts: dict[str, set[str]] = {}
+    for row in rows(strategies_run[1]):
+        if row["strategy"] not in ("null", "lirpa"):
+            verdicts.setdefault(row["property"], set()).add(row["verdict"])
+    assert [*verdicts.values()] == [{"unsat"}, {"sat"}, {"unknown"}]
+
+
+def test_sharded_weights_and_rows_change_no_bit_of_a_bound(
+    strategies_run: tuple[Path, Path],
+) -> None:
+    found = {(row["property"], row["strategy"]): row for row in rows(strategies_run[1])}
+    for line in (UNSAT, OPEN):
+        name = line.split(",")[1]
+        bound = found[name, "baseline"]["lower_bound"]
+        for strategy in ("fsdp", "sp", "fsdp+sp", "offload"):
+            assert found[name, strategy]["lower_bound"] == bound
+        assert float(found[name, "tp"]["lower_bound"]) == pytest.approx(float(bound), rel=1e-4)
+
+
+def test_each_rank_has_a_row_with_what_it_cost(strategies_run: tuple[Path, Path]) -> None:
+    ranks = [row for row in rows(strategies_run[1], "ranks.csv") if row["property"] in OPEN]
+    by_strategy: dict[str, list[Row]] = {}
+    for row in ranks:
+        by_strategy.setdefault(row["strategy"], []).append(row)
+    assert [len(by_strategy[name]) for name in ("baseline", "fsdp", "tp", "sp")] == [1, 3, 3, 3]
+    (alone,) = by_strategy["baseline"]
+    assert alone["comm_bytes"] == "0"
+    for row in by_strategy["fsdp"] + by_strategy["tp"]:
+        assert float(row["wall_s"]) > 0
+        assert float(row["comm_s"]) > 0
+        assert int(row["collectives"]) > 0
+        assert int(row["weight_bytes"]) < 0.5 * int(alone["weight_bytes"])
+        assert 0 < int(row["peak_a_bytes"]) <= int(row["peak_tensor_bytes"])
+
+
+def test_a_counterexample_file_holds_on_the_original_network(
+    strategies_run: tuple[Path, Path],
+) -> None:
+    chosen, results = strategies_run
+    network, name = SAT.split(",")[:2]
+    files = sorted((results / "run").glob("*/*/*.counterexample.gz"))
+    assert len(files) == 7  # one a strategy, but not of `null`
+    (case,) = read_property(chosen / name).cases
+    for file in files:
+        inputs, outputs = parse_counterexample(gzip.decompress(file.read_bytes()).decode())
+        assert np.all((case.lower <= inputs) & (inputs <= case.upper))
+        replayed = OnnxRuntime(chosen / network).run(inputs)
+        assert np.array_equal(replayed, outputs.astype(np.float32))
+        assert any(disjunct.holds(replayed) for disjunct in case.unsafe)
+
+
+def test_bad_rows_become_errors_with_a_cause_and_the_rest_runs(tmp_path: Path) -> None:
+    bad = category(
+        tmp_path / "bad",
+        UNSAT,
+        "onnx/truncated.onnx,vnnlib/image_0_radius_0.04.vnnlib,60",
+        "onnx/softmax.onnx,vnnlib/image_0_radius_0.04.vnnlib,60",
+        "onnx/absent.onnx,vnnlib/image_0_radius_0.04.vnnlib,60",
+        "onnx/mlp_2x64.onnx,vnnlib/garbage.vnnlib,60",
+        "onnx/mlp_2x64.onnx,vnnlib/empty_box.vnnlib,60",
+        "onnx/mlp_2x64.onnx,vnnlib/two_inputs.vnnlib,60",
+        "onnx/mlp_2x64.onnx,vnnlib/image_0_radius_0.04.vnnlib,soon",
+        "\"[('f','onnx/a.onnx'),('g','onnx/b.onnx')]\",vnnlib/image_0_radius_0.04.vnnlib,60",
+        SAT,
+    )
+    (bad / "onnx/truncated.onnx").write_bytes((bad / "onnx/mlp_2x64.onnx").read_bytes()[:-1000])
+    softmax_network(bad / "onnx/softmax.onnx")
+    text = (bad / "vnnlib/image_0_radius_0.04.vnnlib").read_text()
+    (bad / "vnnlib/garbage.vnnlib").write_text(text[: len(text) // 2])
+    (bad / "vnnlib/empty_box.vnnlib").write_text(text + "\n(assert (>= X_3 7.5))\n")
+    (bad / "vnnlib/two_inputs.vnnlib").write_text(
+        "(declare-const X_0 Real)\n(declare-const X_1 Real)\n(declare-const Y_0 Real)\n"
+        "(assert (>= X_0 0))(assert (<= X_0 1))(assert (>= X_1 0))(assert (<= X_1 1))\n"
+        "(assert (>= Y_0 0))\n"
+    )
+    run(bad, tmp_path, "--strategies", "baseline", "--method", "crown")
+    found = rows(tmp_path)
+    assert [row["verdict"] for row in found] == ["unsat", *["error"] * 8, "sat"]
+    assert [row["cause"] for row in found[1:-1]] == [
+        "malformed_network",
+        "unsupported_operator",
+        "missing_file",
+        "malformed_property",
+        "malformed_property",
+        "shape_mismatch",
+        "malformed_instance",
+        "unsupported_instance",
+    ]
+    for row, words in zip(
+        found[1:-1],
+        ("truncated.onnx", "Softmax", "absent.onnx", "garbage.vnnlib:", "X_3", "two_inputs.vnnlib",
+         "instances.csv:8", "instances.csv:9"),
+        strict=True,
+    ):  # fmt: skip
+        assert words in row["message"]
+
+
+def test_too_little_memory_has_its_own_cause_and_the_next_instance_runs(tmp_path: Path) -> None:
+    wide = "onnx/wide_2x1024.onnx.gz,vnnlib/image_40_radius_0.06.vnnlib,60"
+    chosen = category(tmp_path / "digits", UNSAT, wide, SAT)
+    shutil.copytree(BENCHMARKS / "digits_wide", chosen, dirs_exist_ok=True,
+                    ignore=shutil.ignore_patterns("instances.csv"))  # fmt: skip
+    run(chosen, tmp_path, "--memory-limit", 0.02, "--ranks", 2, "--method", "crown")
+    found = [(row["verdict"], row["cause"]) for row in rows(tmp_path)]
+    small, starved = [("unsat", "")] * 2, [("error", "out_of_memory")] * 2
+    assert found == [*small, *starved, *[("sat", "")] * 2]
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `vnncomp-runner run` in the background; no process of it is left afterwards."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command("run", *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The rank processes: children of the rank server."""
+    try:
+        servers = psutil.Process(process.pid).children()
+        return [rank for server in servers for rank in server.children()]
+    except psutil.NoSuchProcess:  # a child that ended between two looks
+        return []
+
+
+def hard_category(folder: Path) -> Path:
+    """An instance that takes some seconds, then a quick one."""
+    chosen = folder / "hard"
+    shutil.copytree(BENCHMARKS / "digits_resnet", chosen)
+    shutil.copytree(MLP, chosen, dirs_exist_ok=True)
+    slow = "onnx/resnet.onnx,vnnlib/image_30_radius_0.035.vnnlib,60"
+    (chosen / "instances.csv").write_text(f"{slow}\n{UNSAT}\n")
+    return chosen
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "tp", "sp"])
+def test_a_killed_rank_ends_its_gang_and_is_named(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[str]], strategy: str
+) -> None:
+    process = started(hard_category(tmp_path), "--results", tmp_path, "--run", "run",
+                      "--strategies", strategy, "--method", "alpha-crown")  # fmt: skip
+    deadline = time.monotonic() + 60
+    while len(ranks := ranks_of(process)) < 2:  # preparing takes one
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.5)
+    victim = ranks[1].pid
+    os.kill(victim, signal.SIGKILL)
+    assert process.wait(60) == 0
+    killed, quick = rows(tmp_path)
+    assert (killed["verdict"], killed["cause"]) == ("error", "rank_died")
+    assert "rank 1" in killed["message"]
+    assert "SIGKILL" in killed["message"]
+    assert quick["verdict"] == "unsat"
+
+
+def test_a_scheduler_killed_at_any_moment_resumes_to_the_same_rows(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    chosen = category(tmp_path / "digits", UNSAT, SAT, OPEN)
+    options = ("--results", tmp_path, "--run", "run", "--method", "crown")
+    moments = random.Random(0)
+    for _ in range(3):
+        process = started(chosen, *options)
+        children: list[psutil.Process] = []
+        finish = time.monotonic() + moments.uniform(4, 9)
+        while time.monotonic() < finish and process.poll() is None:
+            children = psutil.Process(process.pid).children(recursive=True) or children
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        _, alive = psutil.wait_procs(children, timeout=5)
+        assert alive == []
+    run(chosen, tmp_path, "--method", "crown")
+    found = [(row["property"], row["strategy"]) for row in rows(tmp_path)]
+    names = [line.split(",")[1] for line in (UNSAT, SAT, OPEN)]
+    assert found == [(name, strategy) for name in names for strategy in ("baseline", "fsdp")]
+    assert len(rows(tmp_path, "ranks.csv")) == 3 * (1 + 2)
+
+
+def test_no_embedded_instance_contradicts_what_is_known(tmp_path: Path) -> None:
+    top = BENCHMARKS.parent / "instances.csv"
+    run(top, tmp_path, "--strategies", "baseline", "--method", "alpha-crown")
+    with (BENCHMARKS / "expected.csv").open(newline="") as file:
+        expected = {
+            (row["category"], Path(row["property"]).name): row["verdict"]
+            for row in csv.DictReader(file)
+        }
+    decided = 0
+    for row in rows(tmp_path):
+        known = expected[row["category"], Path(row["property"]).name]
+        assert {row["verdict"], known} != {"sat", "unsat"}
+        assert row["verdict"] != "error", row["message"]
+        decided += row["verdict"] in ("sat", "unsat")
+    assert decided >= 11
