@@ -7,6 +7,9 @@ import sys
 
 import typer
 
+from runner.cli.bench_command import bench
+from runner.cli.compare_command import EXIT_CODES as COMPARE_EXIT_CODES
+from runner.cli.compare_command import compare
 from runner.cli.doctor_command import doctor
 from runner.cli.list_command import list_instances
 from runner.cli.report_command import report
@@ -39,6 +42,8 @@ app.command("list")(list_instances)
 app.command("show")(show)
 app.command("report")(report)
 app.command("score")(score)
+app.command("compare", epilog=COMPARE_EXIT_CODES)(compare)
+app.add_typer(bench, name="bench")
 app.command("doctor")(doctor)
 
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runner.record.folder import open_run
-from runner.record.manifest import Command
+from runner.record.manifest import Command, Manifest, Status, describe
 from runner.record.read import Run, read_run
-from runner.record.schema import Outcome, RankRow
+from runner.record.schema import Outcome, RankRow, format_row, header
 from runner.report.gather import Evidence, gather
 from runner.vocabulary import Cause, Meter, Verdict
 
 COMMAND = Command(("/digits",), ("baseline", "fsdp"), 2)
 
 
+@cache
+def machine() -> Manifest:
+    return describe(COMMAND, 0)
+
+
 class MadeRun:
-    """Rows under construction; `read` sends them through a run folder and back."""
+    """Rows under construction; `read` sends them through a run folder and back.
+
+    `manifest`: fields of run.json that differ from those of a run here and now.
+    """
 
     def __init__(self, results: Path, name: str = "made", **manifest: Any) -> None:
         self.path = results / name
@@ -54,11 +62,13 @@ class MadeRun:
         self._rows.append((outcome, ranks))
 
     def read(self) -> Run:
-        with open_run(self.path.parent, COMMAND, len(self._rows), self.path.name) as folder:
-            for outcome, ranks in self._rows:
-                folder.record(outcome, ranks)
-        file = self.path / "run.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | self._manifest))
+        self.path.mkdir(parents=True, exist_ok=True)
+        outcomes = "".join(format_row(outcome) for outcome, _ in self._rows)
+        ranks = "".join(format_row(row) for _, rows in self._rows for row in rows)
+        (self.path / "outcomes.csv").write_text(header(Outcome) + outcomes)
+        (self.path / "ranks.csv").write_text(header(RankRow) + ranks)
+        manifest = replace(machine(), status=Status.FINISHED, rows=len(self._rows))
+        replace(manifest, **self._manifest).write(self.path)
         return read_run(self.path)
 
     def evidence(self) -> Evidence:

@@ -1,0 +1,88 @@
+"""The tables of a comparison of two runs."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from runner.report.changes import Change, summary
+from runner.report.table import Column, Table
+from runner.report.text import count, ratio, seconds, size
+
+_WHO = (
+    Column("strategy", "strategy"),
+    Column("category", "category"),
+    Column("network", "network"),
+    Column("property", "property"),
+)
+
+
+def change_tables(table: pd.DataFrame) -> tuple[Table, ...]:
+    """Answers, times and memory that changed, worst first, and a line for each strategy."""
+    answers = table[table["change"] != Change.NONE]
+    order = {change: place for place, change in enumerate((Change.CONTRADICTS, Change.LOST))}
+    answers = answers.assign(
+        alarm=answers["change"].isin(list(order)),
+        place=[order.get(Change(change), len(order)) for change in answers["change"]],
+    )
+    times = table[table["time_changed"]].sort_values("time_ratio", ascending=False)
+    memory = table[table["memory_changed"]].sort_values("memory_ratio", ascending=False)
+    return (
+        Table(
+            "answers",
+            "Answers that changed",
+            (
+                *_WHO,
+                Column("old", "verdict_old"),
+                Column("new", "verdict_new"),
+                Column("change", "change"),
+            ),
+            answers.sort_values("place", kind="stable"),
+            alarm="alarm",
+        ),
+        Table(
+            "times",
+            "Times that changed beyond noise",
+            (
+                *_WHO,
+                Column("old", "time_old", seconds, number=True),
+                Column("new", "time_new", seconds, number=True),
+                Column("new / old", "time_ratio", ratio, number=True),
+                Column("noise", "time_noise", ratio, number=True),
+            ),
+            times,
+        ),
+        Table(
+            "memory",
+            "Peak memory that changed beyond noise",
+            (
+                *_WHO,
+                Column("old", "memory_old", size, number=True),
+                Column("new", "memory_new", size, number=True),
+                Column("new / old", "memory_ratio", ratio, number=True),
+                Column("noise", "memory_noise", ratio, number=True),
+            ),
+            memory,
+        ),
+        Table(
+            "summary",
+            "New against old",
+            (
+                Column("strategy", "strategy"),
+                Column("ranks", "ranks", count, number=True),
+                *(
+                    Column(name, name, count, number=True)
+                    for name in ("instances", "lost", "won", "contradicts")
+                ),
+                Column("time", "time_ratio", ratio, number=True),
+                Column("noise", "time_noise", ratio, number=True),
+                Column("slower", "slower", count, number=True),
+                Column("faster", "faster", count, number=True),
+                Column("memory", "memory_ratio", ratio, number=True),
+                Column("more", "more", count, number=True),
+                Column("less", "less", count, number=True),
+            ),
+            summary(table),
+            "Time and memory: geometric means of new / old over what both ran to an end. "
+            "Noise: the factor that chance explains for one instance.",
+        ),
+    )
