@@ -11,9 +11,9 @@ import pytest
 
 from runner.execute.gang import Ending, RankServer
 from runner.network.load import prepare
-from runner.vocabulary import Method
+from runner.vocabulary import BOUNDS
 
-ALL = [str(method) for method in Method]
+ALL = [str(method) for method in BOUNDS]
 Ranks = Callable[..., list[dict[str, Any]]]
 
 

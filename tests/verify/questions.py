@@ -1,0 +1,123 @@
+"""Properties and engines for tests of verification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import ArrayLike
+from onnx import TensorProto, helper, numpy_helper
+from small_networks import CPU, Builder, SmallNetwork
+from torch import Tensor
+
+from runner.bounds.network import BoundNetwork
+from runner.bounds.propagate import Settings
+from runner.bounds.tagging import NoTagger
+from runner.network.graph import Op
+from runner.property.model import Case, Conjunction, Property
+from runner.verify.deadline import Deadline
+from runner.verify.incomplete import Incomplete
+from runner.vocabulary import Method
+
+
+def region(matrix: ArrayLike, rhs: ArrayLike, strict: bool = False) -> Conjunction:
+    rows = np.array(matrix, dtype=np.float64)
+    limits = np.array(rhs, dtype=np.float64)
+    return Conjunction(rows, limits, np.full(len(limits), strict))
+
+
+def anything(outputs: int = 1) -> Conjunction:
+    """Without constraints: every output is unsafe."""
+    return region(np.zeros((0, outputs)), [])
+
+
+def case(lower: Sequence[float], upper: Sequence[float], *unsafe: Conjunction) -> Case:
+    return Case(np.array(lower, dtype=np.float64), np.array(upper, dtype=np.float64), unsafe)
+
+
+def question(*cases: Case, outputs: int = 1) -> Property:
+    return Property(len(cases[0].lower), outputs, cases)
+
+
+def bounded(
+    network: SmallNetwork,
+    instance: Property,
+    method: Method = Method.ALPHA_CROWN,
+    row_block: int = 16,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> Incomplete:
+    """After all methods up to `method`."""
+    found = incomplete(network, instance, row_block, checkpoint)
+    found.run(method)
+    return found
+
+
+def incomplete(
+    network: SmallNetwork,
+    instance: Property,
+    row_block: int = 16,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> Incomplete:
+    settings = Settings(row_block=row_block)
+    return Incomplete(network.bound(), instance, CPU, settings, NoTagger(), checkpoint)
+
+
+def identity() -> SmallNetwork:
+    """y = x, through a ReLU of x + 10 for x > -10."""
+    builder = Builder((1,))
+    x = builder.linear_of("x", torch.eye(1), torch.tensor([10.0]))
+    x = builder.pointwise(Op.RELU, x)
+    return builder.network(builder.linear_of(x, torch.eye(1), torch.tensor([-10.0])))
+
+
+@dataclass
+class DriverStub:
+    """The engine of a small network that was never on disk."""
+
+    network: SmallNetwork
+    row_block: int = 16
+
+    def __post_init__(self) -> None:
+        self._bound: BoundNetwork = self.network.bound()
+        self.input_shape = self.network.graph.input.shape
+        self.neurons = sum(node.size for node in self.network.graph.nodes)
+        self.weight_bytes = 0
+        self.points: list[Tensor] = []
+        self.bounded: Incomplete | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.points.append(x.detach().flatten(1))
+        return self._bound.forward(x)
+
+    def bounding(self, instance: Property, deadline: Deadline) -> Incomplete:
+        self.bounded = incomplete(self.network, instance, self.row_block, deadline.check)
+        return self.bounded
+
+
+def save_onnx(path: Path, network: SmallNetwork, change: float = 0.0) -> Path:
+    """A chain of Linear and ReLU as an ONNX file; `change` is added to its last bias."""
+    nodes, constants = [], []
+    last = network.graph.node(network.graph.output)
+    for node in network.graph.nodes[1:]:
+        if node.op is Op.RELU:
+            nodes.append(helper.make_node("Relu", node.inputs, [node.name]))
+            continue
+        names = [node.parameters[role] for role in ("weight", "bias")]
+        values = [network.tensors[name].numpy() for name in names]
+        values[1] = values[1] + np.float32(change if node is last else 0)
+        constants += [numpy_helper.from_array(v, n) for n, v in zip(names, values, strict=True)]
+        nodes.append(helper.make_node("Gemm", [*node.inputs, *names], [node.name], transB=1))
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, *network.graph.input.shape))],
+        [helper.make_tensor_value_info(last.name, TensorProto.FLOAT, (1, *last.shape))],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, path)
+    return path

@@ -1,0 +1,68 @@
+"""The embedded instances under `baseline`, from file to verdict: never against expected.csv."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from runner.execute.job import Job
+from runner.verify.rank import prepare_target, verify_job
+from runner.vocabulary import Cause, Device, Method, Phase, Verdict
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+WHOLE = ("car_following", "digits_mlp")
+EVERY = 4  # of the other categories, one instance in so many
+OPPOSITE = {"sat": Verdict.UNSAT, "unsat": Verdict.SAT}
+
+
+def chosen() -> list[dict[str, str]]:
+    with (BENCHMARKS / "expected.csv").open(encoding="ascii", newline="") as file:
+        rows = list(csv.DictReader(file))
+    whole = [row for row in rows if row["category"] in WHOLE]
+    others = [row for row in rows if row["category"] not in WHOLE]
+    return whole + others[::EVERY]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.mark.parametrize(
+    "row",
+    chosen(),
+    ids=lambda row: f"{row['category']} {Path(row['network']).stem} {Path(row['property']).stem}",
+)
+def test_no_verdict_contradicts_what_is_expected(
+    row: dict[str, str], prepared: Path, tmp_path: Path
+) -> None:
+    folder = BENCHMARKS / row["category"]
+    network, specification = str(folder / row["network"]), str(folder / row["property"])
+    file = prepared / f"{row['category']} {Path(row['network']).name}"
+    if not file.exists():
+        prepare_target({"network": network, "property": specification, "prepared": str(file)})
+    job = Job(
+        network=network,
+        prepared=str(file),
+        property=specification,
+        strategy="baseline",
+        ranks=1,
+        timeout_s=20.0,
+        method=Method.ALPHA_CROWN,
+        device=Device.CPU,
+        counterexample=str(tmp_path / "counterexample.gz"),
+    )
+    report = verify_job(job)
+    assert report.verdict is not OPPOSITE.get(row["verdict"])
+    if report.verdict is Verdict.UNSAT:
+        assert report.lower_bound is not None
+        assert report.lower_bound > 0
+    assert report.counterexample is (report.verdict is Verdict.SAT)
+    assert (tmp_path / "counterexample.gz").exists() is report.counterexample
+    if report.verdict in (Verdict.SAT, Verdict.UNSAT):
+        assert report.cause is Cause.NONE
+    assert report.weight_bytes > 0
+    assert report.peak_tensor_bytes > report.weight_bytes
+    assert report.phase_s[Phase.LOAD] > 0

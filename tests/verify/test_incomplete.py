@@ -1,0 +1,209 @@
+"""What bounds alone prove: the ladder of methods, disjuncts, and margins within rounding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from questions import anything, bounded, case, identity, incomplete, question, region
+from small_networks import Builder, SmallNetwork, mlp
+
+from runner.bounds.propagate import Propagator
+from runner.network.graph import Op
+from runner.verify.attack import Target
+from runner.verify.engines import LirpaBounding
+from runner.verify.incomplete import ladder
+from runner.vocabulary import BOUNDS, Method
+
+CPU = torch.device("cpu")
+
+
+def test_the_ladder_goes_from_the_cheapest_method_to_the_one_asked_for() -> None:
+    assert list(ladder(Method.IBP)) == [Method.IBP]
+    assert list(ladder(Method.ALPHA_CROWN)) == [*BOUNDS]
+
+
+def test_the_first_method_that_proves_everything_is_the_last() -> None:
+    found = bounded(identity(), question(case([0], [1], region([[1]], [-1]))))
+    assert (found.method, found.open_targets) == (Method.IBP, [])
+    assert found.lower_bound == pytest.approx(1, abs=1e-5)
+
+
+def test_a_tighter_method_goes_on_with_what_is_open_and_bounds_only_rise() -> None:
+    network = mlp(4, 16, 16, 3)
+    box = [-1.0] * 4, [1.0] * 4
+    margins = []
+    for method in BOUNDS:
+        found = bounded(network, question(case(*box, region([[1, 0, 0]], [2])), outputs=3), method)
+        assert found.method is method
+        assert found.open_targets == [Target(0, 0)]
+        margins.append(found.lower_bound)
+    assert margins == sorted(margins)
+    assert margins[0] < margins[1] < margins[2] < 0
+
+
+def test_a_conjunction_is_excluded_by_any_of_its_rows() -> None:
+    both = region([[1], [-1]], [0.5, -0.2])  # 0.2 <= y <= 0.5
+    for lower, upper, is_open in ((0.0, 0.1, False), (0.6, 1.0, False), (0.0, 1.0, True)):
+        found = bounded(identity(), question(case([lower], [upper], both)))
+        assert bool(found.open_targets) is is_open
+
+
+def test_every_disjunct_of_every_case_must_be_excluded() -> None:
+    low, high = region([[1]], [-1]), region([[-1]], [-5])
+    instance = question(case([0], [1], low, high), case([4], [6], low, high), case([0], [9]))
+    found = bounded(identity(), instance)
+    assert found.open_targets == [Target(1, 1)]
+    assert found.lower_bound == pytest.approx(-1, abs=1e-4)
+
+
+def test_a_case_without_disjuncts_is_safe_and_one_without_rows_is_not() -> None:
+    safe = bounded(identity(), question(case([0], [1])))
+    assert (safe.open_targets, safe.lower_bound) == ([], math.inf)
+    unsafe = bounded(identity(), question(case([0], [1], region([[1]], [-1]), anything())))
+    assert unsafe.open_targets == [Target(0, 1)]
+    assert unsafe.lower_bound == -math.inf
+
+
+@pytest.mark.parametrize("rows", [15, 16, 17, 40])
+def test_a_conjunction_may_have_more_rows_than_a_block(rows: int) -> None:
+    """Open for CROWN, so that α has to stop or to go on for each block."""
+    network = mlp(4, 16, 16, rows)
+    box = [-0.5] * 4, [0.5] * 4
+    never = region(np.eye(rows), [100.0] * rows)
+    found = bounded(network, question(case(*box, never, never), outputs=rows), row_block=16)
+    assert found.open_targets == [Target(0, 0), Target(0, 1)]
+    last = np.full(rows, 100.0)
+    last[-1] = -1e3
+    found = bounded(network, question(case(*box, region(np.eye(rows), last)), outputs=rows))
+    assert found.open_targets == []
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(2, 6))
+def test_blocks_of_specs_change_no_verdict(sizes: list[int], row_block: int) -> None:
+    network = mlp(3, 8, 2)
+    generator = np.random.default_rng(sum(sizes))
+    unsafe = [region(generator.normal(size=(n, 2)), generator.normal(size=n) - 0.5) for n in sizes]
+    instance = question(case([-0.2] * 3, [0.2] * 3, *unsafe), outputs=2)
+    expected = bounded(network, instance, row_block=10_000)
+    found = bounded(network, instance, row_block=row_block)
+    assert found.open_targets == expected.open_targets
+    assert found.lower_bound == pytest.approx(expected.lower_bound, abs=1e-2)
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.dtype]]:
+    """The dtypes of the boxes that are bounded."""
+    dtypes: list[torch.dtype] = []
+    bound = Propagator.bound
+
+    def recorded(self: Propagator, box: object, known: object = None) -> object:
+        dtypes.append(box.lower.dtype)  # type: ignore[attr-defined]
+        return bound(self, box, known)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Propagator, "bound", recorded)
+        yield dtypes
+
+
+def test_a_clear_margin_is_proved_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    with counted(monkeypatch) as dtypes:
+        found = bounded(identity(), question(case([0], [1], region([[1]], [-0.5]))))
+    assert found.open_targets == []
+    assert dtypes == [torch.float32]
+
+
+def thirds() -> SmallNetwork:
+    """y = x / 3 + x / 3 + x / 3 + 1 - 1, in an order that rounds."""
+    builder = Builder((1,))
+    x = builder.linear_of("x", torch.full((3, 1), 1 / 3), torch.ones(3) / 3)
+    x = builder.pointwise(Op.RELU, x)
+    return builder.network(builder.linear_of(x, torch.ones(1, 3), -torch.ones(1)))
+
+
+@pytest.mark.parametrize("make", [identity, thirds])
+@pytest.mark.parametrize("offset", [1e-6, 1e-7, 0.0, -1e-8, -1e-7])
+def test_a_margin_within_rounding_is_what_float64_says(
+    make: Callable[[], SmallNetwork], offset: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The least output of the float32 weights, known exactly, plus or minus next to nothing."""
+    network = make()
+    least = float(network.outputs(torch.full((1, 1), 0.25, dtype=torch.float64)))
+    instance = question(case([0.25], [0.75], region([[1]], [least - offset])))
+    with counted(monkeypatch) as dtypes:
+        found = bounded(network, instance)
+    assert (found.open_targets == []) is (offset > 0)
+    if offset > 0:
+        assert torch.float64 in dtypes
+
+
+def test_values_that_cancel_leave_no_false_proof() -> None:
+    """y = 3e4 - relu(x + 3e4): float32 keeps thousandths of the sum, exactly y reaches -0.3016."""
+    builder = Builder((1,))
+    x = builder.linear_of("x", torch.eye(1), torch.tensor([3e4]))
+    x = builder.pointwise(Op.RELU, x)
+    network = builder.network(builder.linear_of(x, -torch.eye(1), torch.tensor([3e4])))
+    for threshold, proved in ((-0.3012, False), (-0.3017, True)):
+        found = bounded(network, question(case([0], [0.3016], region([[1]], [threshold]))))
+        assert (found.open_targets == []) is proved
+
+
+def test_a_float64_limit_between_two_float32_values_is_not_cut_off() -> None:
+    """The box is rounded outwards: 0.1 is below its float32 neighbour."""
+    for limit, sign in ((0.1, 1), (np.nextafter(np.float32(0.1), 0).item() + 1e-9, 1), (0.3, -1)):
+        instance = question(case([limit], [limit], region([[sign]], [sign * limit])))
+        assert bounded(identity(), instance).open_targets == [Target(0, 0)]
+
+
+@pytest.mark.parametrize("method", BOUNDS)
+def test_bounds_that_overflow_prove_nothing(method: Method) -> None:
+    """y = relu(1e38 x) - relu(1e38 x) + 1 over a huge box: infinite minus infinite."""
+    builder = Builder((1,))
+    x = builder.linear_of("x", torch.full((2, 1), 1e30), torch.zeros(2))
+    x = builder.pointwise(Op.RELU, x)
+    x = builder.linear_of(x, torch.tensor([[1e30, -1e30]]), torch.zeros(1))
+    network = builder.network(
+        builder.linear_of(builder.pointwise(Op.RELU, x), torch.eye(1), torch.ones(1))
+    )
+    found = bounded(network, question(case([-1], [1], region([[1]], [0.5]))), method)
+    assert found.open_targets == [Target(0, 0)]
+    assert not math.isnan(found.lower_bound)
+
+
+def test_bounds_of_auto_lirpa_that_overflow_prove_nothing() -> None:
+    first, last = torch.nn.Linear(1, 2), torch.nn.Linear(2, 1)
+    module = torch.nn.Sequential(first, torch.nn.ReLU(), last).requires_grad_(False)
+    first.weight.fill_(1e30)
+    last.weight.copy_(torch.tensor([[1e30, -1e30]]))
+    instance = question(case([-1], [1], region([[1]], [0])))
+    found = LirpaBounding(module, (1,), CPU, instance, lambda: None)
+    found.run(Method.CROWN)
+    assert found.open_targets == [Target(0, 0)]
+    assert found.lower_bound == -math.inf
+
+
+def test_what_was_proved_before_a_checkpoint_raised_is_kept() -> None:
+    network = mlp(4, 16, 16, 2)
+    calls: list[Method] = []
+
+    def checkpoint() -> None:
+        calls.append(found.method)
+        if calls.count(Method.ALPHA_CROWN) == 4:
+            raise TimeoutError
+
+    row = region([[1, 0]], [-1e-3])
+    instance = question(case([-1] * 4, [1] * 4, row, region([[1, 0]], [-1e4])), outputs=2)
+    crown = bounded(network, instance, Method.CROWN)
+    found = incomplete(network, instance, checkpoint=checkpoint)
+    with pytest.raises(TimeoutError):
+        found.run(Method.ALPHA_CROWN)
+    assert found.method is Method.ALPHA_CROWN
+    assert found.open_targets == [Target(0, 0)]
+    assert found.lower_bound == crown.lower_bound > -math.inf

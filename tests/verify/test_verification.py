@@ -1,0 +1,158 @@
+"""One instance through attack, bounds and attack: what is said, why, and by what."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from questions import DriverStub, anything, case, identity, question, region, save_onnx
+from small_networks import CPU, SmallNetwork, mlp
+
+from runner.measure.probe import Probe
+from runner.parallel.group import Group
+from runner.property.model import Property
+from runner.verify.deadline import Deadline, DeadlineReached
+from runner.verify.finding import Confirmation, Finding
+from runner.verify.search import Progress
+from runner.verify.verification import Verification
+from runner.vocabulary import BOUNDS, Cause, Method, Phase, Verdict
+
+Verify = Callable[..., Finding]
+
+
+class Expiring(Deadline):
+    """Reached when `over` says so, for it to happen at a chosen point."""
+
+    def __init__(self, over: Callable[[], bool]) -> None:
+        super().__init__(Group(), 1e6)
+        self.over = over
+
+    def check(self) -> None:
+        if self.over():
+            raise DeadlineReached
+
+
+@pytest.fixture
+def verify(tmp_path: Path) -> Verify:
+    def verify(
+        network: SmallNetwork,
+        instance: Property,
+        method: Method = Method.ALPHA_CROWN,
+        deadline: Deadline | None = None,
+        change: float = 0.0,
+        engine: DriverStub | None = None,
+    ) -> Finding:
+        path = save_onnx(tmp_path / "network.onnx", network, change)
+        group = Group()
+        confirmation = Confirmation(instance, path, tmp_path / "counterexample.gz", group)
+        chosen = deadline or Deadline(group, 60)
+        with Probe(CPU) as probe:
+            used = engine or DriverStub(network)
+            return Verification(
+                used, instance, method, 0, CPU, chosen, confirmation, probe, Progress()
+            ).run()
+
+    return verify
+
+
+def hard() -> tuple[SmallNetwork, Property]:
+    """Neither attack nor bounds decide it."""
+    network = mlp(4, 16, 16, 16, 1)
+    return network, question(case([-1.5] * 4, [1.5] * 4, region([[1]], [-2.5])))
+
+
+def test_sat_by_the_attack(verify: Verify, tmp_path: Path) -> None:
+    found = verify(identity(), question(case([0], [1], region([[1]], [0.5]))))
+    assert found == Finding(Verdict.SAT, Cause.NONE, "attack")
+    assert (tmp_path / "counterexample.gz").exists()
+
+
+def test_unsat_by_the_cheapest_method_that_proves_it(verify: Verify, tmp_path: Path) -> None:
+    found = verify(identity(), question(case([0], [1], region([[1]], [-0.5]))))
+    assert (found.verdict, found.cause, found.method) == (Verdict.UNSAT, Cause.NONE, "ibp")
+    assert found.lower_bound == pytest.approx(0.5, abs=1e-4)
+    assert not (tmp_path / "counterexample.gz").exists()
+
+
+@pytest.mark.parametrize("method", BOUNDS)
+def test_unknown_is_the_end_of_the_ladder(verify: Verify, method: Method) -> None:
+    found = verify(*hard(), method=method)
+    assert (found.verdict, found.cause) == (Verdict.UNKNOWN, Cause.INCOMPLETE)
+    assert found.method == method
+    assert found.lower_bound is not None
+    assert found.lower_bound < 0
+
+
+def test_everything_unsafe_is_sat_and_nothing_unsafe_is_unsat(verify: Verify) -> None:
+    assert verify(identity(), question(case([0], [1], anything()))).verdict is Verdict.SAT
+    assert verify(identity(), question(case([0], [1]))).verdict is Verdict.UNSAT
+
+
+def test_a_case_among_many_is_enough_for_sat_and_all_are_needed_for_unsat(verify: Verify) -> None:
+    low = region([[1]], [0.5])
+    safe = [case([n], [n + 0.5], low) for n in range(1, 4)]
+    assert verify(identity(), question(*safe)).verdict is Verdict.UNSAT
+    assert verify(identity(), question(*safe, case([0], [1], low))).verdict is Verdict.SAT
+
+
+def test_equality_under_a_strict_constraint_is_not_sat(verify: Verify) -> None:
+    strict = verify(identity(), question(case([1], [2], region([[1]], [1], strict=True))))
+    assert strict.verdict is not Verdict.SAT
+    loose = verify(identity(), question(case([1], [2], region([[1]], [1]))))
+    assert loose.verdict is Verdict.SAT
+
+
+def test_a_candidate_that_onnx_runtime_rejects_is_told_of(verify: Verify) -> None:
+    """The file says y = x + 0.01: what the attacked network reaches is none of it."""
+    instance = question(case([0.495], [1], region([[1]], [0.5])))
+    found = verify(identity(), instance, change=0.01)
+    assert (found.verdict, found.cause) == (Verdict.UNKNOWN, Cause.INVALID_COUNTEREXAMPLE)
+    assert "ONNX Runtime rejected" in found.message
+
+
+def test_the_deadline_inside_alpha_leaves_what_crown_proved(verify: Verify) -> None:
+    network, instance = hard()
+    crown = verify(network, instance, Method.CROWN)
+    engine = DriverStub(network)
+    checks = itertools.count()
+
+    def over() -> bool:
+        climbed = engine.bounded is not None and engine.bounded.method is Method.ALPHA_CROWN
+        return climbed and next(checks) == 5
+
+    found = verify(network, instance, deadline=Expiring(over), engine=engine)
+    assert (found.verdict, found.cause) == (Verdict.TIMEOUT, Cause.DEADLINE)
+    assert (found.method, found.lower_bound) == ("alpha-crown", crown.lower_bound)
+
+
+def test_a_deadline_that_is_over_at_once_leaves_what_ibp_says(verify: Verify) -> None:
+    found = verify(*hard(), deadline=Deadline(Group(), 0.0))
+    assert (found.verdict, found.cause) == (Verdict.TIMEOUT, Cause.DEADLINE)
+    assert found.lower_bound == verify(*hard(), Method.IBP).lower_bound
+
+
+def test_a_deadline_is_kept_in_any_phase(verify: Verify) -> None:
+    network = mlp(20, 200, 200, 200, 1)
+    instance = question(case([-1] * 20, [1] * 20, region([[1]], [-40])))
+    start = time.perf_counter()
+    found = verify(network, instance, deadline=Deadline(Group(), 0.5))
+    assert found.verdict is Verdict.TIMEOUT
+    assert time.perf_counter() - start < 3
+
+
+def test_phases_are_measured_apart(tmp_path: Path) -> None:
+    network, instance = hard()
+    path = save_onnx(tmp_path / "network.onnx", network)
+    confirmation = Confirmation(instance, path, tmp_path / "counterexample.gz", Group())
+    with Probe(CPU) as probe:
+        deadline = Deadline(Group(), 60)
+        engine = DriverStub(network)
+        Verification(
+            engine, instance, Method.CROWN, 0, CPU, deadline, confirmation, probe, Progress()
+        ).run()
+        seconds = probe.measurements()["phase_s"]
+    assert seconds[Phase.ATTACK] > 0
+    assert seconds[Phase.INCOMPLETE] > 0
