@@ -21,7 +21,7 @@ from runner.record.manifest import Command
 from runner.record.schema import Outcome, RankRow
 from runner.vocabulary import Cause, Verdict
 
-TARGET = "runner.verify.rank:verify_target"
+VERIFY = "runner.verify.rank:verify_target"
 
 _GIB = 2**30
 
@@ -42,13 +42,16 @@ def schedule(
     folder: RunFolder,
     server: Server,
     observer: Observer,
+    target: str = VERIFY,
 ) -> None:
     """Runs and records every task that `folder` has no outcome of.
+
+    `target`: what a rank does with a Job; it gives a RankReport, both as JSON.
 
     Raises DiskFullError when there is no room left, and UsageError when no gang can be started.
     """
     with folder.disk_full_named(), _scratch(folder.path / "scratch") as scratch:
-        worker = _Worker(command, folder, server, scratch)
+        worker = _Worker(command, folder, server, scratch, target)
         for task in tasks:
             if task.key() in folder.done:
                 continue
@@ -63,7 +66,10 @@ def schedule(
 class _Worker:
     """Runs one task after another."""
 
-    def __init__(self, command: Command, folder: RunFolder, server: Server, scratch: Path) -> None:
+    def __init__(
+        self, command: Command, folder: RunFolder, server: Server, scratch: Path, target: str
+    ) -> None:
+        self._target = target
         self._command = command
         self._folder = folder
         self._server = server
@@ -87,11 +93,12 @@ class _Worker:
     def _verify(
         self, task: Task, row: Instance, prepared: Path | None, prepare_time_s: float | None
     ) -> tuple[Outcome, list[RankRow]]:
+        strategy, category = task.strategy.name, task.key().category
         job = Job(
             network=str(row.network),
             prepared=str(prepared) if prepared else "",
             property=str(row.property),
-            strategy=task.strategy.name,
+            strategy=strategy,
             ranks=task.ranks,
             timeout_s=row.timeout_s,
             method=self._command.method,
@@ -99,10 +106,11 @@ class _Worker:
             seed=self._command.seed,
             memory_limit_bytes=self._memory_limit_bytes,
             counterexample=str(self._counterexample(task)),
+            bounds=str(self._folder.bounds(strategy, category, task.name).absolute()),
         )
         with self._gang_folder(task) as gang:
             result = self._server.run(
-                TARGET,
+                self._target,
                 job_to_json(job),
                 ranks=task.ranks,
                 folder=gang,

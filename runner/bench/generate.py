@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +110,21 @@ def write_category(
     write_instances(folder, [(f"onnx/{name}.onnx", f"vnnlib/{name}.vnnlib", timeout_s)])
 
 
+def _network(kind: str, sizes: Sequence[int]) -> tuple[nn.Sequential, Shape]:
+    match kind:
+        case "mlp":
+            return random_mlp(*sizes), (sizes[0],)
+        case "cnn":
+            return random_cnn(*sizes), IMAGE
+        case "resnet":
+            return random_resnet(*sizes), IMAGE
+    raise ValueError(f"no random network of kind {kind}")
+
+
 def generate_target(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes the category of a `runner.bench.networks_wanted.Generated`, given as JSON."""
+    """Writes the category of a `runner.bench.experiment.Generated`, given as JSON."""
     torch.manual_seed(payload["seed"])
-    sizes: list[int] = payload["sizes"]
-    network, shape = {
-        "mlp": lambda: (random_mlp(*sizes), (sizes[0],)),
-        "cnn": lambda: (random_cnn(*sizes), IMAGE),
-        "resnet": lambda: (random_resnet(*sizes), IMAGE),
-    }[payload["kind"]]()
+    network, shape = _network(payload["kind"], payload["sizes"])
     write_category(
         Path(payload["folder"]),
         payload["name"],

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from runner.bounds.ascent import ProjectedAdam
 from runner.bounds.backward import Frontier, Relaxations, advance, concretize
+from runner.bounds.checkpoint import advance_in_segments
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
@@ -28,12 +30,14 @@ class AlphaSettings:
 
     Measured on MNIST-FC prop_1_0.03 (256x2, 256x4, 256x6): -1.678, -2.304, -383.5, against
     -1.681, -2.315, -395.0 with α,β-CROWN's step 0.5 and Adam's default momenta.
+    `checkpoint`: compute what the gradient needs again instead of keeping it.
     """
 
     iterations: int = 20
     step: float = 0.25
     decay: float = 0.98
     momenta: tuple[float, float] = (0.7, 0.9)
+    checkpoint: bool = False
 
 
 def optimized_lower_bounds(
@@ -61,13 +65,14 @@ def optimized_lower_bounds(
     if not slopes:
         with torch.no_grad(), tag.kind(Memory.A):
             return concretize(network, advance(network, fixed, relaxations, {}), box)
-    ascent = _ProjectedAdam(list(slopes.values()), settings)
+    ascent = ProjectedAdam(list(slopes.values()), settings.step, settings.decay, settings.momenta)
     best: Tensor | None = None
     done = False
     for iteration in range(settings.iterations):
         last = iteration == settings.iterations - 1
+        pass_back = advance_in_segments if settings.checkpoint and not last else advance
         with tag.kind(Memory.A), torch.set_grad_enabled(not last):
-            bound = concretize(network, advance(network, fixed, relaxations, slopes), box)
+            bound = concretize(network, pass_back(network, fixed, relaxations, slopes), box)
         if not done:
             with torch.no_grad(), tag.kind(Memory.BOUNDS):
                 now = bound.detach()
@@ -76,7 +81,7 @@ def optimized_lower_bounds(
         if last or finished(done):
             break
         with tag.kind(Memory.A):
-            gradients = torch.autograd.grad(bound.sum(), ascent.slopes)
+            gradients = torch.autograd.grad(bound.sum(), ascent.values)
         with torch.no_grad(), tag.kind(Memory.ALPHA):
             ascent.step(gradients)
     if best is None:
@@ -95,31 +100,3 @@ def _initial_slopes(
         if isinstance(relaxation, ReluRelaxation) and node.name in unstable:
             slopes[node.name] = relaxation.initial_slopes(rows).requires_grad_()
     return slopes
-
-
-class _ProjectedAdam:
-    """Adam (Kingma & Ba 2015) uphill, then projected to [0, 1].
-
-    Not torch.optim's: that imports torch's compiler at first use (2 s in every fresh process).
-    """
-
-    def __init__(self, slopes: list[Tensor], settings: AlphaSettings) -> None:
-        self.slopes = slopes
-        self._first, self._second = settings.momenta
-        self._size = settings.step
-        self._decay = settings.decay
-        self._mean = [torch.zeros_like(slope) for slope in slopes]
-        self._square = [torch.zeros_like(slope) for slope in slopes]
-        self._steps = 0
-
-    def step(self, gradients: tuple[Tensor, ...]) -> None:
-        self._steps += 1
-        size = self._size / (1 - self._first**self._steps)
-        correction = (1 - self._second**self._steps) ** 0.5
-        for slope, gradient, mean, square in zip(
-            self.slopes, gradients, self._mean, self._square, strict=True
-        ):
-            mean.lerp_(gradient, 1 - self._first)
-            square.mul_(self._second).addcmul_(gradient, gradient, value=1 - self._second)
-            slope.addcdiv_(mean, square.sqrt().div_(correction).add_(1e-8), value=size).clamp_(0, 1)
-        self._size *= self._decay

@@ -14,6 +14,7 @@ from runner.bench.experiment import (
     Experiment,
     Generated,
     Part,
+    parts_growing,
     parts_over,
     run_experiment,
 )
@@ -135,16 +136,18 @@ def scaling(
       vnncomp-runner bench scaling --category mnist_fc --filter '*256x6_prop_1_0.03' --repeat 3
     """
     with exit_codes():
-        counts = _counts(ranks)
-        made = [Generated("mlp", (INPUTS, _grown(width, p), depth), radius) for p in counts]
-        networks = category or (
-            made if weak else [Generated("mlp", (INPUTS, width, depth), radius)]
-        )
         if weak and category:
             raise UsageError("--weak makes its own networks; leave --category out")
-        parts = parts_over(_methods(methods), counts, _words(strategies), networks)
+        counts, by, wanted = _counts(ranks), _methods(methods), _words(strategies)
+        if weak:
+            grown = {p: Generated("mlp", (INPUTS, _grown(width, p), depth), radius) for p in counts}
+            parts = parts_growing(by, grown, wanted)
+        else:
+            made = Generated("mlp", (INPUTS, width, depth), radius)
+            parts = parts_over(by, counts, wanted, category or [made])
+        kind = "weak-scaling" if weak else "scaling"
         experiment = Experiment(
-            "scaling", tuple(parts), timeout, filter_glob, limit, seed, repeat=repeat
+            kind, tuple(parts), timeout, filter_glob, limit, seed, repeat=repeat
         )
         _run(experiment, results, name)
 
@@ -226,4 +229,5 @@ def _methods(text: str) -> list[Method]:
 
 def _grown(width: int, ranks: int) -> int:
     """The work of CROWN grows with the cube of the width."""
-    return round(width * ranks ** (1 / 3) / 8) * 8
+    cube_root: float = ranks ** (1 / 3)
+    return 8 * round(width * cube_root / 8)

@@ -13,7 +13,8 @@ class Job:
 
     `network` is the original ONNX file (maybe .gz), `prepared` the converted one (see
     runner.network.prepared), `timeout_s` counts from the start of the gang, and
-    `counterexample` is where rank 0 writes a confirmed counterexample (gzip).
+    `counterexample` is where rank 0 writes a confirmed counterexample (gzip), `bounds` where it
+    writes the bounds of an experiment (safetensors).
     """
 
     network: str
@@ -27,6 +28,7 @@ class Job:
     seed: int = 0
     memory_limit_bytes: int | None = None
     counterexample: str = ""
+    bounds: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -107,7 +107,21 @@ def bounded_module(module: nn.Module, example: Tensor, source: str) -> Any:
 def lirpa_bounds(
     module: nn.Module, lower: Tensor, upper: Tensor, C: Tensor, method: Method
 ) -> Tensor:
-    """Lower bounds [S] of C @ f(x) over one box, by auto_LiRPA's own `compute_bounds`, untouched.
+    """Lower bounds [S] of C @ f(x) over one box; see `lirpa_run`."""
+    return lirpa_run(module, lower, upper, C, method).lower
+
+
+class LirpaRun(NamedTuple):
+    """`lower`: [S]; `alpha_bytes`: of the α that auto_LiRPA holds when it is done."""
+
+    lower: Tensor
+    alpha_bytes: int
+
+
+def lirpa_run(
+    module: nn.Module, lower: Tensor, upper: Tensor, C: Tensor, method: Method
+) -> LirpaRun:
+    """Lower bounds of C @ f(x) over one box, by auto_LiRPA's own `compute_bounds`, untouched.
 
     lower, upper: [*input_shape]; C: [S, outputs], for the flat output. It is what a user has
     today: under torch 2.14 `clamp` has no gradient at its limits, so an α that starts at 0 or 1
@@ -120,8 +134,14 @@ def lirpa_bounds(
         bounds, _ = bounded.compute_bounds(
             x=(BoundedTensor(center, box),), C=C[None], method=_METHODS[method], bound_upper=False
         )
-        lowest: Tensor = bounds[0].detach()
-        return lowest
+        return LirpaRun(bounds[0].detach(), _alpha_bytes(bounded))
+
+
+def _alpha_bytes(bounded: Any) -> int:
+    """α lies in a dict of each relaxed node: a tensor for each start node."""
+    alphas = [getattr(node, "alpha", None) for node in bounded._modules.values()]
+    tensors = [t for alpha in alphas if isinstance(alpha, dict) for t in alpha.values()]
+    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runner.errors import UsageError
 from runner.vocabulary import StrEnum
@@ -32,6 +32,7 @@ class Strategy:
     `parallel` strategies run on P ranks; the others always on one. `offload`: weights rest in
     host memory and come to the device block by block. `interval_zones`: interval bounds inside
     Column-Row pairs of layers, as in the paper's TP (arXiv 2606.09377); looser, for comparison.
+    `checkpoint`: α-CROWN computes what its gradient needs again instead of keeping it.
     """
 
     name: str
@@ -40,10 +41,11 @@ class Strategy:
     parallel: bool = True
     offload: bool = False
     interval_zones: bool = False
+    checkpoint: bool = False
 
     def __post_init__(self) -> None:
         if self.engine is not Engine.DRIVER and (
-            self.sharded or self.offload or self.interval_zones
+            self.sharded or self.offload or self.interval_zones or self.checkpoint
         ):
             raise UsageError(f"strategy {self.name}: only the driver can lay data out")
         if self.sharded and not self.parallel:
@@ -75,10 +77,19 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
+# After the name of any strategy of the driver.
+CHECKPOINT = "+checkpoint"
+
+
 def strategy_named(name: str) -> Strategy:
-    """Raises UsageError that lists the known names."""
-    try:
-        return STRATEGIES[name]
-    except KeyError:
-        known = ", ".join(STRATEGIES)
-        raise UsageError(f"unknown strategy {name!r}; known: {known}") from None
+    """A strategy of STRATEGIES, or one with CHECKPOINT after its name.
+
+    Raises UsageError that lists the known names.
+    """
+    known = STRATEGIES.get(name.removesuffix(CHECKPOINT))
+    if known is None:
+        names = ", ".join(STRATEGIES)
+        raise UsageError(
+            f"unknown strategy {name!r}; known: {names}, each also with {CHECKPOINT} after it"
+        )
+    return replace(known, name=name, checkpoint=True) if name.endswith(CHECKPOINT) else known

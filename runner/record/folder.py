@@ -88,6 +88,10 @@ class RunFolder:
         """Where the counterexample of the instance called `name` belongs."""
         return self.path / strategy / category / f"{file_name(name)}.counterexample.gz"
 
+    def bounds(self, strategy: str, category: str, name: str) -> Path:
+        """Where an experiment's bounds of the instance called `name` belong."""
+        return bounds_path(self.path, strategy, category, name)
+
     def log(self, strategy: str, category: str, name: str, rank: int) -> Path:
         """Where what one rank of the instance called `name` said belongs."""
         return self.path / "logs" / strategy / category / f"{file_name(name)}.rank{rank}.log"
@@ -177,6 +181,11 @@ def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
         except ValueError as error:
             raise UsageError(f"{path}:{reader.line_num}: {error}; start a new run") from error
     return rows
+
+
+def bounds_path(run: Path, strategy: str, category: str, name: str) -> Path:
+    """Bounds that one instance called `name` has in an experiment's run folder."""
+    return run / strategy / category / f"{file_name(name)}.bounds.safetensors"
 
 
 def official_row(outcome: Outcome) -> str:

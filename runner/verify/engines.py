@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from runner.bounds.alpha import AlphaSettings
 from runner.bounds.network import BoundNetwork
-from runner.bounds.propagate import Settings
+from runner.bounds.propagate import Propagator, Settings
 from runner.bounds.rows import Rows, WholeRows
 from runner.bounds.tagging import Tagger
 from runner.bounds.tiles import row_block
@@ -97,8 +99,10 @@ class DriverEngine:
             self.weight_bytes = self._weights.resting_bytes
         self._settings = Settings(
             row_block=row_block(graph),
+            alpha=AlphaSettings(checkpoint=strategy.checkpoint),
             interval_only=column_row_zones(graph) if strategy.interval_zones else frozenset(),
         )
+        self.graph = graph
         self.input_shape = graph.input.shape
         self.neurons = sum(node.size for node in graph.nodes)
 
@@ -110,6 +114,14 @@ class DriverEngine:
         return Incomplete(
             self._network, instance, self._device, self._settings, self._tag, checkpoint, rows
         )
+
+    def propagator(
+        self, method: Method, deadline: Deadline, watched: Callable[[Rows], Rows]
+    ) -> Propagator:
+        """For bounds by one method, whatever they prove; `watched` goes around the specs axis."""
+        checkpoint, rows = self._rows(deadline)
+        settings = replace(self._settings, method=method)
+        return Propagator(self._network, settings, self._tag, checkpoint, watched(rows))
 
     def _rows(self, deadline: Deadline) -> tuple[Callable[[], None], Rows]:
         """Who bounds which rows, and how the clock is asked meanwhile."""

@@ -1,0 +1,149 @@
+"""What a rank of an experiment runs: the bounds of one instance by one method, proved or not.
+
+Unlike a verification there is no attack, no cheaper method first and no early end, so that every
+strategy does the same work. The first case of a property is bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from runner.bench.traffic import formula_bytes
+from runner.bounds.rows import Rows
+from runner.execute.job import Job, RankReport
+from runner.execute.wire import job_from_json, report_to_json
+from runner.measure.probe import Probe
+from runner.network.blocks import weights_of
+from runner.network.lirpa import lirpa_run
+from runner.network.load import load_module
+from runner.network.prepared import Weights
+from runner.parallel.group import Group, joined_group
+from runner.parallel.strategy import Engine, Strategy, strategy_named
+from runner.property.read import read_property
+from runner.verify.deadline import Deadline, DeadlineReached
+from runner.verify.engines import DriverEngine
+from runner.verify.rank import rank_device
+from runner.verify.specs import Specs, box_around
+from runner.vocabulary import Cause, Memory, Method, Phase, Verdict
+
+
+@dataclass(frozen=True)
+class Found:
+    """Bounds by name, of the specs [S] among them; `facts` are written beside them."""
+
+    tensors: dict[str, Tensor]
+    margin: float
+    weight_bytes: int
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+def bounds_target(payload: dict[str, Any]) -> dict[str, Any]:
+    """A job as JSON in, this rank's report out. Rank 0 writes the bounds to `job.bounds`."""
+    return report_to_json(_bounds(job_from_json(payload)))
+
+
+def _bounds(job: Job) -> RankReport:
+    rank = int(os.environ.get("RANK", "0"))
+    strategy, device = strategy_named(job.strategy), rank_device(job.device)
+    bounded = _lirpa if strategy.engine is Engine.LIRPA else _driver
+    with Probe(device) as probe, joined_group(device) as group:
+        try:
+            found = bounded(job, strategy, group, device, probe)
+        except DeadlineReached:
+            return RankReport(rank, Verdict.TIMEOUT, Cause.DEADLINE, method=str(job.method))
+        report = RankReport(
+            rank=rank,
+            verdict=Verdict.UNKNOWN,
+            cause=Cause.INCOMPLETE,
+            method=str(job.method),
+            lower_bound=found.margin,
+            device=str(device),
+            weight_bytes=found.weight_bytes,
+            comm_bytes=group.traffic.bytes,
+            comm_s=group.traffic.seconds,
+            collectives=group.traffic.collectives,
+            **probe.measurements(),
+        )
+    if rank == 0:
+        # Metadata of safetensors is text.
+        facts = {name: json.dumps(value) for name, value in found.facts.items()}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in found.tensors.items()}
+        save_file(tensors, job.bounds, facts)
+    return report
+
+
+def _driver(
+    job: Job, strategy: Strategy, group: Group, device: torch.device, probe: Probe
+) -> Found:
+    deadline = Deadline(group, job.timeout_s)
+    with probe.phase(Phase.LOAD):
+        case = read_property(Path(job.property)).cases[0]
+        engine = DriverEngine(Path(job.prepared), strategy, group, device, probe)
+        box, specs = box_around(case, engine.input_shape, device), Specs.of(case, device)
+    blocks: list[list[int]] = []
+    with probe.phase(Phase.INCOMPLETE):
+        propagator = engine.propagator(
+            job.method, deadline, lambda rows: _WatchedRows(rows, blocks)
+        )
+        bounds = propagator.bound(box)
+        lower = propagator.spec_bounds(bounds, specs.rows.float())[:, 0]
+    tensors = {"specs": lower}
+    for name, interval in bounds.intervals.items():
+        tensors |= {f"{name}.lower": interval.lower, f"{name}.upper": interval.upper}
+    weights = weights_of(engine.graph, Weights(Path(job.prepared)).shape)
+    facts = {
+        "rows": sum(sum(counts) for counts in blocks),
+        "formula_bytes": formula_bytes(
+            propagator.network,
+            {weight.name: weight.bytes for weight in weights},
+            strategy,
+            group.size,
+            propagator.settings,
+            blocks,
+        ),
+    }
+    return Found(tensors, _margin(specs, lower), engine.weight_bytes, facts)
+
+
+def _lirpa(job: Job, strategy: Strategy, group: Group, device: torch.device, probe: Probe) -> Found:
+    with probe.phase(Phase.LOAD):
+        case = read_property(Path(job.property)).cases[0]
+        with probe.kind(Memory.WEIGHTS):
+            loaded = load_module(Path(job.network))
+            module = loaded.module.to(device)
+        box, specs = box_around(case, loaded.input_shape, device), Specs.of(case, device)
+    with probe.phase(Phase.INCOMPLETE):
+        run = lirpa_run(module, box.lower[0], box.upper[0], specs.rows.float(), job.method)
+    weights = sum(value.nbytes for value in module.state_dict().values())
+    facts = {"alpha_bytes": run.alpha_bytes} if job.method is Method.ALPHA_CROWN else {}
+    return Found({"specs": run.lower}, _margin(specs, run.lower), weights, facts)
+
+
+def _margin(specs: Specs, lower: Tensor) -> float:
+    return float(specs.margins(lower.double()).min())
+
+
+class _WatchedRows:
+    """Notes how many rows each block of each start node had; changes nothing."""
+
+    def __init__(self, rows: Rows, blocks: list[list[int]]) -> None:
+        self._rows = rows
+        self._blocks = blocks
+
+    def share(
+        self, counts: list[int], like: Tensor, bound: Callable[[int], Tensor]
+    ) -> list[Tensor]:
+        self._blocks.append(counts)
+        return self._rows.share(counts, like, bound)
+
+    def finished(self, done: bool) -> bool:
+        return self._rows.finished(done)

@@ -1,0 +1,150 @@
+"""The table of each kind of experiment: its columns, and what it does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from runner.report.table import Column, Table
+from runner.report.text import count, difference, ratio, seconds, share, size
+
+
+def _number(title: str, source: str, text: Callable[[Any], str] = count) -> Column:
+    return Column(title, source, text, number=True)
+
+
+def _bound(value: float) -> str:
+    return f"{value:,.4f}"
+
+
+_WHO = (
+    Column("network", "network", lambda name: str(name).removeprefix("onnx/").split(".onnx")[0]),
+    Column("method", "method"),
+    Column("strategy", "strategy"),
+    _number("P", "ranks"),
+)
+_TIME = _number("time", "incomplete_s", seconds)
+_PEAK = (
+    _number("peak", "peak_tensor_bytes", size),
+    _number("/ baseline", "peak_tensor_bytes_ratio", ratio),
+)
+_DIFFERENCE = _number("greatest difference", "greatest_difference", difference)
+_TRAFFIC = (
+    _number("sent per rank", "comm_bytes", size),
+    _number("in collectives", "comm_s", seconds),
+)
+_UNSOLVED = Column("went wrong", "trouble")
+
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "memory": (
+        *_WHO,
+        _number("resting weights", "weight_bytes", size),
+        *_PEAK,
+        _number("peak weights", "peak_weight_bytes", size),
+        _number("peak A", "peak_a_bytes", size),
+        _number("peak α", "peak_alpha_bytes", size),
+        _number("peak bounds", "peak_bounds_bytes", size),
+        _number("peak other", "peak_other_bytes", size),
+        _DIFFERENCE,
+        _TIME,
+        *_TRAFFIC,
+        _UNSOLVED,
+    ),
+    "tightness": (
+        *_WHO,
+        _number("worst lower bound", "worst_spec", _bound),
+        _number("greatest loss", "spec_lost", difference),
+        _number("mean loss", "spec_mean_lost", difference),
+        _number("greatest difference of any bound", "greatest_difference", difference),
+        _number("relative", "greatest_relative", difference),
+        _TIME,
+        _UNSOLVED,
+    ),
+    "scaling": (
+        *_WHO,
+        _TIME,
+        _number("speed-up", "speedup", ratio),
+        _number("efficiency", "efficiency", share),
+        *_TRAFFIC,
+        _number("formula", "formula_bytes", size),
+        _number("sent / formula", "formula_ratio", ratio),
+        _UNSOLVED,
+    ),
+    "weak-scaling": (
+        *_WHO,
+        _TIME,
+        _number("efficiency", "weak_efficiency", share),
+        *_TRAFFIC,
+        _UNSOLVED,
+    ),
+    "alpha": (
+        *_WHO,
+        _number("weights", "weight_bytes", size),
+        _number("peak A", "peak_a_bytes", size),
+        _number("peak α", "peak_alpha_bytes", size),
+        _number("A + α / baseline", "kept_bytes_ratio", ratio),
+        _number("α at the end (lirpa)", "alpha_bytes", size),
+        *_PEAK,
+        _number("worst lower bound", "worst_spec", _bound),
+        _TIME,
+        _UNSOLVED,
+    ),
+}
+_METERS = (
+    "Bytes: live tensors of the worst rank; each kind at its own peak. Time: of bounding alone, "
+    "the slowest rank. Traffic: mean of the ranks."
+)
+NOTES = {
+    "memory": f"{_METERS} Differences: of any lower or upper bound of any node, to baseline's.",
+    "tightness": (
+        "Loss: how far a lower bound of a spec lies below baseline's; negative is tighter."
+    ),
+    "scaling": (
+        f"{_METERS} Speed-up: against baseline on the same network. Formula: the leading terms "
+        "of what is sent, from the shapes alone."
+    ),
+    "weak-scaling": (
+        f"{_METERS} Efficiency: the time of baseline on the first network by the time on a "
+        "network with P times its work (CROWN's work grows with the cube of the width)."
+    ),
+    "alpha": (
+        f"{_METERS} lirpa's A and α cannot be told apart while it runs: only its total peak, and "
+        "the α tensors that it holds at the end."
+    ),
+}
+
+
+def table(kind: str, frame: pd.DataFrame) -> Table:
+    """The table of `measurements`; columns that nothing has a value for are left out."""
+    frame = frame.copy()
+    frame["trouble"] = [
+        "" if row["cause"] == "incomplete" else f"{row['cause']} {row['message']}".strip()
+        for row in frame.to_dict("records")
+    ]
+    if "formula_bytes" in frame:
+        sent = frame["formula_bytes"].where(frame["formula_bytes"] > 0)
+        frame["formula_ratio"] = frame["comm_bytes"] / sent
+    if kind == "weak-scaling":
+        first = frame[frame["ranks"] == 1].groupby("method")["incomplete_s"].first()
+        frame["weak_efficiency"] = frame["method"].map(first) / frame["incomplete_s"]
+    _only_of_the_driver(frame)
+    shown = [column for column in COLUMNS[kind] if column.source in frame]
+    return Table(
+        name=kind,
+        title=f"bench {kind}",
+        columns=tuple(column for column in shown if _says_something(frame[column.source])),
+        frame=frame,
+        note=NOTES[kind],
+    )
+
+
+def _only_of_the_driver(frame: pd.DataFrame) -> None:
+    """auto_LiRPA tags nothing: all it makes counts as `other`."""
+    for column in ("peak_a_bytes", "peak_alpha_bytes", "peak_bounds_bytes"):
+        frame[column] = frame[column].where(frame["strategy"] != "lirpa")
+
+
+def _says_something(values: pd.Series[Any]) -> bool:
+    return bool(values.notna().any()) and bool((values.astype(str) != "").any())
