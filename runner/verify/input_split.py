@@ -12,6 +12,7 @@ from runner.bounds.interval import Interval
 from runner.network.graph import Graph
 from runner.verify.attack import Target
 from runner.verify.box_store import Boxes, BoxStore, divisible, halves
+from runner.verify.disjuncts import Disjuncts
 from runner.verify.incomplete import ROUNDING_UNITS
 from runner.verify.search import Outcome, SearchContext
 from runner.vocabulary import Memory
@@ -36,14 +37,15 @@ def batch_boxes(graph: Graph) -> int:
 
 @dataclass(frozen=True)
 class _Margins:
-    """Of N boxes and S rows, [N, S]: lower bound minus threshold, -inf where none was wanted.
-
-    `slack`: the rounding that a margin may hide. `coefficients`: [N, S, inputs].
+    """Of N boxes and each disjunct [N, disjuncts]: how far it is excluded, and the rounding that
+    this may hide. Of the linear bounds that say so, [N, disjuncts, inputs]: the `slopes` of their
+    mix, and how `steep` they are one by one (what cancels in the mix is still worth a cut).
     """
 
     margins: Tensor
     slack: Tensor
-    coefficients: Tensor
+    slopes: Tensor
+    steep: Tensor
 
 
 class InputSplit:
@@ -65,6 +67,7 @@ class InputSplit:
         self._specs = replace(
             specs, disjunct=position[specs.disjunct], disjuncts=len(self._numbers)
         )
+        self._disjuncts = Disjuncts(self._specs)
         self._closed = specs.thresholds.new_full((len(self._numbers),), torch.inf)
         self._start_nodes = [
             node
@@ -110,13 +113,11 @@ class InputSplit:
         """
         bounds = self._propagator.bound(self._interval(boxes), self._known(boxes))
         found = self._margins(bounds, boxes)
-        margins, best = self._of_disjuncts(found.margins)
-        proved, _ = self._of_disjuncts(found.margins - found.slack)
-        closed = boxes.open & (proved > 0)
-        doubtful = boxes.open & (margins > 0) & ~closed
+        closed = boxes.open & (found.margins > found.slack)
+        doubtful = boxes.open & (found.margins > 0) & ~closed
         if bool(doubtful.any()):
             closed |= doubtful & self._closed_exactly(boxes, doubtful.any(1))
-        margins = torch.maximum(margins, boxes.margins)
+        margins = torch.maximum(found.margins, boxes.margins)
         self._closed = torch.where(closed, margins, self._closed).amin(0).minimum(self._closed)
         known = [bounds.intervals[node.name] for node in self._start_nodes]
         boxes = replace(
@@ -131,9 +132,8 @@ class InputSplit:
         )
         still = boxes.open.any(1).nonzero()[:, 0]
         boxes = boxes.select(still)
-        row = best[still].gather(1, boxes.margins.argmin(1, keepdim=True))[:, 0]
-        slope = found.coefficients[still, row]
-        size = slope.abs().nan_to_num(nan=1.0)
+        worst = boxes.margins.argmin(1)
+        slope, size = found.slopes[still, worst], found.steep[still, worst].nan_to_num(nan=1.0)
         size = size.maximum(LEAST_WEIGHT * size.amax(1, keepdim=True)).clamp(min=1e-30)
         sensitivity = torch.where(divisible(boxes), size * (boxes.upper - boxes.lower), -1.0)
         return boxes, sensitivity, torch.where(slope > 0, boxes.lower, boxes.upper)
@@ -159,15 +159,12 @@ class InputSplit:
         coefficients = found.coefficients.new_zeros((*count, boxes.lower.shape[1]))
         coefficients[box, row] = found.coefficients
         scale = bounds.largest.double()[:, None] * specs.rows.abs().sum(1) + specs.thresholds.abs()
-        return _Margins(margins, scale * torch.finfo(dtype).eps * ROUNDING_UNITS, coefficients)
-
-    def _of_disjuncts(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Of rows [N, S]: the best of each disjunct and which row it is, [N, disjuncts] both."""
-        parts = [
-            torch.where(self._specs.disjunct == disjunct, values, -torch.inf).max(1)
-            for disjunct in range(self._specs.disjuncts)
-        ]
-        return torch.stack([p.values for p in parts], 1), torch.stack([p.indices for p in parts], 1)
+        slack = scale * torch.finfo(dtype).eps * ROUNDING_UNITS
+        radius = (boxes.upper.double() - boxes.lower.double()) / 2
+        mixed, weights = self._disjuncts.mixed(margins, coefficients, radius)
+        slopes = weights @ coefficients.double()
+        steep = weights @ coefficients.abs().double()
+        return _Margins(mixed, (weights * slack[:, None]).sum(2), slopes, steep)
 
     def _closed_exactly(self, boxes: Boxes, doubtful: Tensor) -> Tensor:
         """Disjuncts [N, disjuncts] that float64 closes, of the boxes of a mask [N]."""
@@ -175,9 +172,8 @@ class InputSplit:
         found = self._margins(
             self._propagator.bound(self._interval(some).to(torch.float64), {}), some
         )
-        proved, _ = self._of_disjuncts(found.margins - found.slack)
         closed = torch.zeros_like(boxes.open)
-        closed[doubtful] = proved > 0
+        closed[doubtful] = found.margins > found.slack
         return closed
 
     def _found(self, boxes: Boxes, corners: Tensor) -> bool:
@@ -191,7 +187,7 @@ class InputSplit:
             shape = self._context.network.graph.input.shape
             outputs = self._context.network.forward(points.reshape(-1, *shape)).double()
             excess = outputs @ self._specs.rows.T - self._specs.thresholds
-            excess, _ = self._of_disjuncts(excess)
+            excess = self._disjuncts.best(excess)
             excess = torch.where(boxes.open.repeat(2, 1), excess, torch.inf)
             least, disjunct = excess.nan_to_num(torch.inf).min(1)
             index = int(least.argmin())
