@@ -45,10 +45,11 @@ _STRATEGIES = (
     _number("share of time in collectives", "comm_share", share),
     Column("meter", "meter"),
 )
-_SHORT = frozenset(
-    {"category", "strategy", "instances", "solved", "score", "compared", "speed_ratio",
-     "memory_ratio", "weight_ratio", "peak_tensor_max_bytes"}
-)  # fmt: skip
+_SHORT = {
+    "category": "category", "strategy": "strategy", "instances": "instances", "solved": "solved",
+    "score": "score", "compared": "compared", "speed_ratio": "speed", "memory_ratio": "memory",
+    "weight_ratio": "weights", "peak_tensor_max_bytes": "greatest peak",
+}  # fmt: skip
 _STRATEGIES_NOTE = (
     "PAR-2: mean run time, where an instance that is not solved counts twice its timeout. "
     "Memory: live tensor bytes of one rank, read with the meter named. "
@@ -80,7 +81,11 @@ def side_by_side(table: Table) -> list[Grid]:
 
 def short(table: Table) -> Table:
     """The strategies table with the columns that fit a terminal."""
-    chosen = tuple(column for column in table.columns if column.source in _SHORT)
+    chosen = tuple(
+        replace(column, title=_SHORT[column.source])
+        for column in table.columns
+        if column.source in _SHORT
+    )
     return Table(table.name, "By category", chosen, table.frame)
 
 

@@ -13,8 +13,7 @@ for (const table of document.querySelectorAll("table.data")) {
     searching: rows > 5,
     autoWidth: false,
     orderCellsTop: true,
-    columnControl: filters ? ["order", "searchDropdown"] : ["order"],
-    ordering: { indicators: false, handler: true },
+    columnControl: filters ? ["searchDropdown"] : [],
     layout: { topStart: "search", topEnd: rows > 50 ? "pageLength" : null },
     language: { search: "Filter", emptyTable: "Nothing to show." },
   });
