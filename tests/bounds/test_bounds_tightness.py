@@ -158,6 +158,16 @@ def test_known_bounds_are_kept_and_used(method: Method) -> None:
     assert tighter.all()
 
 
+def test_known_bounds_of_a_larger_box_loosen_nothing() -> None:
+    network = mlp(4, 12, 12, 3)
+    chosen = propagator(network, Method.IBP)
+    known, expected = chosen.bound(box_of(network, 2.0)), chosen.bound(box_of(network, 0.1))
+    found = chosen.bound(box_of(network, 0.1), known)
+    for name, interval in expected.intervals.items():
+        assert torch.equal(found.intervals[name].lower, interval.lower)
+        assert torch.equal(found.intervals[name].upper, interval.upper)
+
+
 def test_rows_exist_for_unstable_neurons_only_and_in_blocks() -> None:
     """The checkpoint is called once a block, and between the steps of α."""
     network = mlp(4, 12, 30, 3)
