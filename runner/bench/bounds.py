@@ -76,7 +76,8 @@ def _bounds(job: Job) -> RankReport:
     if rank == 0:
         # Metadata of safetensors is text.
         facts = {name: json.dumps(value) for name, value in found.facts.items()}
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in found.tensors.items()}
+        # Copies: safetensors refuses tensors that share memory.
+        tensors = {name: tensor.cpu().clone() for name, tensor in found.tensors.items()}
         save_file(tensors, job.bounds, facts)
     return report
 

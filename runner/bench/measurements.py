@@ -63,6 +63,9 @@ def _part(run_folder: Path, method: str) -> pd.DataFrame:
         pd.MultiIndex.from_frame(first[key[:-1]])
     ].to_numpy()
     first["method"] = method
+    # Not measured is NaN from here on: it passes through arithmetic.
+    numbers = [*(name for name, how in _WORST.items() if how != "first"), "lower_bound"]
+    first[numbers] = first[numbers].astype(float)
     first["bounds"] = [
         str(
             bounds_path(

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 
 
+LEAST = 1e-8
+
+
 class ProjectedAdam:
     """Adam (Kingma & Ba 2015) uphill, then projected to [0, limit]; steps shrink by `decay`.
 
@@ -30,8 +33,10 @@ class ProjectedAdam:
         self._square = [torch.zeros_like(value) for value in values]
         self._steps = 0
 
-    def step(self, gradients: tuple[Tensor, ...]) -> None:
-        """In place."""
+    def step(self, gradients: tuple[Tensor, ...], least: Tensor | float = LEAST) -> None:
+        """In place. A value whose gradients stay below `least` (broadcast) moves less than others:
+        Adam, which knows no scale, would make full steps of their rounding.
+        """
         self._steps += 1
         size = self._size / (1 - self._first**self._steps)
         correction = (1 - self._second**self._steps) ** 0.5
@@ -40,7 +45,7 @@ class ProjectedAdam:
         ):
             mean.lerp_(gradient, 1 - self._first)
             square.mul_(self._second).addcmul_(gradient, gradient, value=1 - self._second)
-            value.addcdiv_(mean, square.sqrt().div_(correction).add_(1e-8), value=size)
+            value.addcdiv_(mean, square.sqrt().div_(correction).add_(least), value=size)
         if self._limits is None:
             for value in self.values:
                 value.clamp_(0, 1)
