@@ -237,6 +237,7 @@ def test_a_killed_rank_ends_its_gang_and_is_named(
                       "--strategies", strategy, "--method", "alpha-crown")  # fmt: skip
     deadline = time.monotonic() + 60
     while len(ranks := ranks_of(process)) < 2:  # preparing takes one
+        assert process.poll() is None, "the run ended before two ranks were seen"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.5)
