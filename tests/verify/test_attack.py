@@ -66,7 +66,8 @@ def test_all_constraints_of_a_disjunct_hold_at_once() -> None:
     corner = region([[1, 0], [-1, 0], [0, -1]], [-0.8, 0.9, -0.8])
     found, recorder = attack(network, question(case([-1, -1], [1, 1], corner), outputs=2))
     assert found
-    x, y = recorder.candidates[-1][0]
+    assert len(recorder.candidates) == 1
+    x, y = recorder.candidates[0][0]
     assert -0.9 <= x <= -0.8
     assert y >= 0.8
 
