@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runner.bounds.backward import Frontier, advance, frontier_at, least, local_interval
+from runner.bounds.backward import Frontier, advance, frontier_at, local_interval
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
@@ -24,7 +24,7 @@ from runner.network.graph import Node
 from runner.vocabulary import Memory
 
 # Values of A in one pass: as much as stays in a core's cache.
-PASS_VALUES = 128 * 1024
+PASS_VALUES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,9 @@ class BoxPropagator:
             with self._tag.kind(Memory.A):
                 whole = some.reshape(1, -1, *node.shape)
                 local = self._network.features.local(node.name, whole, 2)
-                parts.append(self._finish(frontier_at(self._network, node.name, local), lines, of))
-        return RowBounds(
-            torch.cat([part.lower[0] for part in parts]),
-            torch.cat([part.coefficients[0] for part in parts]),
-        )
+                lower, at = self._finish(frontier_at(self._network, node.name, local), lines, of)
+                parts.append((lower[0], self._whole(at)[0]))
+        return RowBounds(*map(torch.cat, zip(*parts, strict=True)))
 
     def _refined(self, node: Node, interval: Interval, bounds: BoxBounds) -> Interval:
         with self._tag.kind(Memory.BOUNDS):
@@ -117,25 +115,27 @@ class BoxPropagator:
         for some in pairs.split(max(1, self._pass_rows // 2)):
             box, neuron = some.unbind(1)
             with self._tag.kind(Memory.A):
-                found = self._finish(starts.frontier(neuron), lines, box).lower
+                found, _ = self._finish(starts.frontier(neuron), lines, box)
             with self._tag.kind(Memory.BOUNDS):
                 lower[box, neuron] = torch.maximum(lower[box, neuron], found[0])
                 upper[box, neuron] = torch.minimum(upper[box, neuron], -found[1])
         return Interval(lower, upper).reshape(*interval.lower.shape)
 
-    def _finish(self, start: Frontier, lines: _Lines, box: Tensor) -> RowBounds:
-        """Rows [S, R, *shape], each over the box of its R: to the input and its least value."""
+    def _finish(self, start: Frontier, lines: _Lines, box: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows [S, R, *shape], each over the box of its R: the least values [S, R], and the rows
+        [S, R, *input] on the input, of those inputs that are this rank's own.
+        """
+        done = advance(self._network, start, lines.of(box, start), {})
+        rows = done.pending[self._network.graph.input.name]
+        lower = done.constant + lines.least(rows.flatten(2), box)
+        return self._network.features.total(lower), rows
+
+    def _whole(self, rows: Tensor) -> Tensor:
+        """Rows on all inputs [S, R, inputs]."""
         network = self._network
-        done = advance(network, start, lines.of(box, start), {})
-        name = network.graph.input.name
-        limits = lines.bounds.box
-        inputs = Interval(limits.lower[box], limits.upper[box])
-        rows = done.pending[name]
-        lower = done.constant + least(rows, local_interval(network, name, inputs))
         whole = rows.new_zeros(*rows.shape[:2], *network.graph.input.shape)
-        network.features.local(name, whole, 2).copy_(rows)
-        coefficients = network.features.total(whole)
-        return RowBounds(network.features.total(lower), coefficients.flatten(2))
+        network.features.local(network.graph.input.name, whole, 2).copy_(rows)
+        return network.features.total(whole).flatten(2)
 
 
 class _Starts:
@@ -170,11 +170,13 @@ class _Starts:
 
 
 class _Lines:
-    """The relaxations of all nodes that a batch of boxes has bounds for so far."""
+    """The relaxations of all nodes that a batch of boxes has bounds for so far, and the boxes."""
 
     def __init__(self, network: BoundNetwork, bounds: BoxBounds) -> None:
-        self.bounds = bounds
         self._network = network
+        self._intervals = bounds.intervals
+        inputs = local_interval(network, network.graph.input.name, bounds.box)
+        self._centre, self._radius = inputs.centre.flatten(1), inputs.radius.flatten(1)
         self._relu: dict[str, _ReluLines] = {}
 
     def of(self, box: Tensor, start: Frontier) -> dict[str, Relaxation | ReluRelaxation]:
@@ -185,10 +187,15 @@ class _Lines:
                 found[node.name] = self._relaxation(node, box)
         return found
 
+    def least(self, rows: Tensor, box: Tensor) -> Tensor:
+        """The least value of A · x over the box of each R: A [S, R, inputs] -> [S, R]."""
+        centre, radius = self._centre.index_select(0, box), self._radius.index_select(0, box)
+        return (rows * centre).sum(2) - (rows.abs() * radius).sum(2)
+
     def _relaxation(self, node: Node, box: Tensor) -> Relaxation | ReluRelaxation:
         rule = self._network.relaxed[node.name]
         before = node.inputs[0]
-        mine = local_interval(self._network, before, self.bounds.intervals[before])
+        mine = local_interval(self._network, before, self._intervals[before])
         if not isinstance(rule, ReluRule):
             return rule.relax(Interval(mine.lower[box], mine.upper[box]))
         if node.name not in self._relu:
