@@ -60,6 +60,9 @@ def test_run_reports_every_outcome_a_summary_and_where_the_files_are(category: P
     assert lines[5].startswith("[6/6] fsdp digits net2.onnx prop2.vnnlib: ")
     assert "PAR-2" in result.stdout
     assert f"Files: {only_run(Path('results'))}" in result.stdout
+    page = only_run(Path("results")) / "report" / "report.html"
+    assert lines[-1] == f"Report: {page}"
+    assert page.is_file()
     assert "\x1b" not in result.stdout, "a log has no colours and no bar"
 
 

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 def print_strategies(evidence: Evidence, out: Console, by_category: bool = False) -> None:
     """What must not be overlooked, then the strategies side by side."""
-    from runner.report.instances import instances
+    from runner.report.gather import QUESTION
     from runner.report.render import rich_table
+    from runner.report.strategies import contradictions
     from runner.report.table import grid
     from runner.report.tables import short, side_by_side, strategies_table
 
     for note in evidence.notes:
         out.print(Text(note, style="yellow"), soft_wrap=True)
-    contradicting = instances(evidence).query("disagree")
-    for row in contradicting.to_dict("records"):
-        said = ", ".join(f"{label} {row[f'{label}: verdict']}" for label in evidence.labels)
-        message = f"CONTRADICTION: {row['category']} {row['network']} {row['property']}: {said}"
+    for names, rows in contradictions(evidence).groupby(QUESTION, sort=False, dropna=False):
+        said = ", ".join(f"{row.label} {row.verdict}" for row in rows.itertuples())
+        message = f"CONTRADICTION: {' '.join(map(str, names[:3]))}: {said}"
         out.print(Text(message, style="bold red"), soft_wrap=True)
     table = strategies_table(evidence)
     for text in side_by_side(table)[slice(None) if by_category else slice(-1, None)]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pandas as pd
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from runner.errors import InstanceError
 from runner.files import read_bytes
@@ -72,7 +73,7 @@ def describe_network(path: Path) -> str:
     content = read_bytes(path, Cause.MALFORMED_NETWORK)
     try:
         graph = onnx.load_model_from_string(content).graph
-    except ValueError as error:  # protobuf's DecodeError is one
+    except DecodeError as error:
         raise InstanceError(Cause.MALFORMED_NETWORK, f"{path}: not ONNX: {error}") from error
     parameters = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
     operators = ", ".join(

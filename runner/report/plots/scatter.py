@@ -66,8 +66,8 @@ def against_baseline_plot(
         panel.set_title(label)
         panel.set_xlabel(evidence.baselines[label])
         panel.set_ylabel(quantity.name)
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_locator(LogLocator(quantity.base, numticks=4))
+        for axis, ticks in ((panel.xaxis, 6 // across), (panel.yaxis, 4)):
+            axis.set_major_locator(LogLocator(quantity.base, numticks=ticks))
             quantity.axis(axis)
     return figure
 

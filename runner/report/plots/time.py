@@ -97,7 +97,7 @@ def phases(evidence: Evidence) -> Figure | None:
     panel.grid(axis="y", visible=False)
     panel.set_xlabel("mean time of an instance")
     seconds_axis(panel.xaxis)
-    legend_above(figure, panel, columns=6)
+    legend_above(figure, panel, columns=3)
     return figure
 
 

@@ -1,0 +1,91 @@
+"""What plots show, whatever the evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_runs import MadeRun, compared
+from matplotlib.colors import to_rgb
+
+from runner.report.gather import Evidence, gather
+from runner.report.plots import PLOTS
+from runner.report.plots.style import house_style, looks
+from runner.vocabulary import Meter, Verdict
+
+
+def draw(evidence: Evidence, name: str):  # type: ignore[no-untyped-def]
+    with house_style():
+        return next(plot for plot in PLOTS if plot.name == name).draw(evidence)
+
+
+def legend(figure) -> list[str]:  # type: ignore[no-untyped-def]
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_strategies_look_the_same_in_every_plot_and_differ_without_colour() -> None:
+    names = ("baseline", "fsdp", "tp", "sp", "fsdp+sp", "tp-ibp", "offload", "lirpa")
+    styles = looks(names)
+
+    assert {name: styles[name] for name in names[:3]} == looks(names[:3])
+    assert len({look.marker for look in styles.values()}) == len(names)
+    assert to_rgb(styles["baseline"].colour) == (0, 0, 0)
+
+
+def test_the_cactus_counts_what_was_solved_and_names_all_in_one_order(tmp_path: Path) -> None:
+    figure = draw(compared(tmp_path).evidence(), "cactus")
+    lines = figure.axes[0].get_lines()
+
+    assert legend(figure) == ["baseline (3)", "fsdp (2)"]
+    assert list(lines[1].get_xdata()) == [3.0, 4.0, 11.0]
+    assert list(lines[1].get_ydata()) == [1, 2, 2]
+
+
+def test_a_timeout_lies_on_the_line_of_the_timeout(tmp_path: Path) -> None:
+    figure = draw(compared(tmp_path).evidence(), "time")
+    (panel,) = figure.axes
+    solved, missed = (part.get_offsets().tolist() for part in panel.collections)
+
+    assert solved == [[2.0, 4.0]]
+    assert sorted(missed) == [[1.0, 10.0], [1.0, 10.0], [10.0, 3.0]]
+    assert panel.get_title() == "fsdp"
+
+
+def test_memory_read_with_different_meters_is_not_drawn(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path)
+    run.add("baseline", 1, Verdict.UNSAT, 1.0, (1000,), meter=Meter.DISPATCH)
+    run.add("fsdp", 1, Verdict.UNSAT, 1.0, (500, 500), meter=Meter.CUDA)
+
+    assert draw(run.evidence(), "memory") is None
+
+
+def test_memory_by_kind_has_a_bar_for_every_rank(tmp_path: Path) -> None:
+    figure = draw(compared(tmp_path).evidence(), "memory_by_kind")
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+
+    assert names == ["baseline, rank 0", "fsdp, rank 0", "fsdp, rank 1"]
+    assert legend(figure) == ["weights", "A", "α", "β", "bounds", "other"]
+
+
+def test_speed_up_is_a_line_over_the_numbers_of_ranks_of_several_runs(tmp_path: Path) -> None:
+    runs = []
+    for ranks in (2, 4):
+        run = MadeRun(tmp_path, f"p{ranks}")
+        run.add("baseline", 1, Verdict.UNSAT, 6.0, (100,))
+        run.add("fsdp", 1, Verdict.UNSAT, 6.0 / (ranks - 1), (50,) * ranks)
+        runs.append(run.read())
+    figure = draw(gather(runs), "speed_up")
+    line = figure.axes[0].get_lines()[-1]
+
+    assert legend(figure) == ["ideal", "baseline", "fsdp"]
+    assert list(zip(line.get_xdata(), line.get_ydata(), strict=True)) == [
+        (2, pytest.approx(1.0)),
+        (4, pytest.approx(3.0)),
+    ]
+
+
+def test_evidence_with_nothing_to_plot_gives_no_plots_and_no_error(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path)
+    run.add("fsdp", 1, Verdict.ERROR, None, timeout_s=None)
+
+    assert [plot.name for plot in PLOTS if draw(run.evidence(), plot.name)] == []
