@@ -1,0 +1,112 @@
+"""What ranks compute in the tests of agreement: every strategy on one network, side by side."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runner.bench.bounds import bounds_target
+from runner.bounds.interval import Interval
+from runner.bounds.tagging import NoTagger
+from runner.network.graph import Graph
+from runner.network.prepared import read_graph
+from runner.parallel.group import Group, joined_group
+from runner.parallel.strategy import strategy_named
+from runner.verify.deadline import Deadline
+from runner.verify.engines import DriverEngine
+from runner.vocabulary import Method
+
+CPU = torch.device("cpu")
+SAMPLES = 32
+ATTACK_STEPS = 5
+Payload = dict[str, Any]
+
+
+def agreement(payload: Payload) -> Payload:
+    """By method and strategy: how far its bounds are from baseline's, in units of
+    1e-5 relative or 1e-4; and how far a sampled or attacked output lies outside, in the same.
+    """
+    found = {}
+    prepared = Path(payload["prepared"])
+    with joined_group(CPU) as group:
+        box, specs = _question(read_graph(prepared), payload["radius"])
+        reached = _least_reached(prepared, box, specs)
+        for method in (Method.IBP, Method.CROWN, Method.ALPHA_CROWN):
+            one = _bounds(prepared, "baseline", Group(), box, specs, method)
+            for name in payload["strategies"]:
+                many = _bounds(prepared, name, group, box, specs, method)
+                beyond = torch.maximum(many["specs"], reached)
+                found[f"{method} {name}"] = {
+                    "same_bits": all(torch.equal(many[key], one[key]) for key in one),
+                    "apart": max(_apart(many[key], one[key]) for key in one),
+                    "outside": _apart(beyond, reached),
+                }
+    return found
+
+
+def _question(graph: Graph, radius: float) -> tuple[Interval, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.randn(1, *graph.input.shape, generator=generator)
+    outputs = graph.node(graph.output).size
+    specs = torch.cat((torch.eye(outputs), -torch.eye(outputs)))
+    return Interval(centre - radius, centre + radius), specs
+
+
+def _bounds(
+    prepared: Path, name: str, group: Group, box: Interval, specs: Tensor, method: Method
+) -> dict[str, Tensor]:
+    engine = DriverEngine(prepared, strategy_named(name), group, CPU, NoTagger())
+    propagator = engine.propagator(method, Deadline(group, 100.0), lambda rows: rows)
+    bounds = propagator.bound(box)
+    tensors = {"specs": propagator.spec_bounds(bounds, specs)[:, 0]}
+    for node, interval in bounds.intervals.items():
+        tensors |= {f"{node}.lower": interval.lower, f"{node}.upper": interval.upper}
+    return tensors
+
+
+def _least_reached(prepared: Path, box: Interval, specs: Tensor) -> Tensor:
+    """The least value of each spec over samples of the box and signed gradient steps from them."""
+    engine = DriverEngine(prepared, strategy_named("baseline"), Group(), CPU, NoTagger())
+    generator = torch.Generator().manual_seed(0)
+    width = box.upper - box.lower
+    x = box.lower + width * torch.rand(SAMPLES, *box.lower.shape[1:], generator=generator)
+    least = (engine.forward(x) @ specs.T).amin(0)
+    for index, spec in enumerate(specs):
+        here = x.clone()
+        for _ in range(ATTACK_STEPS):
+            here.requires_grad_()
+            (gradient,) = torch.autograd.grad((engine.forward(here) @ spec).sum(), here)
+            stepped = here.detach() - gradient.sign() * width / 4
+            here = torch.minimum(torch.maximum(stepped, box.lower), box.upper)
+        reached = (engine.forward(here) @ spec).detach().min()
+        least[index] = torch.minimum(least[index], reached)
+    return least.detach()
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    allowed = (other.abs() * 1e-5).clamp(min=1e-4)
+    return float(((one - other).abs() / allowed).max())
+
+
+def killed_in_a_collective(payload: Payload) -> Payload:
+    """Bounds, in which rank 1 is killed while it does its collective number `after`."""
+    plain, done = Group._counted, 0
+
+    @contextmanager
+    def counted(self: Group, tensor: Tensor, sends: int) -> Iterator[None]:
+        nonlocal done
+        done += 1
+        if done > payload["after"] and self.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with plain(self, tensor, sends):
+            yield
+
+    Group._counted = counted  # type: ignore[method-assign]
+    return bounds_target(payload["job"])

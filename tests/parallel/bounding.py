@@ -1,0 +1,96 @@
+"""Bounds of one instance on real rank processes, through the target of the experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from runner.bench.experiment import PRELOAD, TARGET
+from runner.execute.gang import Ending, RankServer
+from runner.execute.job import Job, RankReport
+from runner.execute.wire import job_to_json, report_from_json
+from runner.vocabulary import Device, Method
+
+Bounds = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prepared network and a property."""
+
+    network: Path
+    prepared: Path
+    property: Path
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """What a gang found and what its ranks reported."""
+
+    bounds: Bounds
+    reports: list[RankReport]
+
+
+@dataclass
+class Bounder:
+    """Runs gangs one after the other, and each reference only once."""
+
+    server: RankServer
+    folder: Path
+    _numbers: Iterator[int] = field(default_factory=count)
+    _known: dict[tuple[Path, Path, str, Method], Bounded] = field(default_factory=dict)
+
+    def run(self, question: Question, strategy: str, ranks: int, method: Method) -> Bounded:
+        gang = self.folder / f"gang{next(self._numbers)}"
+        job = Job(
+            network=str(question.network),
+            prepared=str(question.prepared),
+            property=str(question.property),
+            strategy=strategy,
+            ranks=ranks,
+            timeout_s=100.0,
+            method=method,
+            device=Device.CPU,
+            bounds=str(gang / "bounds.safetensors"),
+        )
+        result = self.server.run(TARGET, job_to_json(job), ranks, gang, timeout_s=100.0)
+        assert result.ended is Ending.FINISHED, result
+        assert result.dead_rank is None, result.reports
+        reports = [report_from_json(report) for report in result.reports if report]
+        return Bounded(load_file(job.bounds), reports)
+
+    def baseline(self, question: Question, method: Method) -> Bounded:
+        key = (question.prepared, question.property, "baseline", method)
+        if key not in self._known:
+            self._known[key] = self.run(question, "baseline", 1, method)
+        return self._known[key]
+
+
+@contextmanager
+def bounder(folder: Path) -> Iterator[Bounder]:
+    with RankServer(folder / "server.log", PRELOAD) as server:
+        yield Bounder(server, folder)
+
+
+def same_bits(one: Bounds, other: Bounds) -> bool:
+    return one.keys() == other.keys() and all(
+        one[name].tobytes() == other[name].tobytes() for name in one
+    )
+
+
+def farthest(one: Bounds, other: Bounds) -> float:
+    """The greatest difference in units of what is allowed: 1e-5 of the value, 1e-4 below 10."""
+    assert one.keys() == other.keys()
+    return max(
+        float(
+            (np.abs(one[name] - other[name]) / np.maximum(np.abs(other[name]) * 1e-5, 1e-4)).max()
+        )
+        for name in one
+    )

@@ -1,0 +1,105 @@
+"""All strategies over one network say the same, and what they say is true; none outlives a rank."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import agreement_targets
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_networks import Builder, SmallNetwork
+
+from runner.execute.gang import Ending, RankServer
+from runner.execute.job import Job
+from runner.execute.wire import job_to_json
+from runner.instances import Instance, read_category
+from runner.network.graph import Op
+from runner.network.load import prepare
+from runner.network.prepared import write_prepared
+from runner.parallel.strategy import STRATEGIES
+from runner.vocabulary import Device, Method
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXACT = ("fsdp", "sp", "fsdp+sp")
+EQUAL = ("tp",)
+LOOSER = ("tp-ibp",)
+PARALLEL = tuple(name for name in (*EXACT, *EQUAL, *LOOSER) if STRATEGIES[name].parallel)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with RankServer(log, (agreement_targets.__name__,)) as server:
+        yield server
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> SmallNetwork:
+    """Linear, Conv, ReLU and residual Add, of widths that no number of ranks divides."""
+    builder = Builder((2, 5, 5), draw(st.integers(0, 2**16)))
+    x = builder.pointwise(Op.RELU, builder.conv("x", draw(st.integers(1, 7)), padding=(1, 1)))
+    for _ in range(draw(st.integers(0, 1))):
+        channels = builder.shape(x)[0]
+        inner = builder.pointwise(Op.RELU, builder.conv(x, channels, padding=(1, 1)))
+        x = builder.pointwise(Op.RELU, builder.pointwise(Op.ADD, inner, x))
+    x = builder.flatten(x)
+    for _ in range(draw(st.integers(0, 2))):
+        x = builder.pointwise(Op.RELU, builder.linear(x, draw(st.integers(1, 13))))
+    return builder.network(builder.linear(x, 3))
+
+
+@settings(
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(networks(), st.integers(2, 4), st.sampled_from([0.05, 0.5]))
+def test_strategies_agree_and_contain_what_is_reached(
+    server: RankServer, small: SmallNetwork, ranks: int, radius: float
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared"
+        write_prepared(prepared, small.graph, small.tensors)
+        payload = {"prepared": str(prepared), "radius": radius, "strategies": PARALLEL}
+        target = f"{agreement_targets.__name__}:agreement"
+        result = server.run(target, payload, ranks, Path(folder) / "gang", timeout_s=100)
+    assert result.ended is Ending.FINISHED, result
+    assert result.dead_rank is None, result.reports
+    for report in result.reports:
+        assert report is not None
+        for question, answer in report.items():
+            method, name = question.split()
+            assert answer["outside"] <= 1, question
+            if name in EXACT:
+                assert answer["same_bits"], question
+            elif name in EQUAL and method != Method.ALPHA_CROWN:
+                # α-CROWN's steps may part ways where a slope's gradient jumps.
+                assert answer["apart"] <= 1, question
+
+
+@pytest.mark.parametrize("after", [0, 3])
+@pytest.mark.parametrize("name", PARALLEL)
+def test_a_rank_killed_inside_a_collective_ends_the_gang_at_once(
+    name: str, after: int, server: RankServer, tmp_path: Path
+) -> None:
+    row = read_category(REPOSITORY / "benchmarks" / "digits_cnn")[0]
+    assert isinstance(row, Instance)
+    prepare(row.network, tmp_path / "prepared")
+    job = Job(
+        network=str(row.network),
+        prepared=str(tmp_path / "prepared"),
+        property=str(row.property),
+        strategy=name,
+        ranks=3,
+        timeout_s=60.0,
+        device=Device.CPU,
+        method=Method.ALPHA_CROWN,
+        bounds=str(tmp_path / "bounds"),
+    )
+    payload = {"job": job_to_json(job), "after": after}
+    target = f"{agreement_targets.__name__}:killed_in_a_collective"
+    result = server.run(target, payload, 3, tmp_path / "gang", timeout_s=60)
+    assert (result.ended, result.dead_rank) == (Ending.RANK_DIED, 1)
+    assert result.how == "signal 9 (SIGKILL)"
+    assert result.run_time_s < 20

@@ -1,0 +1,140 @@
+"""Every strategy on networks of the competition: how far it may be from `baseline`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from bounding import Bounder, Question, bounder, farthest, same_bits
+
+from runner.network.load import prepare
+from runner.vocabulary import Memory, Method
+
+Asked = Callable[[str, str, str], Question]
+
+
+@pytest.fixture(scope="module")
+def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bounder]:
+    with bounder(tmp_path_factory.mktemp("bounds")) as bounder_:
+        yield bounder_
+
+
+@pytest.fixture(scope="module")
+def asked(vnncomp2022: Path, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    """The question of a category, a network and a property, each network prepared once."""
+    folder = tmp_path_factory.mktemp("prepared")
+
+    def ask(category: str, network: str, instance: str) -> Question:
+        root = vnncomp2022 / "benchmarks" / category
+        path = sorted((root / "onnx").glob(f"{network}.onnx*"))[0]
+        prepared = folder / path.name
+        if not prepared.exists():
+            prepare(path, prepared)
+        return Question(path, prepared, sorted((root / "vnnlib").glob(f"{instance}.vnnlib*"))[0])
+
+    return ask
+
+
+MNIST = {depth: ("mnist_fc", f"mnist-net_256x{depth}", "prop_1_0.03") for depth in (2, 4, 6)}
+CONVOLUTIONS = {
+    "oval21 base": ("oval21", "cifar_base_kw", "cifar_base_kw-img*"),
+    "oval21 deep": ("oval21", "cifar_deep_kw", "cifar_deep_kw-img*"),
+    "oval21 wide": ("oval21", "cifar_wide_kw", "cifar_wide_kw-img*"),
+    "sri_resnet_a": ("sri_resnet_a", "resnet_3b2*", "cifar10_spec_idx_*"),
+}
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("depth", MNIST)
+def test_tp_is_as_tight_as_baseline(depth: int, ranks: int, bounded: Bounder, asked: Asked) -> None:
+    question = asked(*MNIST[depth])
+    one = bounded.baseline(question, Method.CROWN)
+    many = bounded.run(question, "tp", ranks, Method.CROWN)
+    assert farthest(many.bounds, one.bounds) <= 1
+
+
+@pytest.mark.parametrize("method", [Method.IBP, Method.ALPHA_CROWN])
+def test_tp_is_as_tight_by_every_method(method: Method, bounded: Bounder, asked: Asked) -> None:
+    question = asked(*MNIST[4])
+    one = bounded.baseline(question, method)
+    assert farthest(bounded.run(question, "tp", 2, method).bounds, one.bounds) <= 1
+
+
+@pytest.mark.parametrize(("name", "ranks"), [*zip(CONVOLUTIONS, (2, 3, 4, 2), strict=True)])
+def test_tp_cuts_convolutions_and_residual_blocks(
+    name: str, ranks: int, bounded: Bounder, asked: Asked
+) -> None:
+    question = asked(*CONVOLUTIONS[name])
+    one = bounded.baseline(question, Method.CROWN)
+    many = bounded.run(question, "tp", ranks, Method.CROWN)
+    assert farthest(many.bounds, one.bounds) <= 1
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("strategy", ["sp", "fsdp+sp"])
+def test_row_blocks_on_many_ranks_have_the_bits_of_baseline(
+    strategy: str, ranks: int, bounded: Bounder, asked: Asked
+) -> None:
+    question = asked(*MNIST[2])
+    one = bounded.baseline(question, Method.ALPHA_CROWN)
+    many = bounded.run(question, strategy, ranks, Method.ALPHA_CROWN)
+    assert same_bits(many.bounds, one.bounds)
+
+
+@pytest.mark.parametrize("strategy", ["sp", "fsdp+sp"])
+def test_row_blocks_of_a_convolution_have_the_bits_of_baseline(
+    strategy: str, bounded: Bounder, asked: Asked
+) -> None:
+    question = asked(*CONVOLUTIONS["oval21 base"])
+    one = bounded.baseline(question, Method.CROWN)
+    assert same_bits(bounded.run(question, strategy, 2, Method.CROWN).bounds, one.bounds)
+
+
+@pytest.mark.parametrize("strategy", ["offload", "baseline+checkpoint"])
+def test_where_weights_rest_and_what_a_gradient_keeps_changes_no_bit(
+    strategy: str, bounded: Bounder, asked: Asked
+) -> None:
+    question = asked(*MNIST[4])
+    one = bounded.baseline(question, Method.ALPHA_CROWN)
+    assert same_bits(bounded.run(question, strategy, 1, Method.ALPHA_CROWN).bounds, one.bounds)
+
+
+@pytest.mark.parametrize("strategy", ["tp", "fsdp"])
+def test_checkpoints_recompute_through_collectives(
+    strategy: str, bounded: Bounder, asked: Asked
+) -> None:
+    question = asked(*MNIST[2])
+    kept = bounded.run(question, strategy, 2, Method.ALPHA_CROWN)
+    again = bounded.run(question, f"{strategy}+checkpoint", 2, Method.ALPHA_CROWN)
+    assert same_bits(again.bounds, kept.bounds)
+
+
+def test_the_papers_tp_is_sound_and_loses_more_with_every_pair_of_layers(
+    bounded: Bounder, asked: Asked
+) -> None:
+    lost = []
+    for depth in MNIST:
+        question = asked(*MNIST[depth])
+        ours = bounded.baseline(question, Method.CROWN).bounds
+        theirs = bounded.run(question, "tp-ibp", 2, Method.CROWN).bounds
+        for name in ours:
+            slack = 1e-4 + 1e-5 * abs(ours[name])
+            looser = (
+                theirs[name] - ours[name] if name.endswith("upper") else ours[name] - theirs[name]
+            )
+            assert (looser >= -slack).all(), name
+        lost.append(float((ours["specs"] - theirs["specs"]).max()))
+    assert lost[0] < 1e-4
+    assert 1 < lost[1] < lost[2]
+    assert lost[2] > 100
+
+
+def test_a_rank_holds_the_a_and_alpha_of_one_block_however_many_ranks_there_are(
+    bounded: Bounder, asked: Asked
+) -> None:
+    question = asked(*MNIST[4])
+    one = bounded.baseline(question, Method.ALPHA_CROWN).reports[0].peak_bytes
+    for report in bounded.run(question, "sp", 2, Method.ALPHA_CROWN).reports:
+        assert report.peak_bytes[Memory.ALPHA] <= one[Memory.ALPHA]
+        assert report.peak_bytes[Memory.A] <= one[Memory.A]
