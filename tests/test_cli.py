@@ -17,6 +17,7 @@ from runner.execute.lock import exclusive
 from runner.execute.watch import GangResult
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+WRITE_REPORT = run_command._write_report
 
 
 class FakeRankServer(FakeServer):
@@ -39,6 +40,8 @@ def category(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three instances; commands run in `tmp_path` and with a stand-in for the rank server."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_command, "RankServer", FakeRankServer)
+    # A report takes a second or two.
+    monkeypatch.setattr(run_command, "_write_report", lambda evidence, run_folder: None)
     return make_category(tmp_path / "digits", 3)
 
 
@@ -60,10 +63,16 @@ def test_run_reports_every_outcome_a_summary_and_where_the_files_are(category: P
     assert lines[5].startswith("[6/6] fsdp digits net2.onnx prop2.vnnlib: ")
     assert "PAR-2" in result.stdout
     assert f"Files: {only_run(Path('results'))}" in result.stdout
-    page = only_run(Path("results")) / "report" / "report.html"
-    assert lines[-1] == f"Report: {page}"
-    assert page.is_file()
     assert "\x1b" not in result.stdout, "a log has no colours and no bar"
+
+
+def test_run_ends_by_naming_its_report(category: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_command, "_write_report", WRITE_REPORT)
+    result = call("run", category)
+    page = only_run(Path("results")) / "report" / "report.html"
+
+    assert result.stdout.splitlines()[-1] == f"Report: {page}"
+    assert page.is_file()
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_does(

@@ -28,6 +28,9 @@ Examples:
   vnncomp-runner run vnncomp2022_benchmarks/benchmarks/mnist_fc --limit 5
   vnncomp-runner run mnist_fc oval21 --strategies baseline,fsdp --ranks 4 --timeout 60
   vnncomp-runner show results/20260101T120000.000Z-mnist_fc 'mnist-net_256x4*'
+  vnncomp-runner report results/two_ranks results/four_ranks --out comparison
+  vnncomp-runner score results/nightly vnncomp2025_results/alpha_beta_crown
+  vnncomp-runner compare results/before results/after --fail-on verdict,time:1.3
 """
 
 app = typer.Typer(

@@ -8,6 +8,7 @@ import pytest
 from made_runs import MadeRun, compared
 from matplotlib.colors import to_rgb
 
+from runner.parallel.strategy import STRATEGIES
 from runner.report.gather import Evidence, gather
 from runner.report.plots import PLOTS
 from runner.report.plots.style import house_style, looks
@@ -24,7 +25,7 @@ def legend(figure) -> list[str]:  # type: ignore[no-untyped-def]
 
 
 def test_strategies_look_the_same_in_every_plot_and_differ_without_colour() -> None:
-    names = ("baseline", "fsdp", "tp", "sp", "fsdp+sp", "tp-ibp", "offload", "lirpa")
+    names = tuple(STRATEGIES)
     styles = looks(names)
 
     assert {name: styles[name] for name in names[:3]} == looks(names[:3])

@@ -1,0 +1,62 @@
+"""`vnncomp-runner job`: one instance made ready for ranks that torchrun starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runner.cli.terminal import exit_codes
+from runner.errors import UsageError
+from runner.execute.gang import RankServer
+from runner.execute.job import Job
+from runner.execute.wire import job_to_json
+from runner.instances import Instance
+from runner.parallel.strategy import strategy_named
+from runner.prepare import Preparer
+from runner.vocabulary import Device, Method
+
+
+def job(
+    network: Annotated[Path, typer.Argument(help="ONNX file, maybe .gz.")],
+    property_file: Annotated[Path, typer.Argument(metavar="PROPERTY", help="VNN-LIB file.")],
+    folder: Annotated[Path, typer.Argument(help="Where job.json and the network are written.")],
+    strategy: Annotated[str, typer.Option(help="One strategy.")] = "fsdp",
+    ranks: Annotated[int, typer.Option(min=1, help="Ranks on all machines together.")] = 2,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS")] = 300.0,
+    method: Annotated[Method, typer.Option(help="As of `run`.")] = Method.COMPLETE,
+    device: Annotated[Device, typer.Option(help="As of `run`.")] = Device.AUTO,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Write one instance as a job for torchrun, on every machine that takes part.
+
+    \b
+    Example, on each of two machines:
+      vnncomp-runner job net.onnx prop.vnnlib job --strategy fsdp --ranks 4
+      torchrun --nnodes 2 --node-rank 0 --nproc-per-node 2 \\
+        --master-addr first.example --master-port 29500 -m runner.execute.rank job/job.json
+    """
+    with exit_codes():
+        strategy_named(strategy)
+        folder.mkdir(parents=True, exist_ok=True)
+        row = Instance("", network.absolute(), property_file.absolute(), timeout)
+        with RankServer(folder / "server.log") as server:
+            done = Preparer(server, folder.absolute(), None).prepare(row, folder / "prepare")
+        if done.failure:
+            raise UsageError(f"{done.failure.cause}: {done.failure.message}")
+        made = Job(
+            network=str(row.network),
+            prepared=str(done.prepared),
+            property=str(row.property),
+            strategy=strategy,
+            ranks=ranks,
+            timeout_s=timeout,
+            method=method,
+            device=device,
+            seed=seed,
+            counterexample=str(folder.absolute() / "counterexample.gz"),
+        )
+        (folder / "job.json").write_text(json.dumps(job_to_json(made), indent=2) + "\n")
+        typer.echo(f"{folder / 'job.json'} is ready for: -m runner.execute.rank")
