@@ -194,12 +194,12 @@ def test_a_network_without_an_activation_is_bounded_exactly(method: Method) -> N
 
 @pytest.mark.parametrize("method", [Method.CROWN, Method.ALPHA_CROWN])
 def test_a_relu_whose_input_ends_at_zero_is_exact(method: Method) -> None:
-    """Over [-1, 0] it is 0, over [0, 1] its input, over [0, 0] both."""
+    """Over [-1, 0] it is 0, over [0, 1] its input, over [0, 0] both; seen in x - relu(x)."""
     builder = Builder((3,))
-    network = builder.network(builder.pointwise(Op.RELU, "x"))
+    network = builder.network(builder.pointwise(Op.SUB, "x", builder.pointwise(Op.RELU, "x")))
     box = Interval(torch.tensor([[-1.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]]))
     _, found = bounded(network, box, torch.cat((torch.eye(3), -torch.eye(3))), method)
-    assert found.flatten().tolist() == [0, 0, 0, 0, -1, 0]
+    assert found.flatten().tolist() == [-1, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("method", [Method.CROWN, Method.ALPHA_CROWN])
