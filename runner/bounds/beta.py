@@ -44,20 +44,28 @@ class BetaSettings:
 
 @dataclass(frozen=True)
 class Subdomains:
-    """B of them with K rows each: rows [K, B, outputs], phases [B, N], multipliers [K, B, V]."""
+    """B of them with K rows each: rows [K, B, outputs], phases [B, N], multipliers [K, B, V].
+
+    before: of the unstable neurons' inputs [B, N], cut at zero where a neuron is split.
+    """
 
     rows: Tensor
     phases: Tensor
+    before: Interval
     multipliers: Tensor
 
     def __len__(self) -> int:
         return len(self.phases)
 
     def select(self, index: Tensor) -> Subdomains:
-        return Subdomains(self.rows[:, index], self.phases[index], self.multipliers[:, index])
+        before = Interval(self.before.lower[index], self.before.upper[index])
+        return Subdomains(
+            self.rows[:, index], self.phases[index], before, self.multipliers[:, index]
+        )
 
     def to(self, dtype: torch.dtype) -> Subdomains:
-        return Subdomains(self.rows.to(dtype), self.phases, self.multipliers.to(dtype))
+        rows, multipliers = self.rows.to(dtype), self.multipliers.to(dtype)
+        return Subdomains(rows, self.phases, self.before.to(dtype), multipliers)
 
 
 @dataclass(frozen=True)
@@ -89,27 +97,21 @@ class SplitBounds:
         self.space = space
         self.scale = scale
         self._network = network
-        self._intervals = intervals
+        self.intervals = intervals
         self._box = intervals[network.graph.input.name]
         self._tag = tag
         self._checkpoint = checkpoint
 
     def to(self, dtype: torch.dtype) -> SplitBounds:
-        intervals = {name: interval.to(dtype) for name, interval in self._intervals.items()}
+        intervals = {name: interval.to(dtype) for name, interval in self.intervals.items()}
         space, scale = self.space.to(dtype), self.scale.to(dtype)
         return SplitBounds(self._network, space, intervals, scale, self._tag, self._checkpoint)
 
-    def initial(self, rows: int, batch: int) -> Tensor:
-        """CROWN's adaptive slopes as multipliers [rows, batch, V]."""
+    def initial(self, domains: Interval, rows: int) -> Tensor:
+        """CROWN's adaptive slopes as multipliers [rows, B, V], of inputs [B, N]."""
         with self._tag.kind(Memory.ALPHA):
-            adaptive = [(node.upper > -node.lower).to(node.lower) for node in self.space.nodes]
-            return torch.cat(adaptive).expand(rows, batch, -1).clone()
-
-    @property
-    def intercepts(self) -> Tensor:
-        """The upper lines' values at zero [V], while not split."""
-        parts = [-n.lower * n.upper / (n.upper - n.lower) for n in self.space.nodes]
-        return torch.cat(parts)
+            adaptive = (domains.upper > -domains.lower).to(domains.lower)
+            return adaptive[:, self.space.columns].expand(rows, -1, -1).clone()
 
     def whole(self, values: Tensor) -> Tensor:
         """Values [B, V] of this rank's unstable neurons to those of all [B, N]."""
@@ -124,7 +126,7 @@ class SplitBounds:
         """[K, B], with the multipliers as they are."""
         self._checkpoint()
         with torch.no_grad(), self._tag.kind(Memory.A):
-            relaxations = self._relaxations(domains.phases)
+            relaxations = self._relaxations(domains)
             slopes = self._by_node(self._parts(domains.multipliers))
             done = advance(self._network, self._start(domains.rows), relaxations, slopes)
             return concretize(self._network, done, self._box)
@@ -133,7 +135,7 @@ class SplitBounds:
         """`bound`, and what it passes."""
         self._checkpoint()
         with torch.no_grad(), self._tag.kind(Memory.A):
-            relaxations = self._relaxations(domains.phases)
+            relaxations = self._relaxations(domains)
             slopes = self._by_node(self._parts(domains.multipliers))
             splits = {node.name: node for node in self.space.nodes}
             seen = {}
@@ -219,7 +221,7 @@ class SplitBounds:
         """What no multiplier changes: the way to the first relaxed node, and the relaxations."""
         with torch.no_grad(), self._tag.kind(Memory.A):
             start = advance(self._network, self._start(domains.rows), {}, {}, stop_at_relaxed=True)
-        return start, self._relaxations(domains.phases)
+        return start, self._relaxations(domains)
 
     def _start(self, rows: Tensor) -> Frontier:
         network = self._network
@@ -227,20 +229,26 @@ class SplitBounds:
         shaped = rows.reshape(*rows.shape[:2], *network.graph.node(output).shape)
         return frontier_at(network, output, network.features.local(output, shaped, 2))
 
-    def _relaxations(self, phases: Tensor) -> Relaxations:
-        """Of every relaxed node: ReLUs as the phases say, others as over the whole box."""
+    def _relaxations(self, domains: Subdomains) -> Relaxations:
+        """Of every relaxed node: ReLUs as the domains say, others as over the whole box."""
         network = self._network
         scales = self.scale.split(self.space.slots)
         with torch.no_grad(), self._tag.kind(Memory.BETA):
-            split = {
-                node.name: SplitRelaxation(node, phases[:, node.start : node.stop], scale)
-                for node, scale in zip(self.space.nodes, scales, strict=True)
-            }
+            split = {}
+            for node, scale in zip(self.space.nodes, scales, strict=True):
+                columns = node.start + node.own
+                split[node.name] = SplitRelaxation(
+                    node,
+                    domains.before.lower[:, columns],
+                    domains.before.upper[:, columns],
+                    domains.phases[:, columns],
+                    scale,
+                )
             others = {}
             for name in network.relaxed.keys() - split.keys():
                 before = network.graph.node(name).inputs[0]
-                local = local_interval(network, before, self._intervals[before])
-                shape = (len(phases), *local.lower.shape[1:])
+                local = local_interval(network, before, self.intervals[before])
+                shape = (len(domains), *local.lower.shape[1:])
                 wide = Interval(local.lower.expand(shape), local.upper.expand(shape))
                 others[name] = network.relaxed[name].relax(wide)
         return {**split, **others}

@@ -8,7 +8,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from runner.bounds.backward import local_interval
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.split_relu import SplitNode
@@ -46,6 +45,12 @@ class SplitSpace:
         """The phase's column that each of this rank's multipliers [V] belongs to."""
         return torch.cat([node.start + node.own for node in self.nodes])
 
+    def columns_of(self, values: dict[str, Tensor]) -> Tensor:
+        """Of values [B, *shape] by node, those of the unstable neurons' inputs: [B, size]."""
+        return torch.cat(
+            [values[node.before].flatten(1)[:, node.neurons] for node in self.nodes], 1
+        )
+
     def to(self, dtype: torch.dtype) -> SplitSpace:
         return SplitSpace(tuple(node.to(dtype) for node in self.nodes), self.size)
 
@@ -60,8 +65,7 @@ def _split_node(
     numbers = torch.arange(crossing.numel(), device=crossing.device).reshape(shape)
     mine = network.features.local(before, numbers, 0).reshape(-1)
     at = crossing[mine].nonzero()[:, 0]
-    local = local_interval(network, before, whole)
-    lower, upper = local.lower.reshape(-1), local.upper.reshape(-1)
+    lower = network.features.local(before, whole.lower, 1).reshape(-1)
     return SplitNode(
         name=name,
         before=before,
@@ -71,6 +75,4 @@ def _split_node(
         own=torch.searchsorted(neurons, mine[at]),
         at=at,
         slope=(lower >= 0).to(lower.dtype),
-        lower=lower[at],
-        upper=upper[at],
     )

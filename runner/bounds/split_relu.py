@@ -7,7 +7,7 @@ of `scale`. No neuron needs both, so one tensor holds both, and for unstable neu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ class SplitNode:
 
     `neurons` [U]: flat, of the whole node; columns `start` to `stop` of every phase belong to
     them. Of those, `own` [V] are this rank's, and lie at `at` [V] in its own columns [n].
-    `slope` [n]: of the function itself where it is stable; lower, upper [V]: of the input.
+    `slope` [n]: of the function itself where it is stable.
     """
 
     name: str
@@ -32,26 +32,27 @@ class SplitNode:
     own: Tensor
     at: Tensor
     slope: Tensor
-    lower: Tensor
-    upper: Tensor
 
     def to(self, dtype: torch.dtype) -> SplitNode:
-        values = {name: getattr(self, name).to(dtype) for name in ("slope", "lower", "upper")}
-        return SplitNode(**{**vars(self), **values})
+        return replace(self, slope=self.slope.to(dtype))
 
 
 class SplitRelaxation:
-    """A ReLU node over B sub-domains, phases [B, U] of the node's columns, scale [V] of β."""
+    """A ReLU node over B sub-domains: this rank's unstable neurons' input is in lower to upper
+    [B, V], cut at zero where a neuron is split; phases [B, V]; scale [V] of β.
+    """
 
-    def __init__(self, node: SplitNode, phases: Tensor, scale: Tensor) -> None:
-        phase = phases[:, node.own].to(node.lower.dtype)
+    def __init__(
+        self, node: SplitNode, lower: Tensor, upper: Tensor, phases: Tensor, scale: Tensor
+    ) -> None:
         self._node = node
-        self._free = (phase == 0).to(phase.dtype)
-        self._fixed = phase.clamp(min=0)
-        line = node.upper / (node.upper - node.lower)
-        self._upper_slope = self._fixed + self._free * line
-        self._upper_bias = self._free * (-node.lower * line)
-        self._pull = phase * -scale
+        crossing = (lower < 0) & (upper > 0)
+        self._free = crossing.to(lower.dtype)
+        self._fixed = (lower >= 0).to(lower.dtype)
+        line = upper / torch.where(crossing, upper - lower, 1.0)
+        self._upper_slope = torch.where(crossing, line, self._fixed)
+        self._upper_bias = torch.where(crossing, -lower * line, 0.0)
+        self._pull = phases * -scale
 
     def backward(self, rows: Tensor, multipliers: Tensor) -> tuple[Tensor, Tensor]:
         """A after ReLU -> A before it and the constant: [K, B, n] -> [K, B, n], [K, B].

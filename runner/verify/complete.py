@@ -7,10 +7,12 @@ from collections.abc import Callable
 import torch
 
 from runner.bounds.tagging import Tagger
+from runner.network.graph import Op
 from runner.property.model import Property
 from runner.verify.attack import Candidate
 from runner.verify.incomplete import OpenCase
 from runner.verify.input_split import InputSplit
+from runner.verify.relu_split import ReluSplit
 from runner.verify.search import Outcome, Progress, Search, SearchContext
 from runner.verify.specs import box_within
 from runner.vocabulary import Method
@@ -80,4 +82,9 @@ class Complete:
 
 
 def choose(case: OpenCase, context: SearchContext) -> Search | None:
-    return InputSplit(context) if few_inputs(case) else None
+    """None where no branch and bound applies: many inputs, and no ReLU to split."""
+    if few_inputs(case):
+        return InputSplit(context)
+    return (
+        ReluSplit(context) if any(node.op is Op.RELU for node in case.network.graph.nodes) else None
+    )

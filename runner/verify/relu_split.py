@@ -1,0 +1,219 @@
+"""Branch and bound on the signs of ReLU inputs, bounded by β-CROWN (Wang et al. 2021).
+
+Every domain is of one disjunct and carries its rows; it is closed when one of them is proved
+greater than its threshold. The first attempt keeps the root's bounds of intermediate neurons and
+trusts the multipliers; where it does not end soon, and the network is small enough, a second one
+begins anew: it splits early layers first and bounds all later neurons again in every domain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from runner.bounds.beta import BetaSettings
+from runner.verify.attack import Target
+from runner.verify.branching import Question, early, filtered
+from runner.verify.domains import Domains, DomainStore, joined
+from runner.verify.leaves import Leaf
+from runner.verify.search import Outcome, SearchContext
+from runner.verify.seeds import Seeds, minimiser, search
+from runner.verify.split_root import SplitRoot
+from runner.vocabulary import Memory
+
+
+@dataclass(frozen=True)
+class ReluSplitSettings:
+    """`batch`: domains bounded at once, None: from the memory budget. `trial`: domains of the
+    first attempt, where a second is possible: with at most `most_rows` start rows.
+    """
+
+    batch: int | None = None
+    root: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=60, decay=0.98))
+    child: BetaSettings = field(default_factory=BetaSettings)
+    candidates: int = 3
+    seeds: int = 16
+    trial: int = 3000
+    most_rows: int = 1000
+
+
+class ReluSplit:
+    """A `Search`. All ranks run it on the same values."""
+
+    name = "beta-crown"
+
+    def __init__(self, context: SearchContext, settings: ReluSplitSettings | None = None) -> None:
+        self._context = context
+        self._settings = settings or ReluSplitSettings()
+        with context.tag.kind(Memory.BOUNDS):
+            self._root = SplitRoot.of(context)
+        self._batch = self._settings.batch or self._root.batch
+        self._store = DomainStore()
+        self._tightens = False
+        disjuncts = context.case.specs.disjuncts
+        # Of every disjunct: the least margin of a closed domain, and domains that no way decides.
+        self._closed = torch.full((disjuncts,), torch.inf, dtype=torch.float64)
+        self._undecided = torch.zeros(disjuncts, dtype=torch.bool)
+
+    def run(self) -> Outcome:
+        self._begin()
+        visited = 0
+        while len(self._store):
+            if self._tries_again(visited):
+                self._tightens = True
+                self._begin()
+                continue
+            taken = self._store.take(max(1, self._batch // 2)).to(self._context.device)
+            if self._round(taken):
+                return Outcome.COUNTEREXAMPLE
+            visited += 2 * len(taken)
+        return Outcome.GAVE_UP if bool(self._undecided.any()) else Outcome.PROVED
+
+    def _tries_again(self, visited: int) -> bool:
+        settings = self._settings
+        small = 0 < self._root.tightener.rows <= settings.most_rows
+        return not self._tightens and small and visited >= settings.trial
+
+    def _begin(self) -> None:
+        """From the whole box, for the disjuncts that are open."""
+        self._store = DomainStore()
+        self._undecided[:] = False
+        disjuncts = self._context.case.open.nonzero()[:, 0]
+        self._closed[disjuncts.cpu()] = torch.inf
+        domains, bounds = self._root.domains(disjuncts, self._settings.root)
+        self._keep_open(domains, bounds)
+        self._record(len(disjuncts), 0)
+
+    def _round(self, taken: Domains) -> bool:
+        """Splits domains and bounds their children; whether a counterexample was found."""
+        root = self._root
+        rows = root.rows.of_domains(taken.disjunct, torch.float32)
+        thresholds = root.rows.thresholds[:, taken.disjunct].float()
+        parents = taken.subdomains(rows)
+        seen = root.bounds.inspect(parents)
+        if self._attacked(taken, seen.inputs, seen.bounds - thresholds):
+            return True
+        question = Question(root.bounds, parents, seen, thresholds)
+        if self._tightens:
+            family = taken.phases.unique(dim=0, return_inverse=True)[1]
+            columns, splittable = early(question, family, int(family.max()) + 1)
+        else:
+            columns, splittable = filtered(question, self._settings.candidates)
+        if not bool(splittable.all()):
+            if self._decided_by_lp(taken.select(~splittable)):
+                return True
+            if not bool(splittable.any()):
+                self._record(0, int(taken.depth.max()))
+                return False
+        children = joined(
+            [taken.child(question.child(columns, sign)).select(splittable) for sign in (1, -1)]
+        )
+        if self._tightens:
+            children = self._tightened(children)
+        rows = root.rows.of_domains(children.disjunct, torch.float32)
+        goal = root.rows.goal(children.disjunct)
+        bounds, multipliers = root.bounds.optimized(
+            children.subdomains(rows), goal, self._settings.child
+        )
+        self._keep_open(children.with_multipliers(multipliers), bounds)
+        self._record(2 * int(splittable.sum()), int(taken.depth.max()) + 1)
+        return False
+
+    def _tightened(self, children: Domains) -> Domains:
+        """Those that are not empty, with new bounds of neurons; each set of phases once."""
+        root = self._root
+        family = children.phases.unique(dim=0, return_inverse=True)[1]
+        # The last member of a family stands for it; all have the same splits.
+        member = torch.arange(len(children), device=family.device)
+        of_family = family.new_zeros(int(family.max()) + 1).index_copy_(0, family, member)
+        found = root.tightener.tightened(children.select(of_family).before)
+        lower = torch.maximum(children.lower, found.lower[family])
+        upper = torch.minimum(children.upper, found.upper[family])
+        possible = (lower <= upper).all(1)
+        return replace(children, lower=lower, upper=upper).select(possible)
+
+    def _keep_open(self, domains: Domains, bounds: Tensor) -> None:
+        """Stores the domains that bounds [K, B] do not close."""
+        rows, disjunct = self._root.rows, domains.disjunct
+        margins = rows.margins(bounds, disjunct)
+        closed = (margins > rows.slack(torch.float32)[:, disjunct]).any(0)
+        doubtful = (margins > 0).any(0) & ~closed
+        if bool(doubtful.any()):
+            closed[doubtful] = self._closed_exactly(domains.select(doubtful))
+        # A child holds less than its parent, so what was proved of the parent holds.
+        best = torch.maximum(margins.amax(0), domains.margins)
+        least = best.new_full((len(self._closed),), torch.inf)
+        least.scatter_reduce_(0, disjunct[closed], best[closed], "amin")
+        self._closed = torch.minimum(self._closed, least.cpu())
+        kept = replace(domains, margins=best, urgency=best).select(~closed)
+        if len(kept):
+            self._store.add(self._with_families(kept) if self._tightens else kept)
+
+    def _closed_exactly(self, domains: Domains) -> Tensor:
+        """Too near to the threshold for float32: the same multipliers in float64."""
+        rows, disjunct = self._root.rows, domains.disjunct
+        subdomains = domains.subdomains(rows.of_domains(disjunct, torch.float64))
+        bounds = self._root.bounds.to(torch.float64).bound(subdomains.to(torch.float64))
+        return (rows.margins(bounds, disjunct) > rows.slack(torch.float64)[:, disjunct]).any(0)
+
+    def _with_families(self, domains: Domains) -> Domains:
+        """Domains of the same splits are as urgent as their weakest, so they stay together."""
+        phases, family = domains.phases.unique(dim=0, return_inverse=True)
+        weakest = domains.margins.new_full((len(phases),), torch.inf)
+        weakest.scatter_reduce_(0, family, domains.margins, "amin")
+        return replace(domains, urgency=weakest[family])
+
+    def _attacked(self, taken: Domains, inputs: Tensor, margins: Tensor) -> bool:
+        """Whether the weakest domains lead to a confirmed counterexample."""
+        context, root = self._context, self._root
+        weakest = taken.margins.argsort()[: self._settings.seeds]
+        nearest = margins[:, weakest].argmax(0)
+        x = minimiser(context.network, inputs[nearest, weakest], context.within)
+        disjunct = taken.disjunct[weakest]
+        rows = root.rows.of_domains(disjunct, torch.float32)
+        thresholds = root.rows.thresholds[:, disjunct].float()
+        return search(context, Seeds(x, disjunct, rows, thresholds))
+
+    def _decided_by_lp(self, leaves: Domains) -> bool:
+        """Closes domains without an unstable neuron; whether one has a confirmed counterexample."""
+        context, rows = self._context, self._root.rows
+        for index in range(len(leaves)):
+            context.checkpoint()
+            disjunct = int(leaves.disjunct[index])
+            answer = self._root.leaves.solve(
+                Leaf(
+                    leaves.lower[index],
+                    leaves.upper[index],
+                    leaves.phases[index],
+                    rows.rows[:, disjunct],
+                    rows.thresholds[:, disjunct],
+                )
+            )
+            if answer.closed:
+                continue
+            if answer.point is not None:
+                within = context.within
+                point = torch.minimum(
+                    torch.maximum(answer.point.float(), within.lower), within.upper
+                )
+                candidate = point.flatten().cpu().numpy(), Target(context.number, disjunct)
+                if context.confirm(candidate):
+                    return True
+            self._undecided[disjunct] = True
+        return False
+
+    def _record(self, domains: int, depth: int) -> None:
+        """What is proved so far, in the case and in the progress."""
+        case, count = self._context.case, len(self._store)
+        least = torch.full_like(self._closed, torch.inf)
+        if count:
+            least.scatter_reduce_(0, self._store.disjunct, self._store.margins, "amin")
+        done = (least == torch.inf) & ~self._undecided
+        margins = torch.where(done, self._closed, least).to(case.margins)
+        usable = case.open & margins.isfinite()
+        case.margins = torch.where(usable, torch.fmax(case.margins, margins), case.margins)
+        case.open &= ~done.to(case.open.device)
+        bound = float(least.min()) if count else 0.0
+        self._context.progress.round(domains, depth, count, bound)
