@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,14 +166,15 @@ def _parsed(text: str, row_type: type[Row]) -> pd.DataFrame:
 
 def _values(column: Column, cells: tuple[str, ...]) -> pd.Series[Any]:
     """A column's cells parsed, as `Column.parse` would one by one, which is slow for many."""
-    empty = "" if column.optional else None
+    missing = [cell == "" for cell in cells] if column.optional and "" in cells else []
     if column.kind is float:
-        numbers = [math.nan if cell == empty else float(cell) for cell in cells]
-        return pd.Series(np.array(numbers, dtype=np.float64))
+        filled = [cell or "nan" for cell in cells] if missing else cells
+        return pd.Series(np.fromiter(map(float, filled), np.float64, len(cells)))
     if column.kind is int:
-        integers = [0 if cell == empty else int(cell) for cell in cells]
-        missing = np.array([cell == empty for cell in cells], dtype=bool)
-        return pd.Series(pd.arrays.IntegerArray(np.array(integers, dtype=np.int64), missing))
+        filled = [cell or "0" for cell in cells] if missing else cells
+        integers = np.fromiter(map(int, filled), np.int64, len(cells))
+        mask = np.array(missing or np.zeros(len(cells)), dtype=bool)
+        return pd.Series(pd.arrays.IntegerArray(integers, mask))
     for word in set(cells):
         column.parse(word)
     return pd.Series(cells, dtype=column.dtype())
