@@ -11,7 +11,9 @@ from runner.cli.bench_command import bench
 from runner.cli.compare_command import EXIT_CODES as COMPARE_EXIT_CODES
 from runner.cli.compare_command import compare
 from runner.cli.doctor_command import doctor
+from runner.cli.job_command import job
 from runner.cli.list_command import list_instances
+from runner.cli.plan_command import plan
 from runner.cli.report_command import report
 from runner.cli.run_command import EXIT_CODES, run
 from runner.cli.score_command import score
@@ -46,6 +48,8 @@ app.command("show")(show)
 app.command("report")(report)
 app.command("score")(score)
 app.command("compare", epilog=COMPARE_EXIT_CODES)(compare)
+app.command("plan")(plan)
+app.command("job")(job)
 app.add_typer(bench, name="bench")
 app.command("doctor")(doctor)
 

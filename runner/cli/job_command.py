@@ -41,7 +41,16 @@ def job(
     with exit_codes():
         strategy_named(strategy)
         folder.mkdir(parents=True, exist_ok=True)
-        row = Instance("", network.absolute(), property_file.absolute(), timeout)
+        row = Instance(
+            category="",
+            network=network.absolute(),
+            property=property_file.absolute(),
+            timeout_s=timeout,
+            network_name=network.name,
+            property_name=property_file.name,
+            source=folder,
+            line=1,
+        )
         with RankServer(folder / "server.log") as server:
             done = Preparer(server, folder.absolute(), None).prepare(row, folder / "prepare")
         if done.failure:

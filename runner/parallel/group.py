@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -95,6 +97,8 @@ def joined_group(device: torch.device) -> Iterator[Group]:
         yield Group()
         return
     rendezvous = os.environ.get("RENDEZVOUS")
+    if not rendezvous:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface_towards(os.environ["MASTER_ADDR"]))
     # `decide` sends a CPU tensor, so a GPU gang needs gloo beside NCCL.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
@@ -107,3 +111,17 @@ def joined_group(device: torch.device) -> Iterator[Group]:
     yield Group(rank, size)
     # Not after an error: taking a group down can wait for ranks that are gone.
     dist.destroy_process_group()
+
+
+def _interface_towards(host: str) -> str:
+    """The network interface that reaches `host`: gloo would take what this host's name means,
+    which often is the loopback.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, 1, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.connect(address)  # chooses a route and sends nothing
+        own = probe.getsockname()[0]
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(known.address == own for known in addresses):
+            return name
+    raise OSError(f"no interface has the address {own}; set GLOO_SOCKET_IFNAME")

@@ -32,13 +32,14 @@ ENDING_SHARE = 0.05
 
 
 def prepare_target(payload: dict[str, Any]) -> dict[str, Any]:
-    """Converts `network` to `prepared` and checks that `property` fits it.
+    """Converts `network` to `prepared` and checks that `property`, unless it is empty, fits it.
 
     Raises InstanceError for whatever is wrong with either.
     """
     network, prepared = Path(payload["network"]), Path(payload["prepared"])
     graph = prepare(network, prepared)
-    check_fit(read_property(Path(payload["property"])), graph, payload["property"], network)
+    if payload["property"]:
+        check_fit(read_property(Path(payload["property"])), graph, payload["property"], network)
     return {"inputs": graph.input.size, "outputs": graph.node(graph.output).size}
 
 

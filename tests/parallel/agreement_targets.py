@@ -40,7 +40,7 @@ def agreement(payload: Payload) -> Payload:
         reached = _least_reached(prepared, box, specs)
         for method in (Method.IBP, Method.CROWN, Method.ALPHA_CROWN):
             one = _bounds(prepared, "baseline", Group(), box, specs, method)
-            for name in payload["strategies"]:
+            for name in payload["strategies" if method is not Method.ALPHA_CROWN else "by_alpha"]:
                 many = _bounds(prepared, name, group, box, specs, method)
                 beyond = torch.maximum(many["specs"], reached)
                 found[f"{method} {name}"] = {
