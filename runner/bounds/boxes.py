@@ -49,7 +49,7 @@ class RowBounds:
 
 
 class BoxPropagator:
-    """Bounds of one network. `checkpoint` is called between layers; it may raise.
+    """Bounds of one network. `checkpoint` is called before each pass; it may raise.
 
     `start_nodes`: those whose bounds come from CROWN; `interval_only`: those that keep IBP's.
     """
@@ -83,7 +83,6 @@ class BoxPropagator:
                 if node.name in known:
                     interval = interval.intersect(known[node.name])
             if node.name in self.start_nodes:
-                self._checkpoint()
                 interval = self._refined(node, interval, bounds)
             bounds.intervals[node.name] = interval
         return bounds
@@ -125,6 +124,7 @@ class BoxPropagator:
         """Rows [S, R, *shape], each over the box of its R: the least values [S, R], and the rows
         [S, R, *input] on the input, of those inputs that are this rank's own.
         """
+        self._checkpoint()
         done = advance(self._network, start, lines.of(box, start), {})
         rows = done.pending[self._network.graph.input.name]
         lower = done.constant + lines.least(rows.flatten(2), box)
