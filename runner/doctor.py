@@ -57,6 +57,7 @@ class Requirement:
 
 REQUIREMENTS = (
     Requirement("numpy", "numpy"),
+    Requirement("scipy", "scipy"),
     Requirement("pandas", "pandas"),
     Requirement("matplotlib", "matplotlib"),
     Requirement("jinja2", "jinja2"),

@@ -18,8 +18,8 @@ from runner.parallel.layout import NodeLayout, layout
 from runner.parallel.strategy import Engine, strategy_named
 from runner.prepare import PREPARE_TIMEOUT_S
 from runner.prepare import TARGET as PREPARE
+from runner.report.grid import Grid
 from runner.report.render import rich_table
-from runner.report.table import Grid
 from runner.report.text import size
 
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.report.gather import Evidence
+from runner.report.grid import Grid
 from runner.report.html import Image, report_page
 from runner.report.plots import PLOTS
 from runner.report.plots.style import house_style
 from runner.report.render import latex, markdown
-from runner.report.table import Grid, Table, grid
+from runner.report.table import Table, grid
 from runner.report.tables import (
     causes_table,
     instances_table,

@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from runner.report.table import Grid
+from runner.report.grid import Grid
 from runner.report.words import VERDICT_STYLES
 
 _LATEX = str.maketrans(

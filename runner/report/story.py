@@ -19,9 +19,10 @@ from runner.property.read import read_property
 from runner.record.read import Run
 from runner.report.artefacts import Artefacts
 from runner.report.gather import QUESTION, Evidence
+from runner.report.grid import Grid
 from runner.report.replay import Replay, replay
 from runner.report.sources import Sources, question, sources_of
-from runner.report.table import Column, Grid, Table, grid
+from runner.report.table import Column, Table, grid
 from runner.report.text import count, seconds, size
 from runner.vocabulary import Cause, Verdict
 

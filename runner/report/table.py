@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from runner.report.grid import Grid
 from runner.report.text import ABSENT
 
 
@@ -45,18 +46,6 @@ class Table:
     def part(self, frame: pd.DataFrame, title: str = "") -> Table:
         """The same columns over other rows."""
         return replace(self, frame=frame, title=title or self.title)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table as text alone. `numbers` says which columns are aligned to the right."""
-
-    title: str
-    head: tuple[str, ...]
-    numbers: tuple[bool, ...]
-    rows: tuple[tuple[str, ...], ...]
-    red: frozenset[int] = frozenset()
-    note: str = ""
 
 
 def grid(table: Table) -> Grid:

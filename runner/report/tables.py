@@ -11,9 +11,10 @@ import pandas as pd
 from runner.report.balance import balance
 from runner.report.causes import causes
 from runner.report.gather import Evidence
+from runner.report.grid import Grid
 from runner.report.instances import instances
 from runner.report.strategies import strategies
-from runner.report.table import Column, Grid, Table, transposed
+from runner.report.table import Column, Table, transposed
 from runner.report.text import ABSENT, count, difference, ratio, seconds, share, size
 from runner.vocabulary import Verdict
 

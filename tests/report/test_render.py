@@ -13,8 +13,9 @@ from made_runs import compared
 from rich.console import Console
 
 from runner.report.gather import Evidence
+from runner.report.grid import Grid
 from runner.report.render import latex, markdown, rich_table
-from runner.report.table import Grid, Table, grid
+from runner.report.table import Table, grid
 from runner.report.tables import (
     causes_table,
     instances_table,
