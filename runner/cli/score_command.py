@@ -86,6 +86,7 @@ def _tools(path: str, results: Path, several: bool) -> tuple[list[Tool], Sources
     """The tools of one argument, and the files of the questions if it is a run."""
     from dataclasses import replace
 
+    from runner.record.read import OLDEST_SCHEMA
     from runner.report.official import read_tools
     from runner.report.sources import sources_of
 
@@ -93,7 +94,7 @@ def _tools(path: str, results: Path, several: bool) -> tuple[list[Tool], Sources
     if folder.is_dir() and not (folder / FILE_NAME).is_file():
         return read_tools(folder), {}
     run = find_run(path, results)
-    command = read_manifest(run).command
+    command = read_manifest(run, OLDEST_SCHEMA).command
     tools = [
         tool
         for strategy in command.strategies

@@ -120,15 +120,17 @@ def describe(command: Command, rows: int) -> Manifest:
     )
 
 
-def read_manifest(run: Path) -> Manifest:
-    """Raises UsageError when `run` is not a run folder or of another schema version."""
+def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
+    """Raises UsageError when `run` is not a run folder, or of a schema version that is newer than
+    this program's or older than `oldest`.
+    """
     path = run / FILE_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA_VERSION:
+        if not oldest <= content["schema"] <= SCHEMA_VERSION:
             raise UsageError(
                 f"{path}: schema version {content['schema']}, but this program reads "
-                f"{SCHEMA_VERSION}; use the version of the program that wrote it"
+                f"{oldest} to {SCHEMA_VERSION}; use the version of the program that wrote it"
             )
         command = content["command"]
         content["command"] = Command(

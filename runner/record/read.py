@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from runner.errors import UsageError
 from runner.record.append import whole_lines
 from runner.record.folder import OUTCOMES, RANKS
 from runner.record.manifest import FILE_NAME, Manifest, read_manifest
-from runner.record.schema import Column, Key, Outcome, RankRow, Row, columns, header, parse_row
+from runner.record.schema import Column, Key, Outcome, RankRow, Row, columns, parse_row
 
 _log = logging.getLogger(__name__)
+
+# Later versions only appended columns, whose defaults stand for what was not recorded then.
+OLDEST_SCHEMA = 2
 
 _KEY = list(Key._fields)
 _RUNS = {
@@ -66,7 +70,7 @@ def read_run(run: Path) -> Run:
 
     Raises UsageError when `run` is no run folder or of another schema version.
     """
-    manifest = read_manifest(run)
+    manifest = read_manifest(run, OLDEST_SCHEMA)
     outcome_rows, without_outcomes = _table(run / OUTCOMES, Outcome)
     rank_rows, without_ranks = _table(run / RANKS, RankRow)
     rank_rows, unfinished = _committed(run / RANKS, rank_rows, outcome_rows)
@@ -106,7 +110,7 @@ def runs(folder: Path) -> pd.DataFrame:
 
 
 def _described(run: Path) -> dict[str, Any]:
-    manifest = read_manifest(run)
+    manifest = read_manifest(run, OLDEST_SCHEMA)
     recorded, _ = _table(run / OUTCOMES, Outcome)
     return {
         "run": run.name,
@@ -138,20 +142,37 @@ def _table(path: Path, row_type: type[Row]) -> tuple[pd.DataFrame, list[LeftOut]
     left_out = _cut_off(path, text)
     if not text:
         return _typed([], row_type), left_out
-    head = text[: text.index("\n") + 1]
-    if head != header(row_type):
-        message = f"{path}:1: these are not the columns of this version; start a new run"
-        raise UsageError(message)
+    table = _columns(path, text[: text.index("\n")], row_type)
     try:
-        return _parsed(text, row_type), left_out
+        parsed = _parsed(text, table)
     except (ValueError, csv.Error):
-        rows, damaged = _row_by_row(path, text, row_type)
+        rows, damaged = _row_by_row(path, text, row_type, table)
         return _typed(rows, row_type), damaged + left_out
+    return _completed(parsed, row_type), left_out
 
 
-def _parsed(text: str, row_type: type[Row]) -> pd.DataFrame:
+def _columns(path: Path, head: str, row_type: type[Row]) -> tuple[Column, ...]:
+    """Those that the file has: all, or without the last ones if an older version wrote it."""
+    names, table = head.split(","), columns(row_type)
+    required = [field.name for field in fields(row_type) if field.default is MISSING]
+    if names != [column.name for column in table][: len(names)] or len(names) < len(required):
+        raise UsageError(f"{path}:1: these are not the columns of a run; start a new run")
+    return table[: len(names)]
+
+
+def _completed(frame: pd.DataFrame, row_type: type[Row]) -> pd.DataFrame:
+    """With the columns that the file does not have yet."""
+    defaults = {field.name: field.default for field in fields(row_type)}
+    missing = {
+        column.name: pd.Series(defaults[column.name], index=frame.index, dtype=column.dtype())
+        for column in columns(row_type)
+        if column.name not in frame
+    }
+    return frame.assign(**missing)
+
+
+def _parsed(text: str, table: Sequence[Column]) -> pd.DataFrame:
     """All rows, column by column; raises ValueError or csv.Error when one of them is damaged."""
-    table = columns(row_type)
     rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))[1:]
     if len(rows) != text.count("\n") - 1 or any(len(row) != len(table) for row in rows):
         raise ValueError("a row of another shape")
@@ -181,15 +202,15 @@ def _values(column: Column, cells: tuple[str, ...]) -> pd.Series[Any]:
 
 
 def _row_by_row(
-    path: Path, text: str, row_type: type[Row]
+    path: Path, text: str, row_type: type[Row], table: Sequence[Column]
 ) -> tuple[list[list[Any]], list[LeftOut]]:
     """The rows that can be read, and the others with what is wrong with them."""
-    table, rows, damaged = columns(row_type), [], []
+    rows, damaged = [], []
     for number, line in enumerate(text.split("\n")[1:-1], start=2):
         try:
             (cells,) = csv.reader([line], strict=True)
             row = parse_row(row_type, table, cells)
-            rows.append([getattr(row, column.name) for column in table])
+            rows.append([getattr(row, column.name) for column in columns(row_type)])
         except (ValueError, csv.Error) as error:
             damaged.append(LeftOut(path, number, str(error)))
     return rows, damaged

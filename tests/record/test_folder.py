@@ -14,7 +14,7 @@ from runner.errors import UsageError
 from runner.record.append import DiskFullError
 from runner.record.folder import RunInUseError, file_name, open_run
 from runner.record.manifest import Command, Status, read_manifest
-from runner.record.schema import format_row
+from runner.record.schema import SCHEMA_VERSION, format_row
 
 TABLES = ("outcomes.csv", "ranks.csv", "fsdp/digits/results.csv")
 
@@ -58,7 +58,7 @@ def test_run_json_says_what_ran_where(tmp_path: Path) -> None:
     run = resumed(tmp_path, range(1))
     content = json.loads((run / "run.json").read_text())
 
-    assert content["schema"] == 2
+    assert content["schema"] == SCHEMA_VERSION
     assert content["status"] == "finished"
     assert content["started"] < content["finished"]
     assert content["command"]["strategies"] == ["baseline", "fsdp"]

@@ -133,6 +133,22 @@ def test_a_table_of_another_kind_is_refused(run: Path) -> None:
         read.outcomes(run)
 
 
+def test_a_run_of_an_older_version_lacks_the_last_columns(run: Path) -> None:
+    for name, row_type in (("outcomes.csv", Outcome), ("ranks.csv", RankRow)):
+        last = [column.name for column in columns(row_type)].index("repeat")
+        lines = (run / name).read_text().splitlines()
+        (run / name).write_text("".join(",".join(line.split(",")[:last]) + "\n" for line in lines))
+    manifest = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(manifest | {"schema": read.OLDEST_SCHEMA}))
+    found = read.read_run(run)
+
+    assert types(found.outcomes) == declared(Outcome)
+    assert types(found.ranks) == declared(RankRow)
+    assert list(found.outcomes["repeat"]) == [1, 1, 1]
+    damage(run, "outcomes.csv", ",unsat,", ",perhaps,")
+    assert list(read.outcomes(run)["repeat"]) == [1, 1]
+
+
 def test_repeats_are_rows_of_their_own(tmp_path: Path) -> None:
     with open_run(tmp_path, replace(COMMAND, repeat=2), 2) as folder:
         for repeat in (1, 2):
