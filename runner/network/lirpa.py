@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from runner.errors import InstanceError
 from runner.network.foreign import foreign
@@ -131,8 +132,10 @@ def lirpa_run(
         center = ((lower + upper) / 2)[None]
         bounded = BoundedModule(nn.Sequential(module, nn.Flatten()), center)
         box = PerturbationLpNorm(norm=np.inf, x_L=lower[None], x_U=upper[None])
+        with _disable_current_modes():  # its making of a subclass fails while tensors are metered
+            x = BoundedTensor(center, box)
         bounds, _ = bounded.compute_bounds(
-            x=(BoundedTensor(center, box),), C=C[None], method=_METHODS[method], bound_upper=False
+            x=(x,), C=C[None], method=_METHODS[method], bound_upper=False
         )
         return LirpaRun(bounds[0].detach(), _alpha_bytes(bounded))
 

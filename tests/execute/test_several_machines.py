@@ -25,6 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CATEGORY = REPOSITORY / "benchmarks" / "digits_cnn"
 NETWORK, PROPERTY = "onnx/cnn.onnx", "vnnlib/image_15_radius_0.05.vnnlib"
 MACHINES = 2
+RANK = ("-m", "runner.execute.rank")
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,7 @@ def test_two_machines_that_share_only_an_address(ready: Path, tmp_path: Path) ->
     address = ["--master-addr", "127.0.0.1", "--master-port", free, "--nproc-per-node", "1"]
     ranks = [
         subprocess.Popen(
-            [*torchrun, "--node-rank", str(rank), *address]
-            + ["-m", "runner.execute.rank", str(copy / "job.json")],
+            [*torchrun, "--node-rank", str(rank), *address, *RANK, str(copy / "job.json")],
             env=environment(),
         )
         for rank, copy in enumerate(copies)
@@ -98,8 +98,7 @@ def test_two_network_namespaces_without_naming_an_interface(ready: Path, tmp_pat
     with namespaces() as prefix:
         ranks = [
             subprocess.Popen(
-                [*prefix[rank], sys.executable, "-m", "runner.execute.rank"]
-                + [str(copy / "job.json")],
+                [*prefix[rank], sys.executable, *RANK, str(copy / "job.json")],
                 env=environment(
                     RANK=str(rank),
                     WORLD_SIZE=str(MACHINES),
