@@ -215,5 +215,5 @@ class ReluSplit:
         usable = case.open & margins.isfinite()
         case.margins = torch.where(usable, torch.fmax(case.margins, margins), case.margins)
         case.open &= ~done.to(case.open.device)
-        bound = float(least.min()) if count else 0.0
-        self._context.progress.round(domains, depth, count, bound)
+        waiting = case.margins[case.open] if bool(case.open.any()) else case.margins
+        self._context.progress.round(domains, depth, count, float(waiting.min()))

@@ -1,0 +1,169 @@
+"""ReLU split: no verdict contradicts a MILP, whatever the batch and the attempt; doubt is told."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from questions import bounded, case, identity, question, region
+from small_networks import CPU, SmallNetwork, mlp
+from test_input_split import TOLERANCE, asked, deepest, direct, holds
+
+from runner.bounds.beta import BetaSettings
+from runner.bounds.propagate import Settings
+from runner.bounds.tagging import NoTagger
+from runner.property.model import Property
+from runner.verify.deadline import DeadlineReached
+from runner.verify.incomplete import Incomplete
+from runner.verify.relu_split import ReluSplit, ReluSplitSettings
+from runner.verify.search import Outcome, Progress, SearchContext
+from runner.verify.specs import box_within
+from runner.vocabulary import Method
+
+# Few iterations leave more to the branching and to the LP.
+WEAK = ReluSplitSettings(
+    batch=16, root=BetaSettings(iterations=2), child=BetaSettings(iterations=2), seeds=1
+)
+ATTEMPTS = {
+    "one domain at a time": replace(WEAK, batch=2),
+    "first attempt": replace(WEAK, most_rows=0),
+    "second attempt": replace(WEAK, trial=0),
+    "one after the other": replace(WEAK, trial=4),
+}
+
+
+def search(
+    network: SmallNetwork,
+    instance: Property,
+    settings: ReluSplitSettings,
+    checkpoint: Callable[[], None] = lambda: None,
+    method: Method = Method.CROWN,
+) -> tuple[Outcome, Incomplete, Progress]:
+    """Over the only case, after the bounds of `method`."""
+    incomplete, progress = bounded(network, instance, method), Progress()
+    if not bool(incomplete.cases[0].open.any()):
+        return Outcome.PROVED, incomplete, progress
+    context = SearchContext(
+        network=network.bound(),
+        case=incomplete.cases[0],
+        number=0,
+        within=box_within(instance.cases[0], network.graph.input.shape, CPU),
+        settings=Settings(),
+        device=CPU,
+        seed=0,
+        tag=NoTagger(),
+        checkpoint=checkpoint,
+        confirm=holds(network, instance),
+        progress=progress,
+    )
+    return ReluSplit(context, settings).run(), incomplete, progress
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_no_verdict_contradicts_a_milp(attempt: str) -> None:
+    decided = []
+    for seed in range(1000, 1080):
+        network, instance = asked(seed)
+        distance = deepest(network, instance.cases[0])
+        if abs(distance) < TOLERANCE:
+            continue
+        outcome, incomplete, _ = search(network, instance, ATTEMPTS[attempt], method=Method.IBP)
+        sat = distance < 0
+        assert outcome is (Outcome.COUNTEREXAMPLE if sat else Outcome.PROVED), (seed, distance)
+        if not sat:
+            assert not incomplete.open_targets
+        decided.append(sat)
+    assert {True, False} == set(decided)
+
+
+PLAIN = replace(WEAK, child=BetaSettings(iterations=8))
+
+
+def hard(seed: int = 2) -> tuple[SmallNetwork, Property]:
+    """Needs dozens of domains."""
+    network = mlp(4, 16, 16, 2, seed=seed)
+    x = torch.rand(20000, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    least = float(network.outputs(x)[:, 0].min())
+    unsafe = region([[1, 0]], [least - 0.2])
+    return network, question(case([-1] * 4, [1] * 4, unsafe), outputs=2)
+
+
+@pytest.mark.parametrize("trial", [0, 10**6])
+def test_the_batch_changes_no_verdict(trial: int) -> None:
+    for batch in (6, 64):
+        settings = replace(PLAIN, batch=batch, trial=trial)
+        outcome, incomplete, progress = search(*hard(), settings)
+        assert outcome is Outcome.PROVED
+        assert incomplete.lower_bound > 0
+        assert progress.domains > 10
+
+
+def test_the_record_tells_what_was_done() -> None:
+    outcome, incomplete, progress = search(*hard(), PLAIN)
+    assert outcome is Outcome.PROVED
+    assert not incomplete.open_targets
+    assert progress.rounds == len(progress.history) > 3
+    assert progress.depth > 2
+    assert progress.history[-1].open == 0
+    bounds = [point.bound for point in progress.history]
+    assert bounds == sorted(bounds)
+    assert bounds[-1] == incomplete.lower_bound > 0
+
+
+def test_the_deadline_leaves_a_bound_that_holds() -> None:
+    network, instance = hard()
+    calls = itertools.count()
+
+    def checkpoint() -> None:
+        if next(calls) == 40:
+            raise DeadlineReached
+
+    incomplete = bounded(network, instance, Method.CROWN)
+    before = incomplete.lower_bound
+    context = SearchContext(
+        network.bound(),
+        incomplete.cases[0],
+        0,
+        box_within(instance.cases[0], network.graph.input.shape, CPU),
+        Settings(),
+        CPU,
+        0,
+        NoTagger(),
+        checkpoint,
+        holds(network, instance),
+        Progress(),
+    )
+    with pytest.raises(DeadlineReached):
+        ReluSplit(context, WEAK).run()
+    assert incomplete.open_targets
+    assert before <= incomplete.lower_bound <= deepest(network, instance.cases[0]) + TOLERANCE
+
+
+def test_a_threshold_that_is_reached_is_given_up_and_never_proved() -> None:
+    """y >= 1 on the box, and y < 1 is unsafe: no counterexample, and no bound above 1."""
+    touching = question(case([1], [2], region([[1]], [1], strict=True)))
+    outcome, incomplete, _ = search(direct(), touching, WEAK)
+    assert outcome is Outcome.GAVE_UP
+    assert incomplete.open_targets
+
+
+def test_a_counterexample_that_is_not_confirmed_does_not_end_the_search() -> None:
+    """The region is missed by less than float32 can tell."""
+    instance = question(case([0], [1], region([[1]], [-1e-7], strict=True)))
+    outcome, _, _ = search(identity(), instance, WEAK)
+    assert outcome is not Outcome.COUNTEREXAMPLE
+
+
+def test_a_disjunct_without_constraints_is_never_proved() -> None:
+    network, instance = hard()
+    (only,) = instance.cases
+    nothing = region(np.zeros((0, 2)), [])
+    with_nothing = question(
+        case(list(only.lower), list(only.upper), *only.unsafe, nothing), outputs=2
+    )
+    outcome, _, _ = search(network, with_nothing, replace(PLAIN, seeds=16))
+    assert outcome is Outcome.COUNTEREXAMPLE
