@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runner.execute.job import RankReport
 from runner.execute.watch import Ending, GangResult
@@ -69,6 +69,7 @@ def judge(
         peak_gpu_bytes=_greatest(r.peak_gpu_reserved_bytes for r in present),
         weight_bytes=_greatest(_metered(r, r.weight_bytes) for r in present),
         meter=present[0].meter if present else Meter.NONE,
+        **(_searched(present[0]) if present else {}),
     )
     return outcome, [_rank_row(task, rank, report) for rank, report in enumerate(reports)]
 
@@ -197,7 +198,20 @@ def _rank_row(task: Task, rank: int, report: RankReport | None) -> RankRow:
         comm_bytes=report.comm_bytes,
         comm_s=report.comm_s,
         collectives=report.collectives,
+        **_searched(report),
     )
+
+
+def _searched(report: RankReport) -> dict[str, Any]:
+    """What branch and bound did; without a round, it was not there."""
+    if not report.rounds:
+        return {}
+    return {
+        "domains": report.domains,
+        "rounds": report.rounds,
+        "domains_per_s": report.domains_per_s,
+        "depth": report.depth,
+    }
 
 
 def _measured(report: RankReport) -> bool:

@@ -107,6 +107,7 @@ class _Worker:
             memory_limit_bytes=self._memory_limit_bytes,
             counterexample=str(self._counterexample(task)),
             bounds=str(self._folder.bounds(strategy, category, task.name).absolute()),
+            progress=str(self._folder.progress(strategy, category, task.name).absolute()),
         )
         with self._gang_folder(task) as gang:
             result = self._server.run(

@@ -14,7 +14,8 @@ class Job:
     `network` is the original ONNX file (maybe .gz), `prepared` the converted one (see
     runner.network.prepared), `timeout_s` counts from the start of the gang, and
     `counterexample` is where rank 0 writes a confirmed counterexample (gzip), `bounds` where it
-    writes the bounds of an experiment (safetensors).
+    writes the bounds of an experiment (safetensors), and `progress` where it writes how branch and
+    bound went (CSV).
     """
 
     network: str
@@ -29,6 +30,7 @@ class Job:
     memory_limit_bytes: int | None = None
     counterexample: str = ""
     bounds: str = ""
+    progress: str = ""
 
 
 @dataclass(frozen=True)

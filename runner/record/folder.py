@@ -96,6 +96,10 @@ class RunFolder:
         """Where what one rank of the instance called `name` said belongs."""
         return self.path / "logs" / strategy / category / f"{file_name(name)}.rank{rank}.log"
 
+    def progress(self, strategy: str, category: str, name: str) -> Path:
+        """Where the history of the branch and bound on the instance called `name` belongs."""
+        return self.path / "logs" / strategy / category / f"{file_name(name)}.progress.csv"
+
     def disk_full_named(self) -> AbstractContextManager[None]:
         """Turns "no space left" into a DiskFullError that says how to go on."""
         return disk_full_named(self.path, f"free some, then resume with: {self.resume_command}")

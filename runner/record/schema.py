@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from runner.vocabulary import Cause, Meter, Verdict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Cell = str | int | float | None
 
@@ -56,6 +56,10 @@ class Outcome:
     meter: Meter = Meter.NONE
     message: str = ""
     repeat: int = 1
+    domains: int | None = None  # sub-problems that branch and bound bounded
+    rounds: int | None = None
+    domains_per_s: float | None = None
+    depth: int | None = None  # splits above the deepest domain
 
     def key(self) -> Key:
         return _key(self)
@@ -96,6 +100,10 @@ class RankRow:
     peak_other_bytes: int | None = None
     meter: Meter = Meter.NONE
     repeat: int = 1
+    domains: int | None = None  # sub-problems that branch and bound bounded
+    rounds: int | None = None
+    domains_per_s: float | None = None
+    depth: int | None = None  # splits above the deepest domain
 
     def key(self) -> Key:
         return _key(self)

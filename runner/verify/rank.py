@@ -74,6 +74,8 @@ def verify_job(job: Job) -> RankReport:
         finding = Verification(
             engine, instance, job.method, job.seed, device, deadline, confirmation, probe, progress
         ).run()
+        if rank == 0 and job.progress and progress.history:
+            progress.write(Path(job.progress))
         return _report(rank, finding, device, engine.weight_bytes, probe, group, progress)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -16,6 +18,9 @@ from runner.bounds.tagging import Tagger
 from runner.verify.attack import Candidate
 from runner.verify.incomplete import CaseProgress
 from runner.vocabulary import StrEnum
+
+# Of a written history.
+MOST_LINES = 1000
 
 
 class Outcome(StrEnum):
@@ -61,6 +66,16 @@ class Progress:
         self.method = method
         if self._start is None:
             self._start = time.perf_counter()
+
+    def write(self, path: Path) -> None:
+        """The history as CSV, at most about MOST_LINES lines; the last round is always there."""
+        step = max(1, len(self.history) // MOST_LINES)
+        kept = self.history[::-step][::-1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="ascii", newline="") as file:
+            lines = csv.writer(file, lineterminator="\n")
+            lines.writerow(field.name for field in fields(Point))
+            lines.writerows(map(astuple, kept))
 
     def round(self, domains: int, depth: int, open_domains: int, bound: float) -> None:
         """After a batch: how many domains it bounded, and what is open now."""
