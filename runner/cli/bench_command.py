@@ -159,7 +159,7 @@ def alpha(
     limit: Limit = None,
     strategies: Strategies = "fsdp,tp,sp,fsdp+sp,baseline+checkpoint,lirpa",
     ranks: Ranks = "1,2",
-    radius: Radius = 2e-3,
+    radius: Radius = 5e-3,
     timeout: Timeout = 600,
     results: Results = Path("results"),
     name: Name = None,

@@ -1,0 +1,88 @@
+"""What the README says of adding a strategy, done: one entry in STRATEGIES, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from runner.errors import UsageError
+from runner.execute.gang import RankServer
+from runner.execute.job import Job
+from runner.execute.wire import job_to_json, report_from_json
+from runner.instances import Instance, read_category
+from runner.network.load import prepare
+from runner.parallel.strategy import CHECKPOINT, STRATEGIES, Axis, Strategy, strategy_named
+from runner.vocabulary import Cause, Device, Method
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ADDED = Strategy("fsdp+offload", frozenset({Axis.WEIGHTS}), offload=True)
+
+
+def bounds_with_the_new_one(payload: dict[str, Any]) -> dict[str, Any]:
+    """In a rank: STRATEGIES is edited, and then all goes as always."""
+    from runner.bench.bounds import bounds_target
+
+    STRATEGIES[ADDED.name] = ADDED
+    return bounds_target(payload)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with RankServer(log, ("runner.bench.bounds", __name__)) as server:
+        yield server
+
+
+def test_a_new_strategy_is_an_entry_and_is_measured_like_the_others(
+    server: RankServer, tmp_path: Path
+) -> None:
+    row = read_category(REPOSITORY / "benchmarks" / "digits_cnn")[0]
+    assert isinstance(row, Instance)
+    prepare(row.network, tmp_path / "prepared")
+    found, resting = {}, {}
+    for name, ranks in (("baseline", 1), (ADDED.name, 2)):
+        job = Job(
+            network=str(row.network),
+            prepared=str(tmp_path / "prepared"),
+            property=str(row.property),
+            strategy=name,
+            ranks=ranks,
+            timeout_s=60.0,
+            method=Method.CROWN,
+            device=Device.CPU,
+            bounds=str(tmp_path / f"{ranks}.safetensors"),
+        )
+        target = f"{__name__}:bounds_with_the_new_one"
+        result = server.run(target, job_to_json(job), ranks, tmp_path / f"gang{ranks}", 60)
+        reports = [report_from_json(report) for report in result.reports if report]
+        assert [report.cause for report in reports] == [Cause.INCOMPLETE] * ranks, reports
+        found[ranks] = {name: t.tobytes() for name, t in load_file(job.bounds).items()}
+        resting[ranks] = max(report.weight_bytes for report in reports)
+    assert found[2] == found[1]
+    assert resting[2] < resting[1]
+
+
+def test_checkpoints_are_an_option_of_every_strategy_of_the_driver() -> None:
+    assert strategy_named(f"fsdp{CHECKPOINT}").sharded == STRATEGIES["fsdp"].sharded
+    assert strategy_named(f"fsdp{CHECKPOINT}").checkpoint
+    with pytest.raises(UsageError, match="only the driver"):
+        strategy_named(f"lirpa{CHECKPOINT}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"sharded": frozenset({Axis.FEATURES, Axis.SPECS})}, "features cannot be combined"),
+        ({"sharded": frozenset({Axis.WEIGHTS}), "parallel": False}, "one rank has nothing"),
+        ({"sharded": frozenset({Axis.FEATURES}), "offload": True}, "column blocks"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_when_it_is_written_down(
+    fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        Strategy("new", **fields)
