@@ -45,6 +45,9 @@ def measurements(experiment: Experiment, folder: Path) -> pd.DataFrame:
     """
     frames = [_part(folder / part.name, str(part.method)) for part in experiment.parts]
     frame = pd.concat(frames, ignore_index=True)
+    frame["network"] = pd.Categorical(frame["network"], frame["network"].unique())
+    frame = frame.sort_values(["network", "method", "ranks"], kind="stable", ignore_index=True)
+    frame["network"] = frame["network"].astype(str)
     reference = frame[frame["strategy"] == REFERENCE].set_index(QUESTION)
     records = cast(list[dict[str, Any]], frame.to_dict("records"))
     rows = [_compared(row, reference) for row in records]
