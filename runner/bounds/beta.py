@@ -159,7 +159,7 @@ class SplitBounds:
 
         A sub-domain is done, whatever its other rows are, when one exceeds its goal [K, B].
         """
-        best = torch.full_like(goal, -torch.inf)
+        best = torch.full_like(goal, -torch.inf, dtype=domains.multipliers.dtype)
         with self._tag.kind(Memory.ALPHA):
             found = domains.multipliers.clone()
         alive = torch.arange(len(domains), device=goal.device)

@@ -43,7 +43,7 @@ class Question:
     def child(self, columns: Tensor, sign: int) -> Subdomains:
         """With the neurons of `columns` [B] active (1) or inactive (-1).
 
-        β starts where the lower line of the parent still holds, so the bound starts no lower.
+        β starts where it makes up for a lower line of the parent that is lost.
         """
         domains, seen = self.domains, self.seen
         chosen = self.bounds.space.columns == columns[:, None]
