@@ -1,0 +1,65 @@
+"""Input split on several ranks: the same boxes, and so the same verdict, as on one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.execute.gang import Ending, RankServer
+from runner.execute.job import Job, RankReport
+from runner.execute.wire import job_to_json, report_from_json
+from runner.network.load import prepare
+from runner.vocabulary import Device, Phase, Verdict
+
+TARGET = "runner.verify.rank:verify_target"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
+    with RankServer(tmp_path_factory.mktemp("server") / "server.log", ()) as server:
+        yield server
+
+
+@pytest.fixture
+def acasxu(vnncomp2022: Path, tmp_path: Path) -> dict[str, str]:
+    """prop_1 on network 1_1: about a hundred boxes."""
+    root = vnncomp2022 / "benchmarks" / "acasxu"
+    (network,) = (root / "onnx").glob("ACASXU_run2a_1_1_*.onnx*")
+    (prop,) = (root / "vnnlib").glob("prop_1.vnnlib*")
+    prepare(network, tmp_path / "prepared")
+    return {
+        "network": str(network),
+        "property": str(prop),
+        "prepared": str(tmp_path / "prepared"),
+        "progress": str(tmp_path / "progress.csv"),
+    }
+
+
+def verified(
+    server: RankServer, files: dict[str, str], strategy: str, ranks: int, folder: Path
+) -> list[RankReport]:
+    job = Job(**files, strategy=strategy, ranks=ranks, timeout_s=60.0, device=Device.CPU)
+    result = server.run(TARGET, job_to_json(job), ranks, folder, timeout_s=60)
+    assert result.ended is Ending.FINISHED, result
+    return [report_from_json(report) for report in result.reports if report is not None]
+
+
+def test_every_strategy_bounds_the_same_boxes(
+    server: RankServer, acasxu: dict[str, str], tmp_path: Path
+) -> None:
+    (one,) = verified(server, acasxu, "baseline", 1, tmp_path / "one")
+    assert (one.verdict, one.method) == (Verdict.UNSAT, "input-split")
+    assert one.domains > one.rounds > 1
+    assert one.phase_s[Phase.COMPLETE] > 0
+    history = Path(acasxu["progress"]).read_text().splitlines()
+    assert len(history) == one.rounds + 1
+    for strategy in ("fsdp", "tp", "sp", "fsdp+sp"):
+        reports = verified(server, acasxu, strategy, 2, tmp_path / strategy)
+        assert len(reports) == 2
+        for report in reports:
+            same = (report.verdict, report.domains, report.rounds, report.depth)
+            assert same == (one.verdict, one.domains, one.rounds, one.depth), strategy
+            if strategy != "tp":
+                assert report.lower_bound == one.lower_bound, strategy
