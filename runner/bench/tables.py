@@ -142,7 +142,7 @@ def table(kind: str, frame: pd.DataFrame) -> Table:
 
 def _only_of_the_driver(frame: pd.DataFrame) -> None:
     """auto_LiRPA tags nothing: all it makes counts as `other`."""
-    for column in ("peak_a_bytes", "peak_alpha_bytes", "peak_bounds_bytes"):
+    for column in ("peak_a_bytes", "peak_alpha_bytes", "peak_bounds_bytes", "kept_bytes_ratio"):
         frame[column] = frame[column].where(frame["strategy"] != "lirpa")
 
 

@@ -130,9 +130,10 @@ def lirpa_run(
     """
     with foreign(Cause.INTERNAL_ERROR, "auto_LiRPA"):
         center = ((lower + upper) / 2)[None]
-        bounded = BoundedModule(nn.Sequential(module, nn.Flatten()), center)
         box = PerturbationLpNorm(norm=np.inf, x_L=lower[None], x_U=upper[None])
-        with _disable_current_modes():  # its making of a subclass fails while tensors are metered
+        # Not while tensors are metered: its graph comes out wrong, its tensors not at all.
+        with _disable_current_modes():
+            bounded = BoundedModule(nn.Sequential(module, nn.Flatten()), center)
             x = BoundedTensor(center, box)
         bounds, _ = bounded.compute_bounds(
             x=(x,), C=C[None], method=_METHODS[method], bound_upper=False

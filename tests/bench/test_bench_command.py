@@ -92,7 +92,7 @@ def test_weak_scaling_has_a_network_for_each_number_of_ranks(tmp_path: Path) -> 
 
 
 def test_alpha_tells_what_lirpa_holds(tmp_path: Path) -> None:
-    category = REPOSITORY / "benchmarks" / "digits_mlp"
+    category = REPOSITORY / "benchmarks" / "digits_cnn"
     words = ["--category", str(category), "--limit", "1", "--strategies", "sp,lirpa"]
     bench("alpha", *words, "--ranks", "1,2", "--results", str(tmp_path), "--run", "a")
     table = pd.read_csv(tmp_path / "a" / "table.csv").set_index("strategy")
