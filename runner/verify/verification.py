@@ -9,10 +9,11 @@ import torch
 from runner.measure.probe import Probe
 from runner.property.model import Property
 from runner.verify.attack import Attack, AttackSettings, Target
-from runner.verify.complete import Complete, tightest_bounds
+from runner.verify.complete import Complete, few_inputs, tightest_bounds
 from runner.verify.deadline import Deadline, DeadlineReached
 from runner.verify.engines import Bounding, VerificationEngine
 from runner.verify.finding import Confirmation, Finding
+from runner.verify.incomplete import OpenCase
 from runner.verify.search import Outcome, Progress
 from runner.vocabulary import Cause, Method, Phase, Verdict
 
@@ -69,15 +70,14 @@ class Verification:
             self._bound(bounding)
         if not bounding.open_targets:
             return self._finding(Verdict.UNSAT, Cause.NONE, bounding)
-        if self.method is Method.COMPLETE and bounding.open_cases:
+        cases = bounding.open_cases if self.method is Method.COMPLETE else []
+        with self.probe.phase(Phase.ATTACK):
+            rounds, open_targets = _last_rounds(cases), bounding.open_targets
+            if self._attack(attack, open_targets, LAST_ATTACK, rounds, LAST_ATTACK_SHARE):
+                return Finding(Verdict.SAT, Cause.NONE, "attack")
+        if cases:
             with self.probe.phase(Phase.COMPLETE):
                 return self._complete(bounding)
-        with self.probe.phase(Phase.ATTACK):
-            open_targets = bounding.open_targets
-            if self._attack(
-                attack, open_targets, LAST_ATTACK, LAST_ATTACK_ROUNDS, LAST_ATTACK_SHARE
-            ):
-                return Finding(Verdict.SAT, Cause.NONE, "attack")
         return self._finding(Verdict.UNKNOWN, Cause.INCOMPLETE, bounding)
 
     def _bound(self, bounding: Bounding) -> None:
@@ -127,3 +127,10 @@ class Verification:
         bound = bounding.lower_bound
         method = self.progress.method or bounding.method
         return Finding(verdict, cause, method, None if bound == -torch.inf else bound, message)
+
+
+def _last_rounds(cases: list[OpenCase]) -> int:
+    """Branch and bound attacks as well: an input split in every box, so it needs none before."""
+    if cases:
+        return 0 if all(map(few_inputs, cases)) else 1
+    return LAST_ATTACK_ROUNDS

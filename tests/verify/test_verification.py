@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from questions import DriverStub, anything, case, identity, question, region, save_onnx
+from questions import DriverStub, anything, bounded, case, identity, question, region, save_onnx
 from small_networks import CPU, SmallNetwork, mlp
 
 from runner.measure.probe import Probe
@@ -156,3 +156,42 @@ def test_phases_are_measured_apart(tmp_path: Path) -> None:
         seconds = probe.measurements()["phase_s"]
     assert seconds[Phase.ATTACK] > 0
     assert seconds[Phase.INCOMPLETE] > 0
+
+
+def test_complete_decides_what_bounds_leave_open(verify: Verify, tmp_path: Path) -> None:
+    """By halving boxes where few inputs vary, else by splitting ReLUs."""
+    few = verify(*hard(), method=Method.COMPLETE)
+    assert (few.verdict, few.cause, few.method) == (Verdict.UNSAT, Cause.NONE, "input-split")
+    assert few.lower_bound is not None
+    assert few.lower_bound > 0
+    many = mlp(24, 12, 12, 1)
+    least = bounded(many, far_from(many, 0), Method.ALPHA_CROWN).lower_bound
+    found = verify(many, far_from(many, 0.02 - least), method=Method.COMPLETE)
+    assert (found.verdict, found.method) == (Verdict.UNSAT, "alpha-crown")
+    found = verify(many, far_from(many, -0.02 - least), method=Method.COMPLETE)
+    assert (found.verdict, found.method) == (Verdict.UNSAT, "beta-crown")
+
+
+def far_from(network: SmallNetwork, distance: float) -> Property:
+    """y <= -distance is unsafe."""
+    inputs = network.graph.input.size
+    return question(case([-1.0] * inputs, [1.0] * inputs, region([[1]], [-distance])))
+
+
+def test_the_deadline_inside_a_search_is_a_timeout_with_the_bound_so_far(verify: Verify) -> None:
+    network, instance = hard()
+    crown = verify(network, instance, Method.CROWN)
+    engine = DriverStub(network)
+    checks = itertools.count()
+
+    def over() -> bool:
+        climbed = engine.bounded is not None and engine.bounded.method is Method.CROWN
+        return climbed and next(checks) == 14
+
+    deadline = Expiring(over)
+    found = verify(network, instance, Method.COMPLETE, deadline=deadline, engine=engine)
+    assert (found.verdict, found.cause) == (Verdict.TIMEOUT, Cause.DEADLINE)
+    assert found.method == "input-split"
+    assert found.lower_bound is not None
+    assert crown.lower_bound is not None
+    assert found.lower_bound > crown.lower_bound
