@@ -1,0 +1,55 @@
+"""What ranks compute in the tests of the ReLU split under strategies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from small_networks import CPU
+
+from runner.bounds.tagging import NoTagger
+from runner.network.prepared import read_graph
+from runner.parallel.group import joined_group
+from runner.parallel.strategy import strategy_named
+from runner.property.read import read_property
+from runner.verify.attack import Candidate
+from runner.verify.deadline import Deadline
+from runner.verify.engines import DriverEngine
+from runner.verify.relu_split import ReluSplit, ReluSplitSettings
+from runner.verify.search import Progress, SearchContext
+from runner.verify.specs import box_within
+from runner.vocabulary import Method
+
+
+def search(payload: dict[str, Any]) -> dict[str, Any]:
+    """The outcome over the only case, and the record of each rank."""
+    prepared = Path(payload["prepared"])
+    instance = read_property(Path(payload["property"]))
+    with joined_group(CPU) as group:
+        engine = DriverEngine(prepared, strategy_named(payload["strategy"]), group, CPU, NoTagger())
+        deadline = Deadline(group, 1e6)
+        bounding = engine.bounding(instance, deadline)
+        bounding.run(Method.CROWN)
+        (case,) = bounding.open_cases
+        progress = Progress()
+        context = SearchContext(
+            network=case.network,
+            case=case.progress,
+            number=0,
+            within=box_within(instance.cases[0], read_graph(prepared).input.shape, CPU),
+            settings=case.settings,
+            device=CPU,
+            seed=0,
+            tag=NoTagger(),
+            checkpoint=deadline.check,
+            confirm=_never,
+            progress=progress,
+        )
+        settings = ReluSplitSettings(batch=32, trial=payload["trial"])
+        outcome = ReluSplit(context, settings).run()
+        history = [(point.domains, point.open, point.bound) for point in progress.history]
+        return {"outcome": str(outcome), "depth": progress.depth, "history": history}
+
+
+def _never(candidate: Candidate) -> bool:
+    return False
