@@ -192,6 +192,8 @@ class ReluSplit:
                 )
             )
             if answer.closed:
+                # The LP says that no margin is negative, not how far from it they are.
+                self._closed[disjunct] = min(float(self._closed[disjunct]), 0.0)
                 continue
             if answer.point is not None:
                 within = context.within
@@ -211,7 +213,8 @@ class ReluSplit:
         if count:
             least.scatter_reduce_(0, self._store.disjunct, self._store.margins, "amin")
         done = (least == torch.inf) & ~self._undecided
-        margins = torch.where(done, self._closed, least).to(case.margins)
+        proved = torch.where(self._closed.isfinite(), self._closed, 0.0)
+        margins = torch.where(done, proved, least).to(case.margins)
         usable = case.open & margins.isfinite()
         case.margins = torch.where(usable, torch.fmax(case.margins, margins), case.margins)
         case.open &= ~done.to(case.open.device)
