@@ -22,7 +22,7 @@ from runner.bounds.rows import Rows
 from runner.execute.job import Job, RankReport
 from runner.execute.wire import job_from_json, report_to_json
 from runner.measure.probe import Probe
-from runner.network.blocks import weights_of
+from runner.network.blocks import cut_weights, weights_of
 from runner.network.lirpa import lirpa_run
 from runner.network.load import load_module
 from runner.network.prepared import Weights
@@ -100,12 +100,14 @@ def _driver(
     tensors = {"specs": lower}
     for name, interval in bounds.intervals.items():
         tensors |= {f"{name}.lower": interval.lower, f"{name}.upper": interval.upper}
-    weights = weights_of(engine.graph, Weights(Path(job.prepared)).shape)
+    blocks_of: dict[str, list[int]] = {}
+    for cut in cut_weights(weights_of(engine.graph, Weights(Path(job.prepared)).shape)):
+        blocks_of.setdefault(cut.weight, []).append(cut.bytes)
     facts = {
         "rows": sum(sum(counts) for counts in blocks),
         "formula_bytes": formula_bytes(
             propagator.network,
-            {weight.name: weight.bytes for weight in weights},
+            blocks_of,
             strategy,
             group.size,
             propagator.settings,

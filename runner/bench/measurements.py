@@ -30,10 +30,12 @@ _WORST = {
     "peak_other_bytes": "max",
     "peak_rss_bytes": "max",
     "incomplete_s": "max",
+    "cpu_s": "max",
     "comm_bytes": "mean",
     "comm_s": "mean",
     "device": "first",
 }
+_TIMES = ["incomplete_s", "cpu_s", "comm_s"]
 
 
 def measurements(experiment: Experiment, folder: Path) -> pd.DataFrame:
@@ -61,10 +63,8 @@ def _part(run_folder: Path, method: str) -> pd.DataFrame:
     told = run.outcomes[[*key, "verdict", "cause", "message", "lower_bound"]]
     joined = told.merge(ranks, on=key, how="left")
     first = joined[joined["repeat"] == 1].copy()
-    spent = joined.groupby(key[:-1], sort=False)[["incomplete_s", "comm_s"]].median()
-    first[["incomplete_s", "comm_s"]] = spent.loc[
-        pd.MultiIndex.from_frame(first[key[:-1]])
-    ].to_numpy()
+    spent = joined.groupby(key[:-1], sort=False)[_TIMES].median()
+    first[_TIMES] = spent.loc[pd.MultiIndex.from_frame(first[key[:-1]])].to_numpy()
     first["method"] = method
     # Not measured is NaN from here on: it passes through arithmetic.
     numbers = [*(name for name, how in _WORST.items() if how != "first"), "lower_bound"]

@@ -67,6 +67,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _TIME,
         _number("speed-up", "speedup", ratio),
         _number("efficiency", "efficiency", share),
+        _number("CPU time", "cpu_s", seconds),
         *_TRAFFIC,
         _number("formula", "formula_bytes", size),
         _number("sent / formula", "formula_ratio", ratio),
@@ -103,7 +104,7 @@ NOTES = {
     ),
     "scaling": (
         f"{_METERS} Speed-up: against baseline on the same network. Formula: the leading terms "
-        "of what is sent, from the shapes alone."
+        "of what is sent, from the shapes alone. CPU time: of the slowest rank, loading included."
     ),
     "weak-scaling": (
         f"{_METERS} Efficiency: the time of baseline on the first network by the time on a "
