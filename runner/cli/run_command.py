@@ -14,6 +14,7 @@ from runner.cli.progress import RunProgress
 from runner.cli.terminal import console, exit_codes
 from runner.errors import UsageError
 from runner.execute.gang import RankServer
+from runner.parallel.strategy import STRATEGIES
 from runner.plan import plan
 from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
@@ -45,7 +46,7 @@ def run(
         ),
     ] = None,
     strategies: Annotated[
-        str, typer.Option(help="Comma-separated: baseline, fsdp, lirpa, null.")
+        str, typer.Option(help=f"Comma-separated: {', '.join(STRATEGIES)}.")
     ] = "baseline,fsdp",
     ranks: Annotated[int, typer.Option(min=1, help="Processes of a parallel strategy.")] = 2,
     timeout: Annotated[
