@@ -116,7 +116,6 @@ class _Worker:
                 ranks=task.ranks,
                 folder=gang,
                 timeout_s=row.timeout_s,
-                memory_limit_bytes=self._memory_limit_bytes,
             )
         return judge(task, prepare_time_s, result)
 

@@ -65,6 +65,36 @@ def category(folder: Path, *lines: str) -> Path:
     return folder
 
 
+def convolutions(path: Path) -> None:
+    """Of 2 MiB of weights, whose bounds need a matrix of 512 x 65536 all the same."""
+    random = np.random.default_rng(0)
+    shapes = {"w1": (1024, 1, 3, 3), "w2": (64, 1024, 3, 3), "w3": (10, 4096)}
+    weights = [
+        onnx.numpy_helper.from_array(
+            (random.normal(size=shape) / np.prod(shape[1:]) ** 0.5).astype(np.float32), name
+        )
+        for name, shape in shapes.items()
+    ]
+    sizes = [np.array([1, 1, 8, 8]), np.array([1, 4096])]
+    weights += [onnx.numpy_helper.from_array(size, f"s{i}") for i, size in enumerate(sizes)]
+    nodes = [
+        helper.make_node("Reshape", ["x", "s0"], ["image"]),
+        helper.make_node("Conv", ["image", "w1"], ["a"], pads=[1] * 4),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["c"], pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Reshape", ["d", "s1"], ["e"]),
+        helper.make_node("Gemm", ["e", "w3"], ["y"], transB=1),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size])
+        for name, size in (("x", 64), ("y", 10))
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    opset = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+
+
 def softmax_network(path: Path) -> None:
     node = helper.make_node("Softmax", ["x"], ["y"])
     value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 64]) for n in "xy"]
@@ -182,11 +212,21 @@ def test_bad_rows_become_errors_with_a_cause_and_the_rest_runs(tmp_path: Path) -
 
 
 def test_too_little_memory_has_its_own_cause_and_the_next_instance_runs(tmp_path: Path) -> None:
-    wide = "onnx/wide_2x1024.onnx.gz,vnnlib/image_40_radius_0.06.vnnlib,60"
-    chosen = category(tmp_path / "digits", UNSAT, wide, SAT)
-    shutil.copytree(BENCHMARKS / "digits_wide", chosen, dirs_exist_ok=True,
-                    ignore=shutil.ignore_patterns("instances.csv"))  # fmt: skip
-    run(chosen, tmp_path, "--memory-limit", 0.02, "--ranks", 2, "--method", "crown")
+    chosen = category(
+        tmp_path / "digits",
+        UNSAT,
+        "onnx/conv.onnx,vnnlib/never.vnnlib,60",
+        SAT,
+    )
+    convolutions(chosen / "onnx" / "conv.onnx")
+    lines = [
+        f"(declare-const {name}_{i} Real)" for name, n in (("X", 64), ("Y", 10)) for i in range(n)
+    ]
+    lines += [
+        f"(assert ({sign} X_{i} {end}))" for i in range(64) for sign, end in ((">=", 0), ("<=", 1))
+    ]
+    (chosen / "vnnlib" / "never.vnnlib").write_text("\n".join([*lines, "(assert (>= Y_0 8))"]))
+    run(chosen, tmp_path, "--memory-limit", 0.04, "--ranks", 2, "--method", "crown")
     found = [(row["verdict"], row["cause"]) for row in rows(tmp_path)]
     small, starved = [("unsat", "")] * 2, [("error", "out_of_memory")] * 2
     assert found == [*small, *starved, *[("sat", "")] * 2]

@@ -15,7 +15,7 @@ class Job:
     runner.network.prepared), `timeout_s` counts from the start of the gang, and
     `counterexample` is where rank 0 writes a confirmed counterexample (gzip), `bounds` where it
     writes the bounds of an experiment (safetensors), and `progress` where it writes how branch and
-    bound went (CSV).
+    bound went (CSV). `memory_limit_bytes`: what a rank may allocate once it has joined its gang.
     """
 
     network: str

@@ -12,10 +12,8 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from runner.execute.boundary import run_guarded
-from runner.execute.limits import cap_memory
 from runner.verify.rank import verify_target
 
 
@@ -23,14 +21,7 @@ def main(job: Path) -> int:
     """Run the job as the RANK of the environment (0 without one); gives the exit code."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     rank = int(os.environ.get("RANK", "0"))
-    return run_guarded(lambda: _verify(json.loads(job.read_text())), rank, job.parent)
-
-
-def _verify(payload: dict[str, Any]) -> dict[str, Any]:
-    limit_bytes = payload["memory_limit_bytes"]
-    if limit_bytes is not None:
-        cap_memory(limit_bytes)
-    return verify_target(payload)
+    return run_guarded(lambda: verify_target(json.loads(job.read_text())), rank, job.parent)
 
 
 if __name__ == "__main__":

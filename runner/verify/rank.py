@@ -10,6 +10,7 @@ import torch
 
 from runner.errors import InstanceError
 from runner.execute.job import Job, RankReport
+from runner.execute.limits import cap_memory
 from runner.execute.wire import job_from_json, report_to_json
 from runner.measure.probe import Probe
 from runner.network.graph import Graph
@@ -59,6 +60,9 @@ def verify_job(job: Job) -> RankReport:
         return RankReport(rank, Verdict.UNKNOWN, Cause.INCOMPLETE, method="null")
     device = rank_device(job.device)
     with Probe(device) as probe, joined_group(device) as group:
+        if job.memory_limit_bytes is not None:
+            # Not before: a backend whose threads get no memory aborts the rank or waits for ever.
+            cap_memory(job.memory_limit_bytes)
         ending = min(ENDING_SECONDS, ENDING_SHARE * job.timeout_s)
         deadline = Deadline(group, job.timeout_s - ending)
         with probe.phase(Phase.LOAD):
