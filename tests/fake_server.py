@@ -65,7 +65,8 @@ class FakeServer:
     ) -> GangResult:
         assert folder.is_dir()
         assert not list(folder.iterdir())
-        self.limits.add(memory_limit_bytes)
+        # A rank that verifies caps itself, once it has joined its gang.
+        self.limits.add(memory_limit_bytes or payload.get("memory_limit_bytes"))
         for rank in range(ranks):
             (folder / f"rank{rank}.log").write_text(self._log)
         if target == PREPARE:

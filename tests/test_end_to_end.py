@@ -226,7 +226,7 @@ def test_too_little_memory_has_its_own_cause_and_the_next_instance_runs(tmp_path
         f"(assert ({sign} X_{i} {end}))" for i in range(64) for sign, end in ((">=", 0), ("<=", 1))
     ]
     (chosen / "vnnlib" / "never.vnnlib").write_text("\n".join([*lines, "(assert (>= Y_0 8))"]))
-    run(chosen, tmp_path, "--memory-limit", 0.04, "--ranks", 2, "--method", "crown")
+    run(chosen, tmp_path, "--memory-limit", 0.03, "--ranks", 2, "--method", "crown")
     found = [(row["verdict"], row["cause"]) for row in rows(tmp_path)]
     small, starved = [("unsat", "")] * 2, [("error", "out_of_memory")] * 2
     assert found == [*small, *starved, *[("sat", "")] * 2]

@@ -84,7 +84,7 @@ def test_null_needs_no_prepared_network(tmp_path: Path) -> None:
     assert len(server.verified) == 2
 
 
-def test_the_memory_limit_holds_for_preparing_too(tmp_path: Path) -> None:
+def test_the_memory_limit_holds_for_preparing_and_verifying(tmp_path: Path) -> None:
     server = FakeServer()
     run(make_category(tmp_path / "digits", 1), tmp_path / "r", server, memory_limit_gib=0.5)
 
