@@ -27,6 +27,9 @@ _MEMORY_WORDS = (
     "std::bad_alloc",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    # oneDNN's only words for it, of convolutions
+    "could not create a primitive",
+    "could not create a memory object",
     # protobuf's only word for a failed allocation; networks of 2 GB and more bypass it
     "Failed to serialize proto",
 )
