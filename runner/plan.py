@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from runner.errors import UsageError
 from runner.instances import Instance, MalformedRow, read_category
-from runner.parallel.strategy import Strategy, strategy_named
+from runner.parallel.strategy import Engine, Strategy, strategy_named
 from runner.record.manifest import Command
 from runner.record.schema import Key, one_line
+from runner.vocabulary import Method
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ def plan(command: Command) -> list[Task]:
     """
     _check_options(command)
     strategies = [strategy_named(name) for name in command.strategies]
+    if command.workload is not None:
+        _check_searched(command.method, strategies)
     rows = [
         row
         for category in command.categories
@@ -80,6 +83,17 @@ def _check_options(command: Command) -> None:
     ):
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{option} {value}: a positive number is needed")
+
+
+def _check_searched(method: Method, strategies: Iterable[Strategy]) -> None:
+    """Raises UsageError for what has no branch and bound whose work could be fixed."""
+    if method is not Method.COMPLETE:
+        raise UsageError(f"--fixed-workload needs --method {Method.COMPLETE}, not {method}")
+    for strategy in strategies:
+        if strategy.engine is not Engine.DRIVER:
+            raise UsageError(
+                f"--fixed-workload: strategy {strategy.name} has no branch and bound; leave it out"
+            )
 
 
 def choose(rows: Iterable[Row], pattern: str | None, limit: int | None) -> list[Row]:

@@ -108,6 +108,7 @@ class _Worker:
             counterexample=str(self._counterexample(task)),
             bounds=str(self._folder.bounds(strategy, category, task.name).absolute()),
             progress=str(self._folder.progress(strategy, category, task.name).absolute()),
+            workload=self._command.workload,
         )
         with self._gang_folder(task) as gang:
             result = self._server.run(

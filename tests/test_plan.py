@@ -12,6 +12,8 @@ from fake_server import make_category
 from runner.errors import UsageError
 from runner.plan import matches, plan
 from runner.record.manifest import Command
+from runner.vocabulary import Method
+from runner.workload import Workload, workload_of
 
 
 def command(*categories: Path) -> Command:
@@ -89,6 +91,8 @@ def test_two_categories_of_one_name_are_refused(tmp_path: Path) -> None:
         ({"timeout_s": float("nan")}, "--timeout"),
         ({"memory_limit_gib": 0.0}, "--memory-limit"),
         ({"categories": ("/no/such/category",)}, "/no/such/category"),
+        ({"workload": Workload(10, 512), "strategies": ("baseline", "lirpa")}, "lirpa"),
+        ({"workload": Workload(10, 512), "method": Method.ALPHA_CROWN}, "--method complete"),
     ],
     ids=str,
 )
@@ -99,3 +103,25 @@ def test_a_command_that_cannot_run_is_refused(
 
     with pytest.raises(UsageError, match=words):
         plan(replace(whole, **change))
+
+
+@pytest.mark.parametrize(
+    ("rounds", "batch", "words"),
+    [
+        (0, 512, "--fixed-workload 0"),
+        (10, 0, "--batch 0"),
+        (10, 511, "even"),
+        (10, None, "add --batch"),
+        (None, 512, "add --fixed-workload"),
+    ],
+)
+def test_a_workload_that_cannot_be_done_is_refused(
+    rounds: int | None, batch: int | None, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        workload_of(rounds, batch)
+
+
+def test_nothing_is_fixed_unless_asked_for() -> None:
+    assert workload_of(None, None) is None
+    assert workload_of(10, 512) == Workload(10, 512)

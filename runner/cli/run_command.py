@@ -20,6 +20,7 @@ from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
 from runner.schedule import schedule
 from runner.vocabulary import Device, Method
+from runner.workload import workload_of
 
 if TYPE_CHECKING:
     from runner.report.gather import Evidence
@@ -82,6 +83,19 @@ def run(
     repeat: Annotated[
         int, typer.Option(min=1, help="How often to run everything, to know the noise.")
     ] = 1,
+    fixed_workload: Annotated[
+        int | None,
+        typer.Option(
+            metavar="ROUNDS",
+            help="The same work under every strategy, to compare its cost: so many rounds of "
+            "branch and bound over all disjuncts, of --batch domains, without attack or early "
+            "stop. Every verdict is `unknown`.",
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(metavar="DOMAINS", help="Of a round of --fixed-workload; an even number."),
+    ] = None,
 ) -> None:
     """Run categories under strategies and compare them.
 
@@ -93,6 +107,7 @@ def run(
       vnncomp-runner run benchmarks/mlp
       vnncomp-runner run mnist_fc --filter '*256x4*' --strategies baseline,fsdp,lirpa
       vnncomp-runner run mnist_fc oval21 --ranks 4 --timeout 60 --memory-limit 8
+      vnncomp-runner run mnist_fc --filter '*256x6*' --fixed-workload 10 --batch 512
     """
     out = console()
     with exit_codes():
@@ -108,6 +123,7 @@ def run(
             device=device,
             memory_limit_gib=memory_limit,
             repeat=repeat,
+            workload=workload_of(fixed_workload, batch),
         )
         folder = _run(command, results, name, out)
         _print_summary(folder.path, out)

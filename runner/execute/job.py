@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from runner.vocabulary import Cause, Device, Memory, Meter, Method, Phase, Verdict
+from runner.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Job:
     `counterexample` is where rank 0 writes a confirmed counterexample (gzip), `bounds` where it
     writes the bounds of an experiment (safetensors), and `progress` where it writes how branch and
     bound went (CSV). `memory_limit_bytes`: what a rank may allocate once it has joined its gang.
+    `workload`: what branch and bound is to do instead of deciding.
     """
 
     network: str
@@ -31,6 +33,7 @@ class Job:
     counterexample: str = ""
     bounds: str = ""
     progress: str = ""
+    workload: Workload | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from runner.execute.job import Job, RankReport
 from runner.vocabulary import Cause, Device, Memory, Meter, Method, Phase, Verdict
+from runner.workload import Workload
 
 
 def job_to_json(job: Job) -> dict[str, Any]:
@@ -16,8 +17,13 @@ def job_to_json(job: Job) -> dict[str, Any]:
 
 def job_from_json(data: Mapping[str, Any]) -> Job:
     """Raises KeyError, TypeError or ValueError where `data` is not what `job_to_json` gives."""
-    enums = {"method": Method(data["method"]), "device": Device(data["device"])}
-    return Job(**{**data, **enums})
+    workload = data["workload"]
+    parsed = {
+        "method": Method(data["method"]),
+        "device": Device(data["device"]),
+        "workload": Workload(**workload) if workload else None,
+    }
+    return Job(**{**data, **parsed})
 
 
 def report_to_json(report: RankReport) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from runner.errors import UsageError
 from runner.record.append import replace_file
 from runner.record.schema import SCHEMA_VERSION
 from runner.vocabulary import Device, Method, StrEnum
+from runner.workload import Workload
 
 FILE_NAME = "run.json"
 
@@ -51,6 +52,7 @@ class Command:
     device: Device = Device.AUTO
     memory_limit_gib: float | None = None
     repeat: int = 1
+    workload: Workload | None = None
 
     def shell(self, results: Path, name: str | None) -> str:
         """The command line that continues the run, ready to be typed."""
@@ -65,6 +67,8 @@ class Command:
             "--device": self.device,
             "--memory-limit": self.memory_limit_gib,
             "--repeat": self.repeat,
+            "--fixed-workload": self.workload and self.workload.rounds,
+            "--batch": self.workload and self.workload.batch,
             "--results": results,
             "--run": name,
         }
@@ -133,6 +137,7 @@ def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
                 f"{oldest} to {SCHEMA_VERSION}; use the version of the program that wrote it"
             )
         command = content["command"]
+        workload = command.get("workload")  # absent where an older version wrote it
         content["command"] = Command(
             **command
             | {
@@ -140,6 +145,7 @@ def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
                 "strategies": tuple(command["strategies"]),
                 "method": Method(command["method"]),
                 "device": Device(command["device"]),
+                "workload": Workload(**workload) if workload else None,
             }
         )
         return Manifest(

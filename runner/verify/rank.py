@@ -76,7 +76,16 @@ def verify_job(job: Job) -> RankReport:
         confirmation = Confirmation(instance, Path(job.network), Path(job.counterexample), group)
         progress = Progress()
         finding = Verification(
-            engine, instance, job.method, job.seed, device, deadline, confirmation, probe, progress
+            engine,
+            instance,
+            job.method,
+            job.seed,
+            device,
+            deadline,
+            confirmation,
+            probe,
+            progress,
+            job.workload,
         ).run()
         if rank == 0 and job.progress and progress.history:
             progress.write(Path(job.progress))

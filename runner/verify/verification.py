@@ -1,21 +1,26 @@
-"""One instance: attack, then bounds, then branch and bound or a longer attack on what is open."""
+"""One instance: attack, then bounds, then branch and bound or a longer attack on what is open.
+
+A fixed workload is bounds and branch and bound alone, over everything, and decides nothing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from runner.measure.probe import Probe
 from runner.property.model import Property
-from runner.verify.attack import Attack, AttackSettings, Target
+from runner.verify.attack import Attack, AttackSettings, Candidate, Target
 from runner.verify.complete import Complete, few_inputs, tightest_bounds
 from runner.verify.deadline import Deadline, DeadlineReached
 from runner.verify.engines import Bounding, VerificationEngine
 from runner.verify.finding import Confirmation, Finding
 from runner.verify.incomplete import OpenCase
 from runner.verify.search import Outcome, Progress
-from runner.vocabulary import Cause, Method, Phase, Verdict
+from runner.vocabulary import BOUNDS, Cause, Method, Phase, Verdict
+from runner.workload import Workload
 
 FIRST_ATTACK = AttackSettings(restarts=10, steps=15)
 LAST_ATTACK = AttackSettings(restarts=20, steps=60)
@@ -39,12 +44,13 @@ class Verification:
     confirmation: Confirmation
     probe: Probe
     progress: Progress
+    workload: Workload | None = None
 
     def run(self) -> Finding:
         """Never raises DeadlineReached: that is a finding, `timeout`."""
         bounding = self.engine.bounding(self.instance, self.deadline)
         try:
-            return self._phases(bounding)
+            return self._phases(bounding) if self.workload is None else self._fixed(bounding)
         except DeadlineReached:
             return self._finding(Verdict.TIMEOUT, Cause.DEADLINE, bounding)
 
@@ -80,6 +86,18 @@ class Verification:
                 return self._complete(bounding)
         return self._finding(Verdict.UNKNOWN, Cause.INCOMPLETE, bounding)
 
+    def _fixed(self, bounding: Bounding) -> Finding:
+        """All bounds and the workload, from all disjuncts: what is proved on the way stays open."""
+        cases = bounding.open_cases
+        with self.probe.phase(Phase.INCOMPLETE):
+            for method in BOUNDS:
+                bounding.run(method)
+                for case in cases:
+                    case.progress.open = torch.ones_like(case.progress.open)
+        with self.probe.phase(Phase.COMPLETE):
+            self._searches(lambda _: False).run(cases)
+        return self._finding(Verdict.UNKNOWN, Cause.FIXED_WORKLOAD, bounding)
+
     def _bound(self, bounding: Bounding) -> None:
         if self.method is Method.COMPLETE:
             bounding.run(Method.CROWN)
@@ -88,22 +106,24 @@ class Verification:
             bounding.run(self.method)
 
     def _complete(self, bounding: Bounding) -> Finding:
-        complete = Complete(
-            self.instance,
-            self.device,
-            self.seed,
-            self.probe,
-            self.deadline.check,
-            self.confirmation,
-            self.progress,
-        )
-        match complete.run(bounding.open_cases):
+        match self._searches(self.confirmation).run(bounding.open_cases):
             case Outcome.PROVED:
                 return self._finding(Verdict.UNSAT, Cause.NONE, bounding)
             case Outcome.COUNTEREXAMPLE:
                 return Finding(Verdict.SAT, Cause.NONE, self.progress.method)
             case Outcome.GAVE_UP:
                 return self._finding(Verdict.UNKNOWN, Cause.INCOMPLETE, bounding)
+
+    def _searches(self, confirm: Callable[[Candidate], bool]) -> Complete:
+        return Complete(
+            self.instance,
+            self.device,
+            self.seed,
+            self.probe,
+            self.deadline.check,
+            confirm,
+            self.progress,
+        )
 
     def _attack(
         self,

@@ -11,11 +11,18 @@ from hypothesis import strategies as st
 from runner.execute.job import Job, RankReport
 from runner.execute.wire import job_from_json, job_to_json, report_from_json, report_to_json
 from runner.vocabulary import Cause, Memory, Phase, Verdict
+from runner.workload import Workload
 
 _seconds = st.floats(min_value=0, allow_nan=False)
 _bytes = st.integers(0, 1 << 62)
 
-jobs = st.builds(Job, memory_limit_bytes=st.none() | _bytes, timeout_s=_seconds)
+workloads = st.builds(Workload, rounds=st.integers(1), batch=st.integers(1).map(lambda n: 2 * n))
+jobs = st.builds(
+    Job,
+    memory_limit_bytes=st.none() | _bytes,
+    timeout_s=_seconds,
+    workload=st.none() | workloads,
+)
 reports = st.builds(
     RankReport,
     lower_bound=st.none() | st.floats(allow_nan=False),

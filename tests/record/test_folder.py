@@ -15,6 +15,7 @@ from runner.record.append import DiskFullError
 from runner.record.folder import RunInUseError, file_name, open_run
 from runner.record.manifest import Command, Status, read_manifest
 from runner.record.schema import SCHEMA_VERSION, format_row
+from runner.workload import Workload
 
 TABLES = ("outcomes.csv", "ranks.csv", "fsdp/digits/results.csv")
 
@@ -100,6 +101,7 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
         {"seed": 1},
         {"memory_limit_gib": 1.0},
         {"repeat": 2},
+        {"workload": Workload(10, 512)},
     ],
     ids=str,
 )

@@ -19,6 +19,7 @@ from runner.verify.finding import Confirmation, Finding
 from runner.verify.search import Progress
 from runner.verify.verification import Verification
 from runner.vocabulary import BOUNDS, Cause, Method, Phase, Verdict
+from runner.workload import Workload
 
 Verify = Callable[..., Finding]
 
@@ -44,6 +45,7 @@ def verify(tmp_path: Path) -> Verify:
         deadline: Deadline | None = None,
         change: float = 0.0,
         engine: DriverStub | None = None,
+        workload: Workload | None = None,
     ) -> Finding:
         path = save_onnx(tmp_path / "network.onnx", network, change)
         group = Group()
@@ -52,7 +54,7 @@ def verify(tmp_path: Path) -> Verify:
         with Probe(CPU) as probe:
             used = engine or DriverStub(network)
             return Verification(
-                used, instance, method, 0, CPU, chosen, confirmation, probe, Progress()
+                used, instance, method, 0, CPU, chosen, confirmation, probe, Progress(), workload
             ).run()
 
     return verify
@@ -195,3 +197,12 @@ def test_the_deadline_inside_a_search_is_a_timeout_with_the_bound_so_far(verify:
     assert found.lower_bound is not None
     assert crown.lower_bound is not None
     assert found.lower_bound > crown.lower_bound
+
+
+def test_a_fixed_workload_searches_what_bounds_would_have_closed(verify: Verify) -> None:
+    network = mlp(24, 12, 12, 1)
+    proved = far_from(network, 1e3)
+    assert verify(network, proved, Method.COMPLETE).method == "ibp"
+    found = verify(network, proved, Method.COMPLETE, workload=Workload(2, 4))
+    assert (found.verdict, found.cause) == (Verdict.UNKNOWN, Cause.FIXED_WORKLOAD)
+    assert found.method == "beta-crown"
