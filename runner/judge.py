@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from runner.record.schema import Outcome, RankRow
 from runner.vocabulary import Cause, Memory, Meter, Phase, Verdict
 
 _DECIDED = frozenset({Verdict.SAT, Verdict.UNSAT})
+_COLUMN = {Memory.WEIGHTS: "weight"}  # of a kind, where it is not called as the kind is
 
 
 class Answer(NamedTuple):
@@ -185,12 +186,6 @@ def _rank_row(task: Task, rank: int, report: RankReport | None) -> RankRow:
         meter=report.meter,
         weight_bytes=_metered(report, report.weight_bytes),
         peak_tensor_bytes=_metered(report, report.peak_tensor_bytes),
-        peak_weight_bytes=report.peak_bytes.get(Memory.WEIGHTS),
-        peak_a_bytes=report.peak_bytes.get(Memory.A),
-        peak_alpha_bytes=report.peak_bytes.get(Memory.ALPHA),
-        peak_beta_bytes=report.peak_bytes.get(Memory.BETA),
-        peak_bounds_bytes=report.peak_bytes.get(Memory.BOUNDS),
-        peak_other_bytes=report.peak_bytes.get(Memory.OTHER),
         peak_rss_bytes=report.peak_rss_bytes,
         peak_gpu_allocated_bytes=report.peak_gpu_allocated_bytes,
         peak_gpu_reserved_bytes=report.peak_gpu_reserved_bytes,
@@ -198,8 +193,15 @@ def _rank_row(task: Task, rank: int, report: RankReport | None) -> RankRow:
         comm_bytes=report.comm_bytes,
         comm_s=report.comm_s,
         collectives=report.collectives,
+        **_by_kind("peak", report.peak_bytes),
+        **_by_kind("at_peak", report.at_peak_bytes),
         **_searched(report),
     )
+
+
+def _by_kind(prefix: str, sizes: Mapping[Memory, int]) -> dict[str, Any]:
+    """The columns of bytes of each kind; empty where they were not told apart."""
+    return {f"{prefix}_{_COLUMN.get(kind, kind)}_bytes": size for kind, size in sizes.items()}
 
 
 def _searched(report: RankReport) -> dict[str, Any]:

@@ -161,7 +161,8 @@ def test_the_outcome_has_the_greatest_of_the_ranks_and_the_rows_have_their_own()
     measured = {"meter": Meter.DISPATCH, "phase_s": {Phase.LOAD: 0.25, Phase.ATTACK: 0.5}}
     reports = (
         said(0, Verdict.UNSAT, weight_bytes=100, peak_tensor_bytes=700, peak_rss_bytes=9,
-             lower_bound=1 / 3, method="crown", peak_bytes={Memory.A: 64}, **measured),
+             lower_bound=1 / 3, method="crown", peak_bytes={Memory.A: 64, Memory.WEIGHTS: 30},
+             at_peak_bytes={Memory.A: 32}, **measured),
         said(1, Verdict.UNSAT, weight_bytes=120, peak_tensor_bytes=600, peak_rss_bytes=11,
              comm_s=0.1, comm_bytes=10, collectives=2, **measured),
     )  # fmt: skip
@@ -175,6 +176,7 @@ def test_the_outcome_has_the_greatest_of_the_ranks_and_the_rows_have_their_own()
     assert outcome.peak_gpu_bytes is None
     assert (first.load_s, first.attack_s, first.complete_s) == (0.25, 0.5, None)
     assert (first.peak_a_bytes, first.peak_alpha_bytes, first.weight_bytes) == (64, None, 100)
+    assert (first.peak_weight_bytes, first.at_peak_a_bytes) == (30, 32)
     assert (second.comm_bytes, second.comm_s, second.collectives) == (10, 0.1, 2)
 
 

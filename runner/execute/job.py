@@ -55,6 +55,7 @@ class RankReport:
     weight_bytes: int = 0  # resting: after loading, before the attack
     peak_tensor_bytes: int = 0
     peak_bytes: dict[Memory, int] = field(default_factory=dict)  # of each kind, at its own peak
+    at_peak_bytes: dict[Memory, int] = field(default_factory=dict)  # their sum is the peak
     peak_rss_bytes: int = 0  # above the start of the rank
     peak_gpu_allocated_bytes: int | None = None
     peak_gpu_reserved_bytes: int | None = None

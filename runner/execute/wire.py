@@ -37,6 +37,11 @@ def report_from_json(data: Mapping[str, Any]) -> RankReport:
         "cause": Cause(data["cause"]),
         "meter": Meter(data["meter"]),
         "phase_s": {Phase(phase): seconds for phase, seconds in data["phase_s"].items()},
-        "peak_bytes": {Memory(kind): size for kind, size in data["peak_bytes"].items()},
+        "peak_bytes": _by_kind(data["peak_bytes"]),
+        "at_peak_bytes": _by_kind(data["at_peak_bytes"]),
     }
     return RankReport(**{**data, **enums})
+
+
+def _by_kind(data: Mapping[str, int]) -> dict[Memory, int]:
+    return {Memory(kind): size for kind, size in data.items()}

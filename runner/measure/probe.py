@@ -28,6 +28,7 @@ class Measurements(TypedDict):
     meter: Meter
     peak_tensor_bytes: int
     peak_bytes: dict[Memory, int]
+    at_peak_bytes: dict[Memory, int]
     peak_rss_bytes: int
     peak_gpu_allocated_bytes: int | None
     peak_gpu_reserved_bytes: int | None
@@ -92,6 +93,7 @@ class Probe:
             meter=Meter.CUDA if tensors is None else Meter.DISPATCH,
             peak_tensor_bytes=(allocated or 0) if tensors is None else tensors.total.peak,
             peak_bytes={} if tensors is None else tensors.peak_by_kind(),
+            at_peak_bytes={} if tensors is None else tensors.at_peak_by_kind(),
             peak_rss_bytes=self._rss.peak_bytes,
             peak_gpu_allocated_bytes=allocated,
             peak_gpu_reserved_bytes=None if cuda is None else cuda.reserved_bytes,

@@ -42,6 +42,8 @@ class TensorMeter(TorchDispatchMode):
         self.total = Tally()
         self._by_kind = {kind: Tally() for kind in Memory}
         self._tally = self._by_kind[Memory.OTHER]
+        self._at_peak = self.live_by_kind()
+        self._climbing = False  # the total is at a peak that is not noted yet
         self._storages: dict[int, _Followed] = {}
         self._allocates: dict[OpOverload, bool] = {}
 
@@ -76,6 +78,10 @@ class TensorMeter(TorchDispatchMode):
     def peak_by_kind(self) -> dict[Memory, int]:
         """Bytes of every kind at that kind's own peak."""
         return {kind: tally.peak for kind, tally in self._by_kind.items()}
+
+    def at_peak_by_kind(self) -> dict[Memory, int]:
+        """Bytes of every kind when the total was at its peak, which is their sum."""
+        return self.live_by_kind() if self._climbing else self._at_peak
 
     def adopt(self, tensor: torch.Tensor, kind: Memory) -> None:
         """Count `tensor` as `kind` from now on, wherever it was made."""
@@ -131,9 +137,13 @@ class TensorMeter(TorchDispatchMode):
     def _resized(self, followed: _Followed, size: int) -> None:
         growth = size - followed.size
         if growth:
+            if self._climbing and growth < 0:
+                # Once per summit and not at every step up: a step is in the way of every operator.
+                self._at_peak = self.live_by_kind()
             followed.size = size
             followed.tally.add(growth)
             self.total.add(growth)
+            self._climbing = growth > 0 and self.total.live == self.total.peak
 
     def _forget(self, followed: _Followed) -> None:
         del self._storages[followed.key]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from runner.vocabulary import Cause, Meter, Verdict
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Cell = str | int | float | None
 
@@ -104,6 +104,14 @@ class RankRow:
     rounds: int | None = None
     domains_per_s: float | None = None
     depth: int | None = None  # splits above the deepest domain
+    # Live bytes when those of all kinds together were at their peak; the others, `peak_*_bytes`,
+    # are each at its own.
+    at_peak_weight_bytes: int | None = None
+    at_peak_a_bytes: int | None = None
+    at_peak_alpha_bytes: int | None = None
+    at_peak_beta_bytes: int | None = None
+    at_peak_bounds_bytes: int | None = None
+    at_peak_other_bytes: int | None = None
 
     def key(self) -> Key:
         return _key(self)

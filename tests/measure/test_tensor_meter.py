@@ -37,6 +37,20 @@ def test_the_peak_is_the_most_that_lived_at_once() -> None:
     assert meter.total.peak == 2 * 4096
 
 
+def test_kinds_at_the_peak_of_their_sum_may_lie_below_their_own_peaks() -> None:
+    with TensorMeter() as meter:
+        with meter.kind(Memory.A):
+            early = torch.zeros(3 * KILO)
+            del early
+            late = [torch.zeros(KILO)]
+        with meter.kind(Memory.ALPHA):
+            late += [torch.zeros(KILO) for _ in range(4)]
+        del late
+    assert meter.peak_by_kind()[Memory.A] == 3 * 4096
+    at_peak = meter.at_peak_by_kind()
+    assert (at_peak[Memory.A], at_peak[Memory.ALPHA]) == (4096, 4 * 4096)
+
+
 @pytest.mark.parametrize(
     "touch",
     [
@@ -236,6 +250,7 @@ def test_live_bytes_are_those_of_the_distinct_storages_that_live(steps) -> None:
             storages = {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in held}
             assert meter.total.live == sum(storages.values())
             assert sum(meter.live_by_kind().values()) == meter.total.live
+            assert sum(meter.at_peak_by_kind().values()) == meter.total.peak
             peak = max(peak, meter.total.live)
     assert meter.total.peak >= peak
 
