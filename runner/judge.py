@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 from runner.execute.job import RankReport
 from runner.execute.watch import Ending, GangResult
 from runner.execute.wire import report_from_json
+from runner.parallel.strategy import Axis
 from runner.plan import Task
 from runner.record.schema import Outcome, RankRow
 from runner.vocabulary import Cause, Memory, Meter, Phase, Verdict
@@ -70,7 +72,7 @@ def judge(
         peak_gpu_bytes=_greatest(r.peak_gpu_reserved_bytes for r in present),
         weight_bytes=_greatest(_metered(r, r.weight_bytes) for r in present),
         meter=present[0].meter if present else Meter.NONE,
-        **(_searched(present[0]) if present else {}),
+        **_searched_by_all(present, apart=Axis.DOMAINS in task.strategy.sharded),
     )
     return outcome, [_rank_row(task, rank, report) for rank, report in enumerate(reports)]
 
@@ -202,6 +204,24 @@ def _rank_row(task: Task, rank: int, report: RankReport | None) -> RankRow:
 def _by_kind(prefix: str, sizes: Mapping[Memory, int]) -> dict[str, Any]:
     """The columns of bytes of each kind; empty where they were not told apart."""
     return {f"{prefix}_{_COLUMN.get(kind, kind)}_bytes": size for kind, size in sizes.items()}
+
+
+def _searched_by_all(reports: Sequence[RankReport], apart: bool) -> dict[str, Any]:
+    """Of the whole gang. `apart`: each rank searched its own domains, else all the same."""
+    searched = [report for report in reports if report.rounds]
+    if not searched:
+        return {}
+    if not apart:
+        return _searched(searched[0])
+    domains = sum(report.domains for report in searched)
+    busy = [report for report in searched if report.domains_per_s > 0]
+    seconds = max((report.domains / report.domains_per_s for report in busy), default=math.inf)
+    return {
+        "domains": domains,
+        "rounds": max(report.rounds for report in searched),
+        "domains_per_s": domains / seconds,
+        "depth": max(report.depth for report in searched),
+    }
 
 
 def _searched(report: RankReport) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from runner.plan import plan
 from runner.record.append import replace_file
 from runner.record.folder import open_run
 from runner.record.manifest import Command
-from runner.schedule import Observer, schedule
+from runner.schedule import VERIFY, Observer, schedule
 from runner.vocabulary import Device, Method
+from runner.workload import Workload
 
 TARGET = "runner.bench.bounds:bounds_target"
 GENERATE = "runner.bench.generate:generate_target"
@@ -61,7 +62,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Experiment:
-    """`kind` names its table. The filter, limit and timeout are those of `vnncomp-runner run`."""
+    """`kind` names its table. The filter, limit and timeout are those of `vnncomp-runner run`.
+
+    With a `workload`, branch and bound is measured, else the bounds of a method.
+    """
 
     kind: str
     parts: tuple[Part, ...]
@@ -71,6 +75,7 @@ class Experiment:
     seed: int = 0
     device: Device = Device.AUTO
     repeat: int = 1
+    workload: Workload | None = None
 
 
 def parts_over(
@@ -117,6 +122,7 @@ def run_experiment(experiment: Experiment, folder: Path, progress: Progress) -> 
     """
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder / "experiment.json", experiment)
+    target = VERIFY if experiment.workload else TARGET
     with RankServer(folder / "server.log", PRELOAD) as server:
         for part in experiment.parts:
             categories = [
@@ -136,13 +142,14 @@ def run_experiment(experiment: Experiment, folder: Path, progress: Progress) -> 
                 seed=experiment.seed,
                 device=experiment.device,
                 repeat=experiment.repeat,
+                workload=experiment.workload,
             )
             tasks = plan(command)
             with (
                 open_run(folder, command, len(tasks), part.name) as run,
                 progress(part, len(tasks)) as observer,
             ):
-                schedule(tasks, command, run, server, observer, TARGET)
+                schedule(tasks, command, run, server, observer, target)
 
 
 def _claim(file: Path, experiment: Experiment) -> None:

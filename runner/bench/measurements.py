@@ -26,23 +26,35 @@ _WORST = {
     "peak_weight_bytes": "max",
     "peak_a_bytes": "max",
     "peak_alpha_bytes": "max",
+    "peak_beta_bytes": "max",
     "peak_bounds_bytes": "max",
     "peak_other_bytes": "max",
     "peak_rss_bytes": "max",
     "incomplete_s": "max",
+    "complete_s": "max",
     "cpu_s": "max",
     "comm_bytes": "mean",
     "comm_s": "mean",
     "device": "first",
 }
-_TIMES = ["incomplete_s", "cpu_s", "comm_s"]
+_SEARCH = ["domains", "rounds", "domains_per_s"]
+_TIMES = ["incomplete_s", "complete_s", "cpu_s", "comm_s", "domains_per_s"]
+_RATIOS = (
+    "peak_tensor_bytes",
+    "weight_bytes",
+    "incomplete_s",
+    "kept_bytes",
+    "multiplier_bytes",
+    "domains_per_s",
+)
 
 
 def measurements(experiment: Experiment, folder: Path) -> pd.DataFrame:
     """A row per question, strategy and number of ranks; of repeats the median.
 
-    Bytes and seconds of bounding are the worst rank's, traffic is the mean of ranks. `*_ratio`:
-    against the reference on one rank. Differences are of lower and upper bounds of all nodes and
+    Bytes and seconds of bounding and of searching are the worst rank's, traffic is the mean of
+    ranks. `kept_bytes`: A and α; `multiplier_bytes`: α and β. `*_ratio`: against the reference on
+    one rank. Differences are of lower and upper bounds of all nodes and
     of the specs (`spec_*`: of those alone), NaN for what a strategy does not give.
     """
     frames = [_part(folder / part.name, str(part.method)) for part in experiment.parts]
@@ -60,15 +72,18 @@ def _part(run_folder: Path, method: str) -> pd.DataFrame:
     run = read_run(run_folder)
     key = ["category", "network", "property", "strategy", "ranks", "repeat"]
     ranks = run.ranks.groupby(key, sort=False).agg(_WORST).reset_index()
-    told = run.outcomes[[*key, "verdict", "cause", "message", "lower_bound"]]
+    told = run.outcomes[[*key, "verdict", "cause", "message", "lower_bound", *_SEARCH]]
     joined = told.merge(ranks, on=key, how="left")
     first = joined[joined["repeat"] == 1].copy()
     spent = joined.groupby(key[:-1], sort=False)[_TIMES].median()
     first[_TIMES] = spent.loc[pd.MultiIndex.from_frame(first[key[:-1]])].to_numpy()
     first["method"] = method
     # Not measured is NaN from here on: it passes through arithmetic.
-    numbers = [*(name for name, how in _WORST.items() if how != "first"), "lower_bound"]
+    numbers = [*(name for name, how in _WORST.items() if how != "first")]
+    numbers += ["lower_bound", *_SEARCH]
     first[numbers] = first[numbers].astype(float)
+    first["kept_bytes"] = first["peak_a_bytes"] + first["peak_alpha_bytes"]
+    first["multiplier_bytes"] = first["peak_alpha_bytes"] + first["peak_beta_bytes"]
     first["bounds"] = [
         str(
             bounds_path(
@@ -90,18 +105,11 @@ def _compared(row: dict[str, Any], reference: pd.DataFrame) -> dict[str, Any]:
     if question in reference.index:
         against = reference.loc[question]
         compared |= _differences(row["bounds"], str(against["bounds"]))
-        for name in ("peak_tensor_bytes", "weight_bytes", "incomplete_s"):
-            compared[f"{name}_ratio"] = row[name] / against[name]
-        row_kept, reference_kept = _kept(row), _kept(against.to_dict())
-        compared["kept_bytes_ratio"] = row_kept / reference_kept if reference_kept else np.nan
+        for name in _RATIOS:
+            compared[f"{name}_ratio"] = row[name] / against[name] if against[name] else np.nan
         compared["speedup"] = against["incomplete_s"] / row["incomplete_s"]
         compared["efficiency"] = compared["speedup"] / row["ranks"]
     return compared
-
-
-def _kept(row: dict[str, Any]) -> float:
-    """Of A and α."""
-    return float(row["peak_a_bytes"]) + float(row["peak_alpha_bytes"])
 
 
 def _facts(path: Path) -> dict[str, float]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from runner.report.table import Column, Table
 from runner.report.text import count, difference, ratio, seconds, share, size
+from runner.vocabulary import Cause
 
 
 def _number(title: str, source: str, text: Callable[[Any], str] = count) -> Column:
@@ -92,10 +93,29 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _TIME,
         _UNSOLVED,
     ),
+    "search": (
+        *_WHO,
+        _number("peak weights", "peak_weight_bytes", size),
+        _number("peak A", "peak_a_bytes", size),
+        _number("peak α", "peak_alpha_bytes", size),
+        _number("peak β", "peak_beta_bytes", size),
+        _number("peak bounds", "peak_bounds_bytes", size),
+        _number("peak other", "peak_other_bytes", size),
+        _number("α + β / baseline", "multiplier_bytes_ratio", ratio),
+        *_PEAK,
+        _number("rounds", "rounds"),
+        _number("domains", "domains"),
+        _number("domains/s", "domains_per_s"),
+        _number("/ baseline", "domains_per_s_ratio", ratio),
+        _number("search", "complete_s", seconds),
+        *_TRAFFIC,
+        _number("lower bound", "lower_bound", _bound),
+        _UNSOLVED,
+    ),
 }
+_METERS_OF_RANKS = "Bytes: live tensors of the worst rank; each kind at its own peak."
 _METERS = (
-    "Bytes: live tensors of the worst rank; each kind at its own peak. Time: of bounding alone, "
-    "the slowest rank. Traffic: mean of the ranks."
+    f"{_METERS_OF_RANKS} Time: of bounding alone, the slowest rank. Traffic: mean of the ranks."
 )
 NOTES = {
     "memory": f"{_METERS} Differences: of any lower or upper bound of any node, to baseline's.",
@@ -110,6 +130,11 @@ NOTES = {
         f"{_METERS} Efficiency: the time of baseline on the first network by the time on a "
         "network with P times its work (CROWN's work grows with the cube of the width)."
     ),
+    "search": (
+        "The same rounds and batches under every strategy, without attack or early stop. "
+        f"{_METERS_OF_RANKS} Domains: of all ranks together, from the root on. Search: branch and "
+        "bound alone, the slowest rank. Traffic: of the whole run, mean of the ranks."
+    ),
     "alpha": (
         f"{_METERS} lirpa's A and α cannot be told apart while it runs: only its total peak, and "
         "the α tensors that it holds at the end."
@@ -117,11 +142,15 @@ NOTES = {
 }
 
 
+# An experiment decides nothing, and is not meant to.
+_EXPECTED = frozenset({Cause.INCOMPLETE, Cause.FIXED_WORKLOAD})
+
+
 def table(kind: str, frame: pd.DataFrame) -> Table:
     """The table of `measurements`; columns that nothing has a value for are left out."""
     frame = frame.copy()
     frame["trouble"] = [
-        "" if row["cause"] == "incomplete" else f"{row['cause']} {row['message']}".strip()
+        "" if row["cause"] in _EXPECTED else f"{row['cause']} {row['message']}".strip()
         for row in frame.to_dict("records")
     ]
     if "formula_bytes" in frame:

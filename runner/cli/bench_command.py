@@ -1,4 +1,4 @@
-"""`vnncomp-runner bench`: the same bounds under every strategy, measured side by side."""
+"""`vnncomp-runner bench`: the same work under every strategy, measured side by side."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from runner.cli.terminal import console, exit_codes
 from runner.errors import UsageError
 from runner.schedule import Observer
 from runner.vocabulary import Method
+from runner.workload import Workload
 
 INPUTS = 784  # as MNIST
 
 bench = typer.Typer(
-    help="Experiments: bounds under every strategy over several numbers of ranks.\n\n"
+    help="Experiments: the same work under every strategy over several numbers of ranks.\n\n"
     "Each writes a folder of runs with table.md and table.csv, and resumes with --run NAME.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -43,7 +44,7 @@ Categories = Annotated[
 Filter = Annotated[str | None, typer.Option("--filter", metavar="GLOB", help="As of `run`.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="As of `run`.")]
 Radius = Annotated[float, typer.Option(min=0, help="L∞ radius of the input box.")]
-Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Of one strategy's bounds.")]
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Of one strategy on one instance.")]
 Results = Annotated[Path, typer.Option(metavar="DIR", help="Where the folder is made.")]
 Name = Annotated[
     str | None, typer.Option("--run", metavar="NAME", help="Name of the folder, to resume it.")
@@ -181,6 +182,50 @@ def alpha(
             [Method.ALPHA_CROWN], _counts(ranks), _words(strategies), category or made
         )
         experiment = Experiment("alpha", tuple(parts), timeout, filter_glob, limit, seed)
+        _run(experiment, results, name)
+
+
+@bench.command()
+def search(
+    category: Categories = None,
+    filter_glob: Filter = None,
+    limit: Limit = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of branch and bound.")] = 10,
+    batch: Annotated[int, typer.Option(help="Domains bounded in a round, by all ranks.")] = 512,
+    strategies: Strategies = "fsdp,tp,dp,fsdp+dp",
+    ranks: Ranks = "1,2",
+    radius: Radius = 2e-2,
+    timeout: Timeout = 600,
+    results: Results = Path("results"),
+    name: Name = None,
+    seed: Seed = 0,
+    repeat: Repeat = 1,
+) -> None:
+    """Memory, speed and traffic of branch and bound, the same work under every strategy.
+
+    As `run --fixed-workload`; on a random MLP 256x6 unless a category is named.
+
+    \b
+    Example:
+      vnncomp-runner bench search --category mnist_fc --filter '*256x6_prop_1_0.03' \\
+        --batch 512 --rounds 10
+    """
+    with exit_codes():
+        made = Generated("mlp", (INPUTS, 256, 7), radius)
+        parts = parts_over(
+            [Method.COMPLETE], _counts(ranks), _words(strategies), category or [made]
+        )
+        workload = Workload(rounds, batch)
+        experiment = Experiment(
+            "search",
+            tuple(parts),
+            timeout,
+            filter_glob,
+            limit,
+            seed,
+            repeat=repeat,
+            workload=workload,
+        )
         _run(experiment, results, name)
 
 
