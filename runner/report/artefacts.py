@@ -10,9 +10,12 @@ from runner.plan import instance_name
 from runner.record.folder import file_name
 from runner.record.read import Run
 
+_PROGRESS = ".progress.csv"
+
 
 class Artefacts:
-    """Finds logs and counterexamples of rows of a run's outcomes; None where there is no file.
+    """Finds logs, histories and counterexamples of rows of a run's outcomes; None where there is
+    no file.
 
     Instances of a category whose names are alike have a line number in theirs, which the tables
     do not tell: nothing is found for them, rather than another instance's file.
@@ -20,8 +23,8 @@ class Artefacts:
 
     def __init__(self, run: Run) -> None:
         self._run = run.path
-        found = (*run.path.glob("*/*/*.counterexample.gz"), *run.path.glob("logs/*/*/*.log"))
-        self._files = frozenset(found)
+        patterns = ("*/*/*.counterexample.gz", "logs/*/*/*.log", f"logs/*/*/*{_PROGRESS}")
+        self._files = frozenset(file for pattern in patterns for file in run.path.glob(pattern))
         names: dict[tuple[str, str], set[tuple[str, str]]] = {}
         questions = run.outcomes[["category", "network", "property"]].drop_duplicates()
         for category, network, name in questions.itertuples(index=False, name=None):
@@ -39,9 +42,18 @@ class Artefacts:
         name = self._name(row)
         if not name:
             return []
-        folder = self._run / "logs" / str(row["strategy"]) / str(row["category"])
+        folder = self._logs(row)
         paths = [folder / f"{file_name(name)}.rank{rank}.log" for rank in range(int(row["ranks"]))]
         return [path for path in paths if path in self._files]
+
+    def progress(self, row: Mapping[Hashable, Any]) -> Path | None:
+        """The history of its branch and bound."""
+        name = self._name(row)
+        path = self._logs(row) / f"{file_name(name)}{_PROGRESS}"
+        return path if name and path in self._files else None
+
+    def _logs(self, row: Mapping[Hashable, Any]) -> Path:
+        return self._run / "logs" / str(row["strategy"]) / str(row["category"])
 
     def _folder(self, row: Mapping[Hashable, Any]) -> Path:
         return self._run / str(row["strategy"]) / str(row["category"])

@@ -148,7 +148,7 @@ def _cell(
 
 
 def _links(evidence: Evidence, folder: Path) -> dict[tuple[str, tuple[Any, ...]], Links]:
-    """By label and question: the counterexample and the logs of the ranks."""
+    """By label and question: the counterexample, the logs of the ranks, and the history."""
     artefacts = {str(run.path): Artefacts(run) for run in evidence.runs}
     found = {}
     for row in evidence.outcomes.to_dict("records"):
@@ -156,6 +156,8 @@ def _links(evidence: Evidence, folder: Path) -> dict[tuple[str, tuple[Any, ...]]
         counterexample = files.counterexample(row)
         links = [("counterexample", counterexample)] if counterexample else []
         links += [(f"log {rank}", log) for rank, log in enumerate(files.logs(row))]
+        progress = files.progress(row)
+        links += [("bound over time", progress)] if progress else []
         if links:
             found[row["label"], _key(row)] = tuple(
                 (name, _relative(path, folder)) for name, path in links

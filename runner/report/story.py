@@ -20,6 +20,7 @@ from runner.record.read import Run
 from runner.report.artefacts import Artefacts
 from runner.report.gather import QUESTION, Evidence
 from runner.report.grid import Grid
+from runner.report.progress import curve, history, history_table
 from runner.report.replay import Replay, replay
 from runner.report.sources import Sources, question, sources_of
 from runner.report.table import Column, Table, grid
@@ -90,7 +91,7 @@ def _story(rows: pd.DataFrame, ranks: pd.DataFrame, artefacts: Artefacts, files:
     source = files.get(question(*names))
     here = ranks.merge(rows[["label", *QUESTION, "repeat"]], on=["label", *QUESTION, "repeat"])
     facts = [("property", _property_fact(source)), ("network", _network_fact(source))]
-    texts = []
+    texts, histories = [], []
     for row in rows.to_dict("records"):
         label = str(row["label"])
         if row["message"]:
@@ -98,12 +99,17 @@ def _story(rows: pd.DataFrame, ranks: pd.DataFrame, artefacts: Artefacts, files:
         path = artefacts.counterexample(row)
         if row["verdict"] == Verdict.SAT and source and path:
             facts.append((f"{label}, counterexample", _replayed(source, path)))
+        progress = artefacts.progress(row)
+        rounds = history(progress) if progress else None
+        if rounds is not None and len(rounds):
+            facts.append((f"{label}, bound over time", curve(rounds)))
+            histories.append(grid(history_table(label, rounds)))
         for log in artefacts.logs(row):
             texts.append((f"{label}, end of {log.name}", _tail(log)))
     return Story(
         title=" ".join(names) + (f", {first['timeout_s']:g} s" if first["timeout_s"] > 0 else ""),
         facts=tuple(facts),
-        grids=(grid(_answers(rows)), grid(_phases(here)), grid(_memory(here))),
+        grids=(grid(_answers(rows)), *histories, grid(_phases(here)), *map(grid, _memory(here))),
         texts=tuple(texts),
     )
 
@@ -181,22 +187,23 @@ def _phases(ranks: pd.DataFrame) -> Table:
     )
 
 
-def _memory(ranks: pd.DataFrame) -> Table:
+def _memory(ranks: pd.DataFrame) -> list[Table]:
+    """Each kind at its own peak; then all at one moment, where that was recorded."""
+    rank = (Column("strategy", "label"), Column("rank", "rank", count, number=True))
+    resting = Column("resting weights", "weight_bytes", size, number=True)
+    whole = Column("all tensors", "peak_tensor_bytes", size, number=True)
+    resident = Column("RSS above start", "peak_rss_bytes", size, number=True)
+    peaks = (*rank, resting, *_kinds("peak"), whole, resident)
+    tables = [Table("memory", "Peak memory of each rank", peaks, ranks)]
+    if ranks["at_peak_weight_bytes"].notna().any():
+        moment = (*rank, *_kinds("at_peak"), whole)
+        tables.append(Table("at_peak", "Memory when all tensors were at their peak", moment, ranks))
+    return tables
+
+
+def _kinds(prefix: str) -> list[Column]:
     kinds = {"weights": "weight", "A": "a", "α": "alpha", "β": "beta", "bounds": "bounds",
              "other": "other"}  # fmt: skip
-    return Table(
-        "memory",
-        "Peak memory of each rank",
-        (
-            Column("strategy", "label"),
-            Column("rank", "rank", count, number=True),
-            Column("resting weights", "weight_bytes", size, number=True),
-            *(
-                Column(name, f"peak_{kind}_bytes", size, number=True)
-                for name, kind in kinds.items()
-            ),
-            Column("all tensors", "peak_tensor_bytes", size, number=True),
-            Column("RSS above start", "peak_rss_bytes", size, number=True),
-        ),
-        ranks,
-    )
+    return [
+        Column(name, f"{prefix}_{kind}_bytes", size, number=True) for name, kind in kinds.items()
+    ]

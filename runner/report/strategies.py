@@ -23,6 +23,7 @@ def strategies(evidence: Evidence, by_category: bool = True) -> pd.DataFrame:
     - par2_s: mean over instances of the run time, or of twice the timeout where it is neither
       sat nor unsat; rows that have no readable timeout do not count
     - median_run_s, total_run_s: over all instances that ran
+    - domains_per_s_median, domains_total: of branch and bound, over the instances that had one
     - compared: the number of instances that every strategy that ended any in the category ran to
       an end (sat, unsat or unknown); ratios are geometric means over these
     - speed_ratio: run time of baseline / of this strategy, above 1 is faster
@@ -56,6 +57,7 @@ def strategies(evidence: Evidence, by_category: bool = True) -> pd.DataFrame:
                     | {"ranks": evidence.contenders[label].ranks}
                     | _verdicts(by_label[label])
                     | _times(by_label[label])
+                    | _search(by_label[label])
                     | _against(pairs_by_label.get(label, compared.iloc[:0]))
                     | _memory(by_label[label], ranks_by_label.get(label, ranks.iloc[:0]))
                     | _communication(ranks_by_label.get(label, ranks.iloc[:0]))
@@ -123,6 +125,13 @@ def _times(outcomes: pd.DataFrame) -> dict[str, object]:
         "par2_s": par2.mean(),
         "median_run_s": outcomes["run_time_s"].median(),
         "total_run_s": outcomes["run_time_s"].sum(min_count=1),
+    }
+
+
+def _search(outcomes: pd.DataFrame) -> dict[str, object]:
+    return {
+        "domains_per_s_median": outcomes["domains_per_s"].median(),
+        "domains_total": floats(outcomes["domains"]).sum(min_count=1),
     }
 
 

@@ -38,6 +38,8 @@ _STRATEGIES = (
     _number("PAR-2", "par2_s", seconds),
     _number("median run time", "median_run_s", seconds),
     _number("total run time", "total_run_s", seconds),
+    _number("domains/s, median", "domains_per_s_median"),
+    _number("domains in all", "domains_total"),
     _number("greatest difference of bounds", "bound_difference", difference),
     _number("peak memory per rank, median", "peak_tensor_median_bytes", size),
     _number("peak memory per rank, greatest", "peak_tensor_max_bytes", size),
@@ -58,15 +60,19 @@ _STRATEGIES_NOTE = (
     "an end; speed above 1 is faster, memory below 1 is less. "
     "Score: VNN-COMP points; `vnncomp-runner score` replays the counterexamples too."
 )
+_OF_SEARCHES = frozenset({"domains_per_s_median", "domains_total"})
+_DOMAINS_NOTE = "Domains: sub-problems that branch and bound bounded, where it ran."
 
 
 def strategies_table(evidence: Evidence, by_category: bool = True) -> Table:
+    frame = strategies(evidence, by_category)
+    searched = bool(frame["domains_total"].notna().any())
     return Table(
         name="strategies",
         title="Strategies",
-        columns=_STRATEGIES,
-        frame=strategies(evidence, by_category),
-        note=_STRATEGIES_NOTE,
+        columns=tuple(c for c in _STRATEGIES if searched or c.source not in _OF_SEARCHES),
+        frame=frame,
+        note=f"{_STRATEGIES_NOTE} {_DOMAINS_NOTE}" if searched else _STRATEGIES_NOTE,
     )
 
 

@@ -36,7 +36,8 @@ class MadeRun:
             peaks: tuple[int, ...] = (), category: str = "digits", comm_s: float = 0.0,
             meter: Meter = Meter.DISPATCH, timeout_s: float | None = 10.0, repeat: int = 1,
             lower_bound: float | None = None, message: str = "",
-            cause: Cause | None = None) -> None:  # fmt: skip
+            cause: Cause | None = None, domains: int | None = None,
+            domains_per_s: float | None = None) -> None:  # fmt: skip
         """One outcome, and a rank for each of `peaks`: resting weights are a tenth of the peak."""
         key: dict[str, Any] = {
             "category": category, "network": "onnx/net.onnx",
@@ -51,6 +52,7 @@ class MadeRun:
         outcome = Outcome(
             **key, verdict=verdict, cause=cause, run_time_s=run_s, lower_bound=lower_bound,
             peak_tensor_bytes=peak, weight_bytes=peak and peak // 10, meter=meter, message=message,
+            domains=domains, domains_per_s=domains_per_s, rounds=domains,
         )  # fmt: skip
         ranks = [
             RankRow(**key, rank=rank, wall_s=run_s, load_s=0.1, attack_s=0.2,

@@ -14,6 +14,7 @@ from runner.report.balance import balance
 from runner.report.causes import causes
 from runner.report.instances import instances
 from runner.report.strategies import contradictions, strategies
+from runner.report.tables import strategies_table
 from runner.vocabulary import Meter, Verdict
 
 
@@ -44,6 +45,26 @@ def test_memory_of_a_rank(tmp_path: Path) -> None:
     assert fsdp["peak_tensor_median_bytes"] == 450
     assert fsdp["weight_max_bytes"] == 50
     assert fsdp["meter"] == "dispatch"
+
+
+def test_domains_are_of_the_instances_that_were_searched(run: MadeRun) -> None:
+    for number, (domains, per_s) in enumerate([(100, 5.0), (30, 15.0), (20, 400.0)]):
+        run.add("fsdp", number, Verdict.UNSAT, 1.0, (10,), domains=domains, domains_per_s=per_s)
+    run.add("fsdp", 3, Verdict.SAT, 0.1, (10,))
+    run.add("baseline", 3, Verdict.SAT, 0.1, (10,))
+    evidence = run.evidence()
+    fsdp, baseline = (row(strategies(evidence), name) for name in ("fsdp", "baseline"))
+
+    assert (fsdp["domains_per_s_median"], fsdp["domains_total"]) == (15.0, 150)
+    assert math.isnan(baseline["domains_total"])
+    shown = [column.title for column in strategies_table(evidence).columns]
+    assert "domains/s, median" in shown
+    assert "domains in all" in shown
+
+
+def test_domains_are_not_shown_where_nothing_was_searched(tmp_path: Path) -> None:
+    titles = [column.title for column in strategies_table(compared(tmp_path).evidence()).columns]
+    assert not any("domains" in title for title in titles)
 
 
 def test_ratios_count_only_what_all_ran_to_an_end(tmp_path: Path) -> None:
