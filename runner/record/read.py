@@ -187,6 +187,8 @@ def _parsed(text: str, table: Sequence[Column]) -> pd.DataFrame:
 
 def _values(column: Column, cells: tuple[str, ...]) -> pd.Series[Any]:
     """A column's cells parsed, as `Column.parse` would one by one, which is slow for many."""
+    if column.optional and not any(cells):
+        return pd.Series(index=range(len(cells)), dtype=column.dtype())
     missing = [cell == "" for cell in cells] if column.optional and "" in cells else []
     if column.kind is float:
         filled = [cell or "nan" for cell in cells] if missing else cells

@@ -21,9 +21,9 @@ from runner.report.text import size
 # Okabe and Ito's colours, which colour-blind people tell apart; black is for baseline.
 _COLOURS = (
     "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00",
-    "#882255", "#888888",
+    "#882255", "#888888", "#332288", "#117733", "#AA4499", "#44AA99",
 )  # fmt: skip
-_MARKERS = "osD^vP*X<h"
+_MARKERS = "osD^vP*X<h>pd8"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "--")
 
