@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,25 @@ def test_the_outcome_has_the_greatest_of_the_ranks_and_the_rows_have_their_own()
     assert (first.peak_a_bytes, first.peak_alpha_bytes, first.weight_bytes) == (64, None, 100)
     assert (first.peak_weight_bytes, first.at_peak_a_bytes) == (30, 32)
     assert (second.comm_bytes, second.comm_s, second.collectives) == (10, 0.1, 2)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"), [("fsdp", (300, 3, 30.0, 5)), ("dp", (400, 4, 40.0, 7))]
+)
+def test_domains_of_ranks_that_search_apart_are_summed(
+    strategy: str, expected: tuple[int, int, float, int]
+) -> None:
+    """Over the seconds of the rank that searched the longest: 300 domains at 30 a second."""
+    reports = (
+        said(0, Verdict.UNSAT, domains=300, rounds=3, domains_per_s=30.0, depth=5),
+        said(1, Verdict.UNSAT, domains=100, rounds=4, domains_per_s=20.0, depth=7),
+        said(2, Verdict.UNSAT),
+    )
+    result = GangResult(Ending.FINISHED, 1.0, reports)
+    outcome, rows = judge(replace(TASK, strategy=strategy_named(strategy), ranks=3), None, result)
+
+    assert (outcome.domains, outcome.rounds, outcome.domains_per_s, outcome.depth) == expected
+    assert [row.domains for row in rows] == [300, 100, None]
 
 
 def test_what_was_not_measured_is_empty_and_not_zero() -> None:

@@ -106,7 +106,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _number("rounds", "rounds"),
         _number("domains", "domains"),
         _number("domains/s", "domains_per_s"),
-        _number("/ baseline", "domains_per_s_ratio", ratio),
+        _number("speed-up", "domains_per_s_ratio", ratio),
         _number("search", "complete_s", seconds),
         *_TRAFFIC,
         _number("lower bound", "lower_bound", _bound),

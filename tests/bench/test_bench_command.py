@@ -100,6 +100,21 @@ def test_alpha_tells_what_lirpa_holds(tmp_path: Path) -> None:
     assert table.loc["sp", "greatest_difference"] == 0
 
 
+def test_search_does_the_same_work_under_every_strategy(tmp_path: Path) -> None:
+    category = REPOSITORY / "benchmarks" / "digits_mlp"
+    words = ["--category", str(category), "--limit", "1", "--strategies", "fsdp,dp"]
+    work = ["--rounds", "3", "--batch", "32"]
+    bench("search", *words, *work, "--results", str(tmp_path), "--run", "s")
+    table = pd.read_csv(tmp_path / "s" / "table.csv").set_index("strategy")
+    assert (table["cause"] == "fixed_workload").all(), table["message"]
+    assert table["domains"].nunique() == table["rounds"].nunique() == 1
+    assert table.loc["fsdp", "lower_bound"] == table.loc["baseline", "lower_bound"]
+    assert (table["peak_beta_bytes"] > 0).all()
+    assert table.loc["fsdp", "multiplier_bytes_ratio"] == pytest.approx(1, abs=0.01)
+    assert table.loc["dp", "multiplier_bytes_ratio"] < 0.7
+    assert "fixed_workload" not in (tmp_path / "s" / "table.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -108,6 +123,7 @@ def test_alpha_tells_what_lirpa_holds(tmp_path: Path) -> None:
         (["memory", "--strategies", "null"], "computes no bounds"),
         (["scaling", "--methods", "guess"], "unknown method"),
         (["scaling", "--weak", "--category", "x"], "leave --category out"),
+        (["search", "--batch", "7"], "even number"),
     ],
 )
 def test_wrong_usage_is_named(words: list[str], said: str, tmp_path: Path) -> None:
