@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous as rendezvous_at
 
 # A gang that loses a rank is killed from outside; this only bounds a run without a scheduler.
 COLLECTIVE_TIMEOUT = timedelta(hours=24)
@@ -32,13 +34,25 @@ class Traffic:
     collectives: int = 0
 
 
-class Group:
-    """Collectives of `size` ranks; with one rank they are nothing and cost nothing."""
+class Store(Protocol):
+    """What torch's stores have that signals need."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
+    def set(self, key: str, value: str, /) -> None: ...
+
+    def check(self, keys: list[str], /) -> bool: ...
+
+
+class Group:
+    """Collectives of `size` ranks; with one rank they are nothing and cost nothing.
+
+    `store`: of the rendezvous, for signals; there is none for one rank.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
         self.rank = rank
         self.size = size
         self.traffic = Traffic()
+        self._store = store
 
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
         """The owner's values on every rank, in place; `tensor` is contiguous."""
@@ -60,6 +74,37 @@ class Group:
             with self._counted(tensor, sends=2):
                 dist.all_reduce(tensor)
         return tensor
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """The ranks' tensors of one shape, [size, *shape]."""
+        if self.size == 1:
+            return tensor[None]
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        with self._counted(tensor, sends=self.size - 1):
+            dist.all_gather(parts, tensor)
+        return torch.stack(parts)
+
+    def swap(self, outgoing: list[tuple[Tensor, int]], incoming: list[tuple[Tensor, int]]) -> None:
+        """Tensors to ranks, and into tensors from ranks; all on their way at the same time.
+
+        Those between two ranks keep their order. Ranks that are in neither list need not call.
+        """
+        operations = [dist.P2POp(dist.isend, tensor, peer) for tensor, peer in outgoing]
+        operations += [dist.P2POp(dist.irecv, tensor, peer) for tensor, peer in incoming]
+        if operations:
+            with self._counted(operations[0].tensor, sends=0):
+                for work in dist.batch_isend_irecv(operations):
+                    work.wait()
+            self.traffic.bytes += sum(tensor.nbytes for tensor, _ in outgoing)
+
+    def signal(self, name: str) -> None:
+        """For all ranks to see, whatever they are doing; no collective."""
+        if self._store is not None:
+            self._store.set(f"signal/{name}", "1")
+
+    def signalled(self, name: str) -> bool:
+        """Whether any rank gave that signal; no collective."""
+        return self._store is not None and self._store.check([f"signal/{name}"])
 
     def decide(self, flag: bool) -> bool:
         """Rank 0's answer everywhere: what depends on a clock or on chance."""
@@ -97,18 +142,21 @@ def joined_group(device: torch.device) -> Iterator[Group]:
         yield Group()
         return
     rendezvous = os.environ.get("RENDEZVOUS")
-    if not rendezvous:
+    if rendezvous:
+        # torch names it there, without marking it as exported.
+        store = dist.FileStore(rendezvous, size)  # type: ignore[attr-defined]
+    else:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface_towards(os.environ["MASTER_ADDR"]))
+        store, _, _ = next(rendezvous_at("env://"))
     # `decide` sends a CPU tensor, so a GPU gang needs gloo beside NCCL.
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
-        backend,
-        init_method=f"file://{rendezvous}" if rendezvous else "env://",
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=store,
         rank=rank,
         world_size=size,
         timeout=COLLECTIVE_TIMEOUT,
     )
-    yield Group(rank, size)
+    yield Group(rank, size, store)
     # Not after an error: taking a group down can wait for ranks that are gone.
     dist.destroy_process_group()
 

@@ -55,8 +55,6 @@ class Strategy:
                 f"strategy {self.name}: features cannot be combined with another axis; "
                 "weights are cut with their neurons, and rows move in lockstep"
             )
-        if Axis.DOMAINS in self.sharded:
-            raise UsageError(f"strategy {self.name}: domains cannot be sharded yet")
         if self.offload and Axis.FEATURES in self.sharded:
             raise UsageError(f"strategy {self.name}: offload works on column blocks of weights")
 
@@ -69,6 +67,9 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy("tp", frozenset({Axis.FEATURES})),
         Strategy("sp", frozenset({Axis.SPECS})),
         Strategy("fsdp+sp", frozenset({Axis.WEIGHTS, Axis.SPECS})),
+        Strategy("dp", frozenset({Axis.DOMAINS})),
+        Strategy("sp+dp", frozenset({Axis.SPECS, Axis.DOMAINS})),
+        Strategy("fsdp+dp", frozenset({Axis.WEIGHTS, Axis.DOMAINS})),
         Strategy("tp-ibp", frozenset({Axis.FEATURES}), interval_zones=True),
         Strategy("offload", parallel=False, offload=True),
         Strategy("lirpa", engine=Engine.LIRPA, parallel=False),

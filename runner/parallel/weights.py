@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from math import prod
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from runner.bounds.weights import BlockFunction, BlockShape
 from runner.network.graph import Graph
 from runner.parallel.blocks import Block, BlockPlan
 from runner.parallel.group import Group
+from runner.parallel.requests import BlockRequests, Held
 from runner.vocabulary import Memory
 
 # Products that travel together: what a rank holds of others' at a time.
@@ -66,6 +68,9 @@ class BlockedWeights:
             small = {p for node in graph.nodes for p in node.parameters.values()} - set(plan)
             self._small = {name: source.tensor(name).to(device) for name in sorted(small)}
         self._shapes = {name: source.shape(name) for name in plan}
+        counts = [len(blocks) for blocks in plan.values()]
+        self._first = dict(zip(plan, [0, *accumulate(counts)], strict=False))
+        self._requests: BlockRequests | None = None
 
     def _load(self, source: TensorSource, name: str, block: Block) -> Tensor | None:
         if block.owner != self._group.rank:
@@ -90,6 +95,22 @@ class BlockedWeights:
         finally:
             self._rows_apart = False
 
+    @contextmanager
+    def on_request(self) -> Iterator[Callable[[], None]]:
+        """While ranks go different ways. What it gives is to be called by a rank that has to wait
+        for the others; it returns when all of them have called it.
+        """
+        blocks = [
+            Held(block.owner, self._shape(name, block), held)
+            for name in self._plan
+            for block, held in zip(self._plan[name], self._blocks[name], strict=True)
+        ]
+        self._requests = BlockRequests(blocks, self._group, self._device, self._tag)
+        try:
+            yield self._requests.serve
+        finally:
+            self._requests = None
+
     def products(
         self, name: str, function: BlockFunction, shape: BlockShape, dtype: torch.dtype
     ) -> Iterator[tuple[int, int, Tensor]]:
@@ -98,6 +119,9 @@ class BlockedWeights:
             for block, held in zip(blocks, self._blocks[name], strict=True):
                 here = _here(held).to(self._device)
                 yield block.start, block.stop, function(block.start, block.stop, here)
+            return
+        if self._requests is not None:
+            yield from self._ask_for_blocks(self._requests, name, function)
             return
         product_bytes = prod(shape(blocks[0].start, blocks[0].stop)) * dtype.itemsize
         if product_bytes < blocks[0].bytes and not self._rows_apart:
@@ -135,13 +159,21 @@ class BlockedWeights:
             for index in parcel:
                 yield blocks[index].start, blocks[index].stop, made.pop(index).reshape(sizes[index])
 
-    def _move_blocks(self, name: str, function: BlockFunction) -> Iterator[tuple[int, int, Tensor]]:
+    def _ask_for_blocks(
+        self, requests: BlockRequests, name: str, function: BlockFunction
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        for number, block in enumerate(self._plan[name], start=self._first[name]):
+            yield block.start, block.stop, function(block.start, block.stop, requests.fetch(number))
+
+    def _shape(self, name: str, block: Block) -> tuple[int, ...]:
         rows, _, *kernel = self._shapes[name]
+        return (rows, block.stop - block.start, *kernel)
+
+    def _move_blocks(self, name: str, function: BlockFunction) -> Iterator[tuple[int, int, Tensor]]:
         for block, held in zip(self._plan[name], self._blocks[name], strict=True):
             with self._tag.kind(Memory.WEIGHTS):
-                size = (rows, block.stop - block.start, *kernel)
                 here = (
-                    torch.empty(size, device=self._device)
+                    torch.empty(self._shape(name, block), device=self._device)
                     if held is None
                     else held.to(self._device)
                 )

@@ -87,6 +87,11 @@ class BoxStore:
     def __len__(self) -> int:
         return sum(map(len, self._parts))
 
+    @property
+    def share(self) -> float:
+        """What the boxes have of the root, if each cut halves."""
+        return float(sum((0.5 ** part.depth.double()).sum() for part in self._parts))
+
     def least_margins(self, closed: Tensor) -> Tensor:
         """Of each disjunct [disjuncts], over all boxes and what the closed ones had."""
         return torch.stack([closed, *(part.margins.amin(0) for part in self._parts)]).amin(0)

@@ -20,6 +20,16 @@ class Deadline:
         self._seconds = seconds
         self._start = time.perf_counter()
 
+    @property
+    def over(self) -> bool:
+        """Whether the time is over by this rank's own clock. No collective."""
+        return self.left <= 0
+
+    @property
+    def left(self) -> float:
+        """Seconds, by this rank's own clock."""
+        return max(0.0, self._seconds - (time.perf_counter() - self._start))
+
     def passed(self, fraction: float = 1.0) -> bool:
         """Whether that fraction of the time is over."""
         over = time.perf_counter() - self._start > fraction * self._seconds
@@ -27,7 +37,7 @@ class Deadline:
 
     def check_alone(self) -> None:
         """Raises TimeIsUp by this rank's own clock. No collective: a rank may call it alone."""
-        if time.perf_counter() - self._start > self._seconds:
+        if self.over:
             raise TimeIsUp
 
     def check(self) -> None:

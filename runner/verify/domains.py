@@ -75,12 +75,16 @@ class DomainStore:
         return self._count
 
     @property
-    def margins(self) -> Tensor:
-        return self._used("margins")
+    def share(self) -> float:
+        """What the domains have of their roots, if each split halves."""
+        return float((0.5 ** self._used("depth").double()).sum()) if self._count else 0.0
 
-    @property
-    def disjunct(self) -> Tensor:
-        return self._used("disjunct")
+    def least_margins(self, disjuncts: int) -> Tensor:
+        """Of each disjunct [disjuncts]; inf where none is open."""
+        least = torch.full((disjuncts,), torch.inf, dtype=torch.float64)
+        if self._count:
+            least.scatter_reduce_(0, self._used("disjunct"), self._used("margins"), "amin")
+        return least
 
     def _used(self, name: str) -> Tensor:
         if self._buffer is None:
@@ -88,7 +92,7 @@ class DomainStore:
         column: Tensor = getattr(self._buffer, name)
         return column[: self._count]
 
-    def add(self, domains: Domains) -> None:
+    def put(self, domains: Domains) -> None:
         domains = domains.to(torch.device("cpu"))
         stop = self._count + len(domains)
         if self._buffer is None or stop > len(self._buffer):

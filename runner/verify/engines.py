@@ -31,7 +31,9 @@ from runner.parallel.weights import BlockedWeights
 from runner.property.model import Property
 from runner.verify.attack import Target
 from runner.verify.deadline import Deadline
+from runner.verify.finding import Confirmation
 from runner.verify.incomplete import Incomplete, OpenCase, ladder
+from runner.verify.sharing import Alike, Apart, Sharing
 from runner.verify.specs import Specs, box_around
 from runner.vocabulary import Memory, Method
 
@@ -69,6 +71,10 @@ class VerificationEngine(Protocol):
         ...
 
     def bounding(self, instance: Property, deadline: Deadline) -> Bounding: ...
+
+    def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
+        """Which sub-problems of a branch and bound are this rank's."""
+        ...
 
 
 class DriverEngine:
@@ -114,6 +120,13 @@ class DriverEngine:
         return Incomplete(
             self._network, instance, self._device, self._settings, self._tag, checkpoint, rows
         )
+
+    def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
+        if Axis.DOMAINS not in self._strategy.sharded or self._group.size == 1:
+            return Alike(deadline.check, confirmation, self._group.decide)
+        sharded = self._weights if Axis.WEIGHTS in self._strategy.sharded else None
+        on_request = sharded.on_request if sharded is not None else None
+        return Apart(self._group, deadline, confirmation, on_request)
 
     def propagator(
         self, method: Method, deadline: Deadline, watched: Callable[[Rows], Rows]
@@ -168,6 +181,9 @@ class LirpaEngine:
 
     def bounding(self, instance: Property, deadline: Deadline) -> Bounding:
         return LirpaBounding(self._module, self.input_shape, self._device, instance, deadline.check)
+
+    def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
+        return Alike(deadline.check, confirmation)
 
 
 class LirpaBounding:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from runner.network.runtime import OnnxRuntime
 from runner.parallel.group import Group
 from runner.property.counterexample import write_counterexample
@@ -25,7 +28,7 @@ class Finding:
 
 
 class Confirmation:
-    """Rank 0 replays candidates on ONNX Runtime with the original file; all ranks hear the answer.
+    """Replays candidates on ONNX Runtime with the original file: on rank 0, and all ranks hear it.
 
     The first that holds, with output tolerance 0, is written to `counterexample`.
     """
@@ -38,15 +41,29 @@ class Confirmation:
         self._counterexample = counterexample
         self._group = group
         self._runtime: OnnxRuntime | None = None
+        self._held: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
         self.rejected = 0
         self.confirmed = False
 
     def __call__(self, candidate: Candidate) -> bool:
         holds = self._holds(candidate) if self._group.rank == 0 else False
         self.confirmed = self._group.decide(holds)
+        self.settle(writer=0)
         if not self.confirmed:
             self.rejected += 1
         return self.confirmed
+
+    def alone(self, candidate: Candidate) -> bool:
+        """This rank replays, of itself; nothing is written before the ranks `settle` it."""
+        holds = self._holds(candidate)
+        self.confirmed |= holds
+        self.rejected += not holds
+        return holds
+
+    def settle(self, writer: int) -> None:
+        """The counterexample of rank `writer`, if it has one, is written, and no other."""
+        if self._held is not None and self._group.rank == writer:
+            write_counterexample(self._counterexample, *self._held)
 
     def _holds(self, candidate: Candidate) -> bool:
         point, target = candidate
@@ -55,5 +72,5 @@ class Confirmation:
         outputs = self._runtime.run(point)
         if not self._property.cases[target.case].unsafe[target.disjunct].holds(outputs):
             return False
-        write_counterexample(self._counterexample, point, outputs)
+        self._held = point, outputs
         return True

@@ -14,7 +14,9 @@ from runner.verify.attack import Target
 from runner.verify.box_store import Boxes, BoxStore, divisible, halves
 from runner.verify.disjuncts import Disjuncts
 from runner.verify.incomplete import ROUNDING_UNITS
+from runner.verify.rounds import run_rounds
 from runner.verify.search import Outcome, SearchContext
+from runner.verify.sharing import Meeting
 from runner.vocabulary import Memory
 
 # For the bounds of all nodes over a batch of boxes.
@@ -58,8 +60,14 @@ class InputSplit:
         self._propagator = BoxPropagator(
             context.network, context.tag, context.checkpoint, context.settings.interval_only
         )
-        self._batch = batch_boxes(context.network.graph)
-        self._store = BoxStore()
+        workload = context.workload
+        self.batch = (
+            workload.batch // context.sharing.ranks
+            if workload is not None
+            else batch_boxes(context.network.graph)
+        )
+        self.store = BoxStore()
+        self.begun, self.complete, self.open_share = False, True, 1.0
         # Disjuncts are counted anew, only those that are open.
         self._numbers = context.case.open.nonzero()[:, 0]
         specs = context.case.specs.select(context.case.open)
@@ -75,24 +83,51 @@ class InputSplit:
             if node.name in self._propagator.start_nodes
         ]
 
+    @property
+    def waits(self) -> bool:
+        return not len(self.store)
+
+    @property
+    def blank(self) -> Boxes:
+        return self._root().select(torch.zeros(1, dtype=torch.bool))
+
     def run(self) -> Outcome:
-        complete = True
-        self._store.put(self._root())
-        while len(self._store):
-            self._context.checkpoint()
-            with self._context.tag.kind(Memory.BOUNDS):
-                batch = self._store.take(self._batch)
-                boxes, sensitivity, corners = self._bounded(batch)
-            if self._found(boxes, corners):
-                return Outcome.COUNTEREXAMPLE
-            with self._context.tag.kind(Memory.BOUNDS):
-                possible = divisible(boxes).any(1)
-                complete &= bool(possible.all())
-                self._store.put(_cut(boxes.select(possible), sensitivity[possible]))
-            self._record(batch)
-        if complete:
-            self._context.case.open[self._numbers] = False
-        return Outcome.PROVED if complete else Outcome.GAVE_UP
+        return run_rounds(self, self._context)
+
+    def begin(self) -> None:
+        self.begun = True
+        if self._context.sharing.keeps_root:
+            self.store.put(self._root())
+
+    def round(self) -> None:
+        if not len(self.store):
+            return
+        self._context.checkpoint()
+        with self._context.tag.kind(Memory.BOUNDS):
+            batch = self.store.take(self.batch)
+            boxes, sensitivity, corners = self._bounded(batch)
+        if self._found(boxes, corners):
+            return
+        with self._context.tag.kind(Memory.BOUNDS):
+            possible = divisible(boxes).any(1)
+            self.complete &= bool(possible.all())
+            self.store.put(_cut(boxes.select(possible), sensitivity[possible]))
+        bound = float(self.store.least_margins(self._closed).min())
+        self._context.progress.round(len(batch), int(batch.depth.max()), len(self.store), bound)
+
+    def standing(self) -> Tensor:
+        rest = torch.tensor([self.store.share, not self.complete], dtype=torch.float64)
+        return torch.cat([self.store.least_margins(self._closed).cpu(), rest])
+
+    def conclude(self, meeting: Meeting) -> None:
+        case, least = self._context.case, meeting.standings[:, :-2].amin(0)
+        self.open_share = float(meeting.standings[:, -2].sum())
+        self.complete = not bool(meeting.standings[:, -1].any())
+        case.margins[self._numbers] = torch.maximum(
+            case.margins[self._numbers], least.to(case.margins)
+        )
+        if self.complete and not meeting.waiting:
+            case.open[self._numbers] = False
 
     def _root(self) -> Boxes:
         box, known = self._context.case.box, self._context.case.known
@@ -114,8 +149,10 @@ class InputSplit:
         bounds = self._propagator.bound(self._interval(boxes), self._known(boxes))
         found = self._margins(bounds, boxes)
         closed = boxes.open & (found.margins > found.slack)
+        if self._context.workload is not None:
+            closed = torch.zeros_like(closed)
         doubtful = boxes.open & (found.margins > 0) & ~closed
-        if bool(doubtful.any()):
+        if bool(doubtful.any()) and self._context.workload is None:
             closed |= doubtful & self._closed_exactly(boxes, doubtful.any(1))
         margins = torch.maximum(found.margins, boxes.margins)
         self._closed = torch.where(closed, margins, self._closed).amin(0).minimum(self._closed)
@@ -178,7 +215,7 @@ class InputSplit:
 
     def _found(self, boxes: Boxes, corners: Tensor) -> bool:
         """Tries the centres and the corners; of all, the candidate deepest inside its region."""
-        if not len(boxes):
+        if not len(boxes) or self._context.workload is not None:
             return False
         with self._context.tag.kind(Memory.OTHER), torch.no_grad():
             within = self._context.within.reshape(1, -1)
@@ -195,14 +232,6 @@ class InputSplit:
             return False
         target = Target(self._context.number, int(self._numbers[disjunct[index]]))
         return self._context.confirm((points[index].cpu().numpy(), target))
-
-    def _record(self, batch: Boxes) -> None:
-        case = self._context.case
-        least = self._store.least_margins(self._closed)
-        case.margins[self._numbers] = torch.maximum(case.margins[self._numbers], least)
-        self._context.progress.round(
-            len(batch), int(batch.depth.max()), len(self._store), float(least.min())
-        )
 
 
 def _cut(boxes: Boxes, sensitivity: Tensor) -> Boxes:

@@ -18,8 +18,10 @@ from runner.verify.attack import Target
 from runner.verify.branching import Question, early, filtered
 from runner.verify.domains import Domains, DomainStore, joined
 from runner.verify.leaves import Leaf
+from runner.verify.rounds import run_rounds
 from runner.verify.search import Outcome, SearchContext
 from runner.verify.seeds import Seeds, minimiser, search
+from runner.verify.sharing import Meeting
 from runner.verify.split_root import SplitRoot
 from runner.vocabulary import Memory
 
@@ -40,7 +42,7 @@ class ReluSplitSettings:
 
 
 class ReluSplit:
-    """A `Search`. All ranks run it on the same values."""
+    """A `Search` and its `Tree`."""
 
     name = "beta-crown"
 
@@ -49,51 +51,97 @@ class ReluSplit:
         self._settings = settings or ReluSplitSettings()
         with context.tag.kind(Memory.BOUNDS):
             self._root = SplitRoot.of(context)
-        self._batch = self._settings.batch or self._root.batch
-        self._store = DomainStore()
+        workload, ranks = context.workload, context.sharing.ranks
+        self.batch = max(1, (workload.batch // ranks if workload else self._own_batch) // 2)
+        self.store = DomainStore()
+        self.begun, self.open_share = False, 1.0
         self._tightens = False
+        # Of the first attempt: domains this rank has bounded, and all ranks until they last met.
+        self._visited, self._visited_by_all = 0, 0
         disjuncts = context.case.specs.disjuncts
         # Of every disjunct: the least margin of a closed domain, and domains that no way decides.
         self._closed = torch.full((disjuncts,), torch.inf, dtype=torch.float64)
         self._undecided = torch.zeros(disjuncts, dtype=torch.bool)
 
+    @property
+    def _own_batch(self) -> int:
+        return self._settings.batch or self._root.batch
+
+    @property
+    def complete(self) -> bool:
+        return not bool(self._undecided.any())
+
+    @property
+    def waits(self) -> bool:
+        ranks = self._context.sharing.ranks
+        return not len(self.store) or self._tries_again(self._visited * ranks)
+
+    @property
+    def blank(self) -> Domains:
+        return self._whole.select(torch.zeros(len(self._whole), dtype=torch.bool))
+
     def run(self) -> Outcome:
-        self._begin()
-        visited = 0
-        while len(self._store):
-            if self._tries_again(visited):
-                self._tightens = True
-                self._begin()
-                continue
-            taken = self._store.take(max(1, self._batch // 2)).to(self._context.device)
-            if self._round(taken):
-                return Outcome.COUNTEREXAMPLE
-            visited += 2 * len(taken)
-        return Outcome.GAVE_UP if bool(self._undecided.any()) else Outcome.PROVED
+        return run_rounds(self, self._context)
 
-    def _tries_again(self, visited: int) -> bool:
-        settings = self._settings
-        small = 0 < self._root.tightener.rows <= settings.most_rows
-        return not self._tightens and small and visited >= settings.trial
-
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """From the whole box, for the disjuncts that are open."""
-        self._store = DomainStore()
+        self.begun = True
+        self.store = DomainStore()
         self._undecided[:] = False
         disjuncts = self._context.case.open.nonzero()[:, 0]
         self._closed[disjuncts.cpu()] = torch.inf
         domains, bounds = self._root.domains(disjuncts, self._settings.root)
-        self._keep_open(domains, bounds)
-        self._record(len(disjuncts), 0)
+        self._whole = domains.to(torch.device("cpu"))
+        if self._context.sharing.keeps_root:
+            self._keep_open(domains, bounds)
+            self._record(len(disjuncts), 0)
 
-    def _round(self, taken: Domains) -> bool:
+    def round(self) -> None:
+        if self._tries_again(self._visited_by_all):
+            self._tightens = True
+            self.begin()
+        elif len(self.store):
+            taken = self.store.take(self.batch).to(self._context.device)
+            self._visited += 2 * len(taken)
+            self._split(taken)
+
+    def _tries_again(self, visited: int) -> bool:
+        settings = self._settings
+        small = 0 < self._root.tightener.rows <= settings.most_rows
+        first = not self._tightens and self._context.workload is None
+        return first and small and visited >= settings.trial
+
+    def standing(self) -> Tensor:
+        disjuncts = len(self._closed)
+        rest = torch.tensor([self.store.share, self._visited], dtype=torch.float64)
+        least = self.store.least_margins(disjuncts)
+        return torch.cat([least, self._closed, self._undecided.double(), rest])
+
+    def conclude(self, meeting: Meeting) -> None:
+        """What is proved so far, in the case."""
+        case, disjuncts = self._context.case, len(self._closed)
+        columns = meeting.standings.split([disjuncts] * 3 + [1, 1], 1)
+        least, closed = columns[0].amin(0), columns[1].amin(0)
+        self._undecided = columns[2].bool().any(0)
+        self._visited_by_all = int(columns[4].sum())
+        self.open_share = float(columns[3].sum()) / max(1, len(self._whole))
+        done = (least == torch.inf) & ~self._undecided
+        proved = torch.where(closed.isfinite(), closed, 0.0)
+        margins = torch.where(done, proved, least).to(case.margins)
+        usable = case.open & margins.isfinite()
+        case.margins = torch.where(usable, torch.fmax(case.margins, margins), case.margins)
+        if self._context.workload is None:
+            case.open &= ~done.to(case.open.device)
+
+    def _split(self, taken: Domains) -> bool:
         """Splits domains and bounds their children; whether a counterexample was found."""
         root = self._root
         rows = root.rows.of_domains(taken.disjunct, torch.float32)
         thresholds = root.rows.thresholds[:, taken.disjunct].float()
         parents = taken.subdomains(rows)
         seen = root.bounds.inspect(parents)
-        if self._attacked(taken, seen.inputs, seen.bounds - thresholds):
+        free = self._context.workload is None
+        if free and self._attacked(taken, seen.inputs, seen.bounds - thresholds):
             return True
         question = Question(root.bounds, parents, seen, thresholds)
         if self._tightens:
@@ -102,7 +150,7 @@ class ReluSplit:
         else:
             columns, splittable = filtered(question, self._settings.candidates)
         if not bool(splittable.all()):
-            if self._decided_by_lp(taken.select(~splittable)):
+            if free and self._decided_by_lp(taken.select(~splittable)):
                 return True
             if not bool(splittable.any()):
                 self._record(0, int(taken.depth.max()))
@@ -114,6 +162,8 @@ class ReluSplit:
             children = self._tightened(children)
         rows = root.rows.of_domains(children.disjunct, torch.float32)
         goal = root.rows.goal(children.disjunct)
+        if not free:
+            goal = torch.full_like(goal, torch.inf)
         bounds, multipliers = root.bounds.optimized(
             children.subdomains(rows), goal, self._settings.child
         )
@@ -142,6 +192,8 @@ class ReluSplit:
         doubtful = (margins > 0).any(0) & ~closed
         if bool(doubtful.any()):
             closed[doubtful] = self._closed_exactly(domains.select(doubtful))
+        if self._context.workload is not None:
+            closed = torch.zeros_like(closed)
         # A child holds less than its parent, so what was proved of the parent holds.
         best = torch.maximum(margins.amax(0), domains.margins)
         least = best.new_full((len(self._closed),), torch.inf)
@@ -149,7 +201,7 @@ class ReluSplit:
         self._closed = torch.minimum(self._closed, least.cpu())
         kept = replace(domains, margins=best, urgency=best).select(~closed)
         if len(kept):
-            self._store.add(self._with_families(kept) if self._tightens else kept)
+            self.store.put(self._with_families(kept) if self._tightens else kept)
 
     def _closed_exactly(self, domains: Domains) -> Tensor:
         """Too near to the threshold for float32: the same multipliers in float64."""
@@ -207,16 +259,11 @@ class ReluSplit:
         return False
 
     def _record(self, domains: int, depth: int) -> None:
-        """What is proved so far, in the case and in the progress."""
-        case, count = self._context.case, len(self._store)
-        least = torch.full_like(self._closed, torch.inf)
-        if count:
-            least.scatter_reduce_(0, self._store.disjunct, self._store.margins, "amin")
-        done = (least == torch.inf) & ~self._undecided
-        proved = torch.where(self._closed.isfinite(), self._closed, 0.0)
-        margins = torch.where(done, proved, least).to(case.margins)
-        usable = case.open & margins.isfinite()
-        case.margins = torch.where(usable, torch.fmax(case.margins, margins), case.margins)
-        case.open &= ~done.to(case.open.device)
-        waiting = case.margins[case.open] if bool(case.open.any()) else case.margins
-        self._context.progress.round(domains, depth, count, float(waiting.min()))
+        """The least margin over the disjuncts that are open on this rank, or of all in the end."""
+        least = self.store.least_margins(len(self._closed))
+        waiting = least.isfinite()
+        margins = torch.where(waiting, least, self._closed)
+        known = self._context.case.margins.cpu()
+        known = torch.where(margins.isfinite(), torch.fmax(known, margins), known)
+        bound = known[waiting] if bool(waiting.any()) else known
+        self._context.progress.round(domains, depth, len(self.store), float(bound.min()))

@@ -17,7 +17,9 @@ from runner.bounds.propagate import Settings
 from runner.bounds.tagging import Tagger
 from runner.verify.attack import Candidate
 from runner.verify.incomplete import CaseProgress
+from runner.verify.sharing import Sharing
 from runner.vocabulary import StrEnum
+from runner.workload import Workload
 
 # Of a written history.
 MOST_LINES = 1000
@@ -29,6 +31,7 @@ class Outcome(StrEnum):
     PROVED = "proved"  # every domain of every disjunct is closed
     COUNTEREXAMPLE = "counterexample"  # a candidate was confirmed
     GAVE_UP = "gave_up"  # nothing is left that could be split
+    PAUSED = "paused"  # can go on
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class SearchContext:
-    """All that a search needs. Every rank runs the same search on the same values.
+    """All that a search needs.
 
     `case`: its `open` disjuncts are to be decided, `known` bounds may help; `number`: of the case
     in the property, for candidates. `within`: the float32 values [1, *input] that a
-    counterexample may have; `settings`: of bound propagation. `checkpoint` raises DeadlineReached,
-    on all ranks at once, and is to be called a few times a second. `confirm` gives the same answer
-    on all ranks.
+    counterexample may have; `settings`: of bound propagation; `pauses`: whether a trial is over,
+    None where there is none.
     """
 
     network: BoundNetwork
@@ -106,9 +108,18 @@ class SearchContext:
     device: torch.device
     seed: int
     tag: Tagger
-    checkpoint: Callable[[], None]
-    confirm: Callable[[Candidate], bool]
+    sharing: Sharing
     progress: Progress
+    workload: Workload | None = None
+    pauses: Callable[[], bool | None] = lambda: None
+
+    @property
+    def checkpoint(self) -> Callable[[], None]:
+        return self.sharing.checkpoint
+
+    @property
+    def confirm(self) -> Callable[[Candidate], bool]:
+        return self.sharing.confirm
 
 
 class Search(Protocol):
@@ -116,6 +127,11 @@ class Search(Protocol):
 
     name: str
 
+    @property
+    def open_share(self) -> float:
+        """What is not yet closed, of 1: each split halves a sub-problem."""
+        ...
+
     def run(self) -> Outcome:
-        """May raise DeadlineReached through the checkpoint."""
+        """Goes on after a pause. May raise DeadlineReached."""
         ...

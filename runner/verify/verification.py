@@ -5,14 +5,13 @@ A fixed workload is bounds and branch and bound alone, over everything, and deci
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from runner.measure.probe import Probe
 from runner.property.model import Property
-from runner.verify.attack import Attack, AttackSettings, Candidate, Target
+from runner.verify.attack import Attack, AttackSettings, Target
 from runner.verify.complete import Complete, few_inputs, tightest_bounds
 from runner.verify.deadline import Deadline, DeadlineReached
 from runner.verify.engines import Bounding, VerificationEngine
@@ -95,7 +94,7 @@ class Verification:
                 for case in cases:
                     case.progress.open = torch.ones_like(case.progress.open)
         with self.probe.phase(Phase.COMPLETE):
-            self._searches(lambda _: False).run(cases)
+            self._searches().run(cases)
         return self._finding(Verdict.UNKNOWN, Cause.FIXED_WORKLOAD, bounding)
 
     def _bound(self, bounding: Bounding) -> None:
@@ -106,23 +105,23 @@ class Verification:
             bounding.run(self.method)
 
     def _complete(self, bounding: Bounding) -> Finding:
-        match self._searches(self.confirmation).run(bounding.open_cases):
-            case Outcome.PROVED:
-                return self._finding(Verdict.UNSAT, Cause.NONE, bounding)
-            case Outcome.COUNTEREXAMPLE:
-                return Finding(Verdict.SAT, Cause.NONE, self.progress.method)
-            case Outcome.GAVE_UP:
-                return self._finding(Verdict.UNKNOWN, Cause.INCOMPLETE, bounding)
+        outcome = self._searches().run(bounding.open_cases)
+        if outcome is Outcome.PROVED:
+            return self._finding(Verdict.UNSAT, Cause.NONE, bounding)
+        if outcome is Outcome.COUNTEREXAMPLE:
+            return Finding(Verdict.SAT, Cause.NONE, self.progress.method)
+        return self._finding(Verdict.UNKNOWN, Cause.INCOMPLETE, bounding)
 
-    def _searches(self, confirm: Callable[[Candidate], bool]) -> Complete:
+    def _searches(self) -> Complete:
         return Complete(
             self.instance,
             self.device,
             self.seed,
             self.probe,
-            self.deadline.check,
-            confirm,
+            self.deadline,
+            self.engine.sharing(self.deadline, self.confirmation),
             self.progress,
+            self.workload,
         )
 
     def _attack(

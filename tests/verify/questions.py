@@ -20,7 +20,9 @@ from runner.bounds.tagging import NoTagger
 from runner.network.graph import Op
 from runner.property.model import Case, Conjunction, Property
 from runner.verify.deadline import Deadline
+from runner.verify.finding import Confirmation
 from runner.verify.incomplete import Incomplete
+from runner.verify.sharing import Alike, Sharing
 from runner.vocabulary import Method
 
 
@@ -96,6 +98,9 @@ class DriverStub:
     def bounding(self, instance: Property, deadline: Deadline) -> Incomplete:
         self.bounded = incomplete(self.network, instance, self.row_block, deadline.check)
         return self.bounded
+
+    def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
+        return Alike(deadline.check, confirmation)
 
 
 def save_onnx(path: Path, network: SmallNetwork, change: float = 0.0) -> Path:

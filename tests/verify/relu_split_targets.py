@@ -17,6 +17,7 @@ from runner.verify.deadline import Deadline
 from runner.verify.engines import DriverEngine
 from runner.verify.relu_split import ReluSplit, ReluSplitSettings
 from runner.verify.search import Progress, SearchContext
+from runner.verify.sharing import Alike
 from runner.verify.specs import box_within
 from runner.vocabulary import Method
 
@@ -41,8 +42,7 @@ def search(payload: dict[str, Any]) -> dict[str, Any]:
             device=CPU,
             seed=0,
             tag=NoTagger(),
-            checkpoint=deadline.check,
-            confirm=_never,
+            sharing=Alike(deadline.check, _never, group.decide),
             progress=progress,
         )
         settings = ReluSplitSettings(batch=32, trial=payload["trial"])

@@ -24,6 +24,7 @@ from runner.verify.deadline import DeadlineReached
 from runner.verify.incomplete import Incomplete
 from runner.verify.input_split import InputSplit
 from runner.verify.search import Outcome, Progress, SearchContext
+from runner.verify.sharing import Alike
 from runner.verify.specs import box_within
 from runner.vocabulary import Method
 
@@ -61,8 +62,7 @@ def context(
         device=CPU,
         seed=0,
         tag=NoTagger(),
-        checkpoint=checkpoint,
-        confirm=holds(network, instance),
+        sharing=Alike(checkpoint, holds(network, instance)),
         progress=Progress(),
     )
 

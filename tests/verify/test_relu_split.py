@@ -21,6 +21,7 @@ from runner.verify.deadline import DeadlineReached
 from runner.verify.incomplete import Incomplete
 from runner.verify.relu_split import ReluSplit, ReluSplitSettings
 from runner.verify.search import Outcome, Progress, SearchContext
+from runner.verify.sharing import Alike
 from runner.verify.specs import box_within
 from runner.vocabulary import Method
 
@@ -56,8 +57,7 @@ def search(
         device=CPU,
         seed=0,
         tag=NoTagger(),
-        checkpoint=checkpoint,
-        confirm=holds(network, instance),
+        sharing=Alike(checkpoint, holds(network, instance)),
         progress=progress,
     )
     return ReluSplit(context, settings).run(), incomplete, progress
@@ -133,8 +133,7 @@ def test_the_deadline_leaves_a_bound_that_holds() -> None:
         CPU,
         0,
         NoTagger(),
-        checkpoint,
-        holds(network, instance),
+        Alike(checkpoint, holds(network, instance)),
         Progress(),
     )
     with pytest.raises(DeadlineReached):

@@ -29,10 +29,10 @@ class Expiring(Deadline):
 
     def __init__(self, over: Callable[[], bool]) -> None:
         super().__init__(Group(), 1e6)
-        self.over = over
+        self._is_over = over
 
     def check(self) -> None:
-        if self.over():
+        if self._is_over():
             raise DeadlineReached
 
 
