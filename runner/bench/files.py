@@ -8,15 +8,15 @@ from rich.table import Table as RichTable
 
 from runner.bench.experiment import Experiment
 from runner.bench.measurements import measurements
-from runner.bench.tables import table
+from runner.bench.tables import side_by_side, table
 from runner.record.append import replace_file
 from runner.report.render import markdown, rich_table
 from runner.report.table import grid
 
 
-def write_tables(experiment: Experiment, folder: Path) -> RichTable:
-    """table.md and table.csv in the experiment's folder; gives the same for a terminal."""
+def write_tables(experiment: Experiment, folder: Path) -> list[RichTable]:
+    """table.md and table.csv in the experiment's folder; gives parts of it for a terminal."""
     made = table(experiment.kind, measurements(experiment, folder))
     replace_file(folder / "table.md", markdown(grid(made)))
     replace_file(folder / "table.csv", made.frame.to_csv(index=False))
-    return rich_table(grid(made))
+    return [rich_table(part) for part in side_by_side(made)]

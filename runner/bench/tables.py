@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from runner.report.table import Column, Table
+from runner.report.grid import Grid
+from runner.report.table import Column, Table, transposed
 from runner.report.text import count, difference, ratio, seconds, share, size
 from runner.vocabulary import Cause
 
@@ -108,6 +110,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _number("domains/s", "domains_per_s"),
         _number("speed-up", "domains_per_s_ratio", ratio),
         _number("search", "complete_s", seconds),
+        _number("CPU time", "cpu_s", seconds),
         *_TRAFFIC,
         _number("lower bound", "lower_bound", _bound),
         _UNSOLVED,
@@ -132,8 +135,9 @@ NOTES = {
     ),
     "search": (
         "The same rounds and batches under every strategy, without attack or early stop. "
-        f"{_METERS_OF_RANKS} Domains: of all ranks together, from the root on. Search: branch and "
-        "bound alone, the slowest rank. Traffic: of the whole run, mean of the ranks."
+        f"{_METERS_OF_RANKS} Rounds: the root's and those asked for. Domains: of all ranks. "
+        "Search: branch and bound alone, the slowest rank. CPU time: of the slowest rank, from "
+        "loading on. Traffic: likewise, mean of the ranks."
     ),
     "alpha": (
         f"{_METERS} lirpa's A and α cannot be told apart while it runs: only its total peak, and "
@@ -168,6 +172,15 @@ def table(kind: str, frame: pd.DataFrame) -> Table:
         frame=frame,
         note=NOTES[kind],
     )
+
+
+def side_by_side(made: Table) -> Iterator[Grid]:
+    """For each network and method a grid with a column per strategy: it fits a terminal."""
+    for (_, method), frame in made.frame.groupby(["network", "method"], sort=False):
+        contenders = frame["strategy"] + " P=" + frame["ranks"].astype(str)
+        network = _WHO[0].written(frame["network"].iloc[0])
+        part = made.part(frame.assign(contender=contenders), f"{network}, {method}")
+        yield transposed(replace(part, note=""), "contender", [column.source for column in _WHO])
 
 
 def _only_of_the_driver(frame: pd.DataFrame) -> None:

@@ -248,7 +248,8 @@ def _run(experiment: Experiment, results: Path, name: str | None) -> None:
     # Pandas takes half a second to import.
     from runner.bench.files import write_tables
 
-    out.print(write_tables(experiment, folder))
+    for part in write_tables(experiment, folder):
+        out.print(part)
     out.print(f"Written: {folder / 'table.md'}, {folder / 'table.csv'}", soft_wrap=True)
 
 

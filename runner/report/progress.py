@@ -33,7 +33,7 @@ def history_table(label: str, rounds: pd.DataFrame) -> Table:
     places = _known_at(ends, np.linspace(ends[0], ends[-1], _LINES))
     return Table(
         "progress",
-        f"{label}: branch and bound over time (rank 0)",
+        f"Search of {label}, rank 0",
         (
             Column("after", "seconds", seconds, number=True),
             Column("domains", "domains", count, number=True),

@@ -85,4 +85,4 @@ def test_an_instance_tells_of_its_search(tmp_path: Path) -> None:
         chosen = gather([run]).only(lambda network, prop, n=name: matches(network, prop, n))
         (story,) = stories(run, chosen)
         assert ("fsdp, bound over time" in dict(story.facts)) is told
-        assert any("branch and bound" in grid.title for grid in story.grids) is told
+        assert any("Search of fsdp" in grid.title for grid in story.grids) is told
