@@ -75,8 +75,9 @@ def test_run_ends_by_naming_its_report(category: Path, monkeypatch: pytest.Monke
     assert page.is_file()
 
 
+@pytest.mark.parametrize("options", [("--seed", 7), ("--fixed-workload", 3, "--batch", 64)])
 def test_an_interrupted_run_says_how_to_go_on_and_does(
-    category: Path, monkeypatch: pytest.MonkeyPatch
+    category: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[object, ...]
 ) -> None:
     calls = iter(range(100))
 
@@ -86,7 +87,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
         return answer(payload, ranks)
 
     monkeypatch.setattr(FakeRankServer, "verify", staticmethod(interrupted))
-    first = call("run", category, "--seed", 7)
+    first = call("run", category, *options)
     command = first.stderr.strip().removeprefix("Interrupted. To resume: ").split()
     second = call(*command[1:])
 
@@ -105,6 +106,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
         (["digits", "--ranks", "0"], "ranks"),
         (["digits", "--method", "magic"], "magic"),
         (["digits", "--run", "a/b"], "a/b"),
+        (["digits", "--fixed-workload", "3"], "add --batch"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

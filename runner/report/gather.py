@@ -127,7 +127,11 @@ def setting(manifest: Manifest) -> Setting:
     device = manifest.command.device
     if device is Device.AUTO:
         device = Device.CUDA if manifest.gpus else Device.CPU
-    return Setting(str(manifest.host.get("name", "")), device, manifest.command.method)
+    method, workload = str(manifest.command.method), manifest.command.workload
+    if workload is not None:
+        # So much work takes its own time, and not that of deciding.
+        method = f"{method} {workload.rounds}x{workload.batch}"
+    return Setting(str(manifest.host.get("name", "")), device, method)
 
 
 def _contenders(run: Run) -> set[Contender]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from runner.record.read import read_run
 from runner.report.gather import gather
 from runner.report.strategies import against_baseline
 from runner.vocabulary import Verdict
+from runner.workload import Workload
 
 
 def one_answer(results: Path, name: str, strategy: str, ranks: int, **manifest: Any) -> MadeRun:
@@ -51,6 +53,17 @@ def test_runs_on_several_machines_are_compared_with_their_own_baseline(tmp_path:
     assert evidence.baselines["fsdp @b"] == "baseline @b"
     pairs = against_baseline(evidence)
     assert set(pairs[pairs["label"] == "fsdp @b"]["baseline"]) == {"baseline @b"}
+
+
+def test_a_fixed_workload_is_not_compared_with_a_verification(tmp_path: Path) -> None:
+    fixed = replace(COMMAND, workload=Workload(10, 512))
+    decided = one_answer(tmp_path, "decided", "fsdp", 2).read()
+    evidence = gather([decided, one_answer(tmp_path, "fixed", "fsdp", 2, command=fixed).read()])
+
+    assert set(evidence.labels) == {
+        "baseline complete", "baseline complete 10x512", "fsdp complete", "fsdp complete 10x512"
+    }  # fmt: skip
+    assert evidence.baselines["fsdp complete 10x512"] == "baseline complete 10x512"
 
 
 def test_the_repeat_with_the_median_time_stands_for_all(tmp_path: Path) -> None:
