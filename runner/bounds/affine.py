@@ -214,10 +214,32 @@ def affine_interval(affine: AffineMap, x: Interval) -> Interval:
 
 
 def affine_backward(affine: AffineMap, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """A W and A b, differentiable: A [N, *output] -> [N, *input], [N]."""
-    bias = affine.bias(rows.dtype).expand(affine.node.shape).reshape(-1)
-    constant = rows.reshape(rows.shape[0], -1) @ bias
-    return adjoint(rows, affine.transpose, affine.apply), constant
+    """A W and A b, differentiable: A [S, B, *output] -> [S, B, *input], [S, B]."""
+    return _AffineBackward.apply(rows, affine)  # type: ignore[no-any-return]
+
+
+def _flat_bias(affine: AffineMap, dtype: torch.dtype) -> Tensor:
+    return affine.bias(dtype).expand(affine.node.shape).reshape(-1)
+
+
+class _AffineBackward(torch.autograd.Function):
+    """A -> A W, A b, whose adjoint is x, c -> W x + c b. One step of autograd, not eight."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, rows: Tensor, affine: AffineMap) -> tuple[Tensor, Tensor]:
+        ctx.affine = affine  # type: ignore[attr-defined]
+        constant = rows.flatten(2) @ _flat_bias(affine, rows.dtype)
+        product = affine.transpose(rows.flatten(0, 1))
+        return product.unflatten(0, rows.shape[:2]), constant
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        of_product, of_constant = gradients
+        affine: AffineMap = ctx.affine
+        x = affine.apply(of_product.flatten(0, 1).contiguous())
+        x = x.unflatten(0, of_constant.shape)
+        bias = _flat_bias(affine, x.dtype).reshape(affine.node.shape)
+        return x + of_constant.reshape(*of_constant.shape, *(1,) * bias.dim()) * bias, None
 
 
 class _Adjoint(torch.autograd.Function):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,9 +79,26 @@ def _relaxed(
 
 def least(rows: Tensor, box: Interval) -> Tensor:
     """The least value of A · x over a box: [S, B, *shape] -> [S, B]."""
-    flat = rows.flatten(2)
-    centre = torch.einsum("sbn,bn->sb", flat, box.centre.flatten(1))
-    return centre - torch.einsum("sbn,bn->sb", flat.abs(), box.radius.flatten(1))
+    return _Least.apply(rows, box)  # type: ignore[no-any-return]
+
+
+class _Least(torch.autograd.Function):
+    """Its gradient is the point of the box where the least value is taken."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, box: Interval) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.box = box
+        flat = rows.flatten(2).transpose(0, 1)
+        centre = flat @ box.centre.flatten(1).unsqueeze(2)
+        radius = flat.abs() @ box.radius.flatten(1).unsqueeze(2)
+        return (centre - radius).squeeze(2).T
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        weight = gradients[0].reshape(*gradients[0].shape, *(1,) * (rows.dim() - 2))
+        return (ctx.box.centre - rows.sign() * ctx.box.radius) * weight, None
 
 
 def concretize(network: BoundNetwork, frontier: Frontier, box: Interval) -> Tensor:

@@ -62,7 +62,7 @@ class BoundNetwork:
         before = self._shapes[node.inputs[0]]
         match node.op:
             case Op.LINEAR | Op.CONV:
-                return AffineRule(affine_map(node, before, weights), before)
+                return AffineRule(affine_map(node, before, weights))
             case Op.ADD | Op.SUB:
                 return AddRule(1 if node.op is Op.ADD else -1)
             case Op.AFFINE:

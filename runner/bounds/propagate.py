@@ -27,7 +27,7 @@ from runner.bounds.relu import ReluRelaxation
 from runner.bounds.rows import Rows, WholeRows
 from runner.bounds.rules import Relaxation, StartRule
 from runner.bounds.tagging import NoTagger, Tagger
-from runner.bounds.tiles import neurons_per_block
+from runner.bounds.tiles import tiles
 from runner.network.graph import Node
 from runner.vocabulary import Memory, Method
 
@@ -112,11 +112,12 @@ class Propagator:
         self,
         bounds: NetworkBounds,
         specs: Tensor,
-        enough: Callable[[Tensor], bool] = _never,
+        enough: Callable[[Tensor], bool] | None = None,
     ) -> Tensor:
         """Lower bounds [S, B] of specs @ outputs, specs [S, outputs], never below IBP's.
 
-        `enough` may end α-CROWN early, given the best bounds so far of a block.
+        `enough` may end α-CROWN early, given the best bounds so far of a block; without it, rows
+        have nothing to do with each other, and are cut as those of a start node.
         """
         output = self.network.graph.output
         interval = bounds.intervals[output]
@@ -128,14 +129,20 @@ class Propagator:
             return found
         shape = self.network.graph.node(output).shape
         batch = bounds.box.lower.shape[0]
-        blocks = specs.split(self.settings.row_block)
+        most = self.settings.row_block
+        cut = enough is None and len(specs) > 0
+        blocks = (
+            specs.tensor_split(min(len(specs), tiles(len(specs), most, self.network.graph)))
+            if cut
+            else specs.split(most)
+        )
 
         def bound(block: int) -> Tensor:
             with self._tag.kind(Memory.A):
                 rows = blocks[block].reshape(-1, 1, *shape).expand(-1, batch, *shape)
                 rows = self.network.features.local(output, rows, 2)
                 start = frontier_at(self.network, output, rows)
-            return self._rows(start, bounds, self.settings.method, enough)
+            return self._rows(start, bounds, self.settings.method, enough or _never)
 
         parts = self._share.share([len(block) for block in blocks], found.T, bound)
         return torch.maximum(found, torch.cat(parts))
@@ -175,8 +182,8 @@ class Propagator:
         relu_only = name in self.network.only_unstable
         wanted = (lower < 0) & (upper > 0) if relu_only else lower < upper
         neurons = wanted.any(0).nonzero()[:, 0]
-        size = neurons_per_block(len(neurons), self.settings.row_block)
-        return list(neurons.split(size)) if len(neurons) else []
+        count = tiles(2 * len(neurons), self.settings.row_block, self.network.graph)
+        return list(neurons.tensor_split(min(count, len(neurons)))) if len(neurons) else []
 
     def _start(self, name: str, neurons: Tensor, batch: int, dtype: torch.dtype) -> Frontier:
         """Rows +1 and -1 of each neuron; past the node itself where it is Linear or Conv."""

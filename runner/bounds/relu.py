@@ -31,6 +31,7 @@ class ReluRelaxation:
         self._slope = (lower >= 0).to(lower.dtype)
         lower, upper = lower[:, self.unstable], upper[:, self.unstable]
         self._crossing = crossing[:, self.unstable]
+        self._everywhere = bool(self._crossing.all())
         width = torch.where(self._crossing, upper - lower, torch.ones_like(upper))
         stable = self._slope[:, self.unstable]
         self._upper_slope = torch.where(self._crossing, upper / width, stable)
@@ -47,7 +48,7 @@ class ReluRelaxation:
         """A after ReLU -> A before it and the constant: [S, B, n] -> [S, B, n], [S, B]."""
         if slopes is None:
             slopes = self.adaptive
-        elif not bool(self._crossing.all()):
+        elif not self._everywhere:
             # In a domain where the neuron is stable, the function itself is the only line.
             slopes = torch.where(self._crossing, slopes, self.adaptive)
         lines = (self._slope, self._upper_slope, self._upper_bias, self.unstable)

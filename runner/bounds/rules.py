@@ -62,9 +62,8 @@ class RelaxedRule(Rule, Protocol):
 class AffineRule:
     """Linear and Conv."""
 
-    def __init__(self, affine: AffineMap, input_shape: tuple[int, ...]) -> None:
+    def __init__(self, affine: AffineMap) -> None:
         self.affine = affine
-        self._input_shape = input_shape
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return affine_forward(self.affine, inputs[0])
@@ -73,9 +72,8 @@ class AffineRule:
         return affine_interval(self.affine, inputs[0])
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        specs, batch = rows.shape[:2]
-        flat, constant = affine_backward(self.affine, rows.flatten(0, 1))
-        return [flat.reshape(specs, batch, *self._input_shape)], constant.reshape(specs, batch)
+        product, constant = affine_backward(self.affine, rows)
+        return [product], constant
 
     def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         rows = self.affine.start_rows(neurons, dtype)

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from runner.network.graph import Graph
+from runner.network.graph import Graph, Op
 
 # For A and what α keeps for its gradient.
 BUDGET_BYTES = 32 * 1024 * 1024
 # Copies of the widest layer's A that live at the same time: in, out, gradient, and α's own.
 LIVE_COPIES = 8
 LEAST_ROWS = 16
-# Of one start node, when it has many unstable neurons.
-BLOCKS_WANTED = 8
-LEAST_SHARED_ROWS = 128
 MOST_ROWS = 512
+# Of one start node, when it has many unstable neurons.
+TILES_WANTED = 8
+# Of the widest node's A, in values: more does not stay in a core's cache (convolutions took a
+# quarter longer), and below LEAST_VALUES operators cost their number and not their size.
+CACHED_VALUES = 192 * 1024
+LEAST_VALUES = 12 * 1024
+CACHED_ROWS = 128
 
 
 def row_block(graph: Graph) -> int:
     """Rows of a start block; even, as both sides of a neuron are rows."""
-    widest = max(node.size for node in graph.nodes)
-    rows = BUDGET_BYTES // (4 * widest * LIVE_COPIES)
+    rows = BUDGET_BYTES // (4 * _widest(graph) * LIVE_COPIES)
     return min(max(rows - rows % 2, LEAST_ROWS), MOST_ROWS)
 
 
-def neurons_per_block(neurons: int, most_rows: int) -> int:
-    """Unstable neurons of one start node that are bounded together, two rows each.
+def tiles(rows: int, most_rows: int, graph: Graph) -> int:
+    """Into how many tiles, of equal length, the rows of one start node are cut.
 
-    About BLOCKS_WANTED blocks, which ranks can share, but none too small to multiply well.
+    An even number: two ranks then have the same work, and more lose little. About TILES_WANTED of
+    many rows; one alone where half of it would not pay.
     """
-    rows = max(LEAST_SHARED_ROWS, -(-2 * neurons // BLOCKS_WANTED))
-    return max(1, min(rows, most_rows) // 2)
+    length = min(most_rows, max(_cached_rows(graph), -(-rows // TILES_WANTED)))
+    count = -(-rows // length)
+    if count == 1 and rows * _widest(graph) < 2 * LEAST_VALUES:
+        return 1
+    return count + count % 2
+
+
+def _cached_rows(graph: Graph) -> int:
+    """A tile that fits a cache, unless a matrix is larger than that: each tile reads it again."""
+    sizes = {node.name: node.size for node in graph.nodes}
+    matrices = [n.size * sizes[n.inputs[0]] for n in graph.nodes if n.op is Op.LINEAR]
+    rows = max(CACHED_VALUES, *matrices, 0) // _widest(graph)
+    return min(max(rows, LEAST_ROWS), CACHED_ROWS)
+
+
+def _widest(graph: Graph) -> int:
+    return max(node.size for node in graph.nodes)

@@ -76,13 +76,13 @@ def test_affine_gradients_and_that_both_maps_are_adjoint(
     assert isinstance(rule, AffineRule)
     affine = rule.affine
     x = away_from_zero(2, *network.graph.input.shape)
-    rows = away_from_zero(2, *affine.node.shape, seed=1)
+    rows = away_from_zero(1, 2, *affine.node.shape, seed=1)
     assert gradcheck(lambda x: affine_forward(affine, x), (x,))
     assert gradcheck(lambda rows: affine_backward(affine, rows), (rows,))
     y = affine_forward(affine, x)
     columns, constant = affine_backward(affine, rows)
     torch.testing.assert_close(
-        (rows * y).flatten(1).sum(1), (columns * x).flatten(1).sum(1) + constant
+        (rows * y).flatten(2).sum(2), (columns * x).flatten(2).sum(2) + constant
     )
     # What start rows and magnitudes are, in terms of the map itself.
     neurons = torch.arange(affine.node.size)
