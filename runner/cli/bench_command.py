@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +16,9 @@ from runner.bench.experiment import (
     Generated,
     Part,
     parts_growing,
-    parts_over,
     run_experiment,
 )
+from runner.cli.bench_options import Common, bound_methods, counts, with_common, words
 from runner.cli.progress import RunProgress
 from runner.cli.terminal import console, exit_codes
 from runner.errors import UsageError
@@ -34,101 +35,71 @@ bench = typer.Typer(
     rich_markup_mode=None,
 )
 
-Strategies = Annotated[str, typer.Option(help="Comma-separated; baseline is always there.")]
-Ranks = Annotated[str, typer.Option(help="Comma-separated numbers of processes.")]
+Described = Callable[..., Experiment]
 Methods = Annotated[str, typer.Option(help="Comma-separated: ibp, crown, alpha-crown.")]
-Categories = Annotated[
-    list[Path] | None,
-    typer.Option("--category", help="Real networks instead of random ones; may be repeated."),
-]
-Filter = Annotated[str | None, typer.Option("--filter", metavar="GLOB", help="As of `run`.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="As of `run`.")]
-Radius = Annotated[float, typer.Option(min=0, help="L∞ radius of the input box.")]
-Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Of one strategy on one instance.")]
-Results = Annotated[Path, typer.Option(metavar="DIR", help="Where the folder is made.")]
-Name = Annotated[
-    str | None, typer.Option("--run", metavar="NAME", help="Name of the folder, to resume it.")
-]
-Seed = Annotated[int, typer.Option(help="Of the random networks.")]
-Repeat = Annotated[int, typer.Option(min=1, help="Times are medians of so many.")]
 
 
-@bench.command()
+def experiment_command(
+    strategies: str, ranks: str, radius: float
+) -> Callable[[Described], Described]:
+    """Makes a command of a function that says what to run. The defaults are the command's."""
+
+    def register(described: Described) -> Described:
+        asked_for = with_common(described, strategies, ranks, radius)
+
+        @bench.command()
+        @wraps(asked_for)
+        def command(**options: Any) -> None:
+            with exit_codes():
+                wanted, common = asked_for(**options)
+                _run(wanted, common.results, common.name)
+
+        return described
+
+    return register
+
+
+@experiment_command(strategies="fsdp,tp,sp,fsdp+sp", ranks="1,2,4", radius=5e-4)
 def memory(
+    common: Common,
     width: Annotated[str, typer.Option(help="Comma-separated widths of layers.")] = "256,1024,4096",
     depth: Annotated[str, typer.Option(help="Comma-separated numbers of layers.")] = "4,8",
-    strategies: Strategies = "fsdp,tp,sp,fsdp+sp",
-    ranks: Ranks = "1,2,4",
     methods: Methods = "crown",
-    radius: Radius = 5e-4,
-    timeout: Timeout = 600,
-    results: Results = Path("results"),
-    name: Name = None,
-    seed: Seed = 0,
-    repeat: Repeat = 1,
-) -> None:
+) -> Experiment:
     """Random MLPs: resting and peak bytes per rank, time and traffic.
 
     \b
     Example:
       vnncomp-runner bench memory --width 4096 --depth 8 --ranks 1,2,4
     """
-    with exit_codes():
-        networks = [
-            Generated("mlp", (INPUTS, w, d), radius) for w in _counts(width) for d in _counts(depth)
-        ]
-        parts = parts_over(_methods(methods), _counts(ranks), _words(strategies), networks)
-        _run(Experiment("memory", tuple(parts), timeout, seed=seed, repeat=repeat), results, name)
+    sizes = [(w, d) for w in counts(width) for d in counts(depth)]
+    made = [Generated("mlp", (INPUTS, w, d), common.radius) for w, d in sizes]
+    return common.experiment("memory", common.parts(bound_methods(methods), made))
 
 
-@bench.command()
-def tightness(
-    category: Categories = None,
-    filter_glob: Filter = None,
-    limit: Limit = None,
-    strategies: Strategies = "tp,tp-ibp,lirpa",
-    ranks: Ranks = "1,2",
-    methods: Methods = "crown",
-    radius: Radius = 0.02,
-    timeout: Timeout = 600,
-    results: Results = Path("results"),
-    name: Name = None,
-    seed: Seed = 0,
-) -> None:
+@experiment_command(strategies="tp,tp-ibp,lirpa", ranks="1,2", radius=0.02)
+def tightness(common: Common, methods: Methods = "crown") -> Experiment:
     """Lower bounds of every strategy against baseline's, on MLPs 256x2, 256x4 and 256x6.
 
     \b
     Example:
       vnncomp-runner bench tightness --category mnist_fc --filter '*prop_1_0.03*'
     """
-    with exit_codes():
-        # 256xD of VNN-COMP counts hidden layers.
-        made = [Generated("mlp", (INPUTS, 256, hidden + 1), radius) for hidden in (2, 4, 6)]
-        parts = parts_over(_methods(methods), _counts(ranks), _words(strategies), category or made)
-        experiment = Experiment("tightness", tuple(parts), timeout, filter_glob, limit, seed)
-        _run(experiment, results, name)
+    # 256xD of VNN-COMP counts hidden layers.
+    made = [Generated("mlp", (INPUTS, 256, hidden + 1), common.radius) for hidden in (2, 4, 6)]
+    return common.experiment("tightness", common.parts(bound_methods(methods), made))
 
 
-@bench.command()
+@experiment_command(strategies="sp,fsdp+sp,fsdp,tp", ranks="1,2,4", radius=5e-3)
 def scaling(
-    category: Categories = None,
-    filter_glob: Filter = None,
-    limit: Limit = None,
+    common: Common,
     width: Annotated[int, typer.Option(min=1, help="Of the random MLP, at P=1.")] = 512,
     depth: Annotated[int, typer.Option(min=2, help="Of the random MLP.")] = 6,
     weak: Annotated[
         bool, typer.Option(help="Networks grow with P: P times the work, width * P^(1/3).")
     ] = False,
-    strategies: Strategies = "sp,fsdp+sp,fsdp,tp",
-    ranks: Ranks = "1,2,4",
     methods: Methods = "crown,alpha-crown",
-    radius: Radius = 5e-3,
-    timeout: Timeout = 600,
-    results: Results = Path("results"),
-    name: Name = None,
-    seed: Seed = 0,
-    repeat: Repeat = 1,
-) -> None:
+) -> Experiment:
     """Speed-up, efficiency and traffic over P, one thread a rank.
 
     \b
@@ -136,71 +107,41 @@ def scaling(
       vnncomp-runner bench scaling --ranks 1,2
       vnncomp-runner bench scaling --category mnist_fc --filter '*256x6_prop_1_0.03' --repeat 3
     """
-    with exit_codes():
-        if weak and category:
-            raise UsageError("--weak makes its own networks; leave --category out")
-        counts, by, wanted = _counts(ranks), _methods(methods), _words(strategies)
-        if weak:
-            grown = {p: Generated("mlp", (INPUTS, _grown(width, p), depth), radius) for p in counts}
-            parts = parts_growing(by, grown, wanted)
-        else:
-            made = Generated("mlp", (INPUTS, width, depth), radius)
-            parts = parts_over(by, counts, wanted, category or [made])
-        kind = "weak-scaling" if weak else "scaling"
-        experiment = Experiment(
-            kind, tuple(parts), timeout, filter_glob, limit, seed, repeat=repeat
-        )
-        _run(experiment, results, name)
+
+    def mlp(width: int) -> Generated:
+        return Generated("mlp", (INPUTS, width, depth), common.radius)
+
+    by = bound_methods(methods)
+    if not weak:
+        return common.experiment("scaling", common.parts(by, [mlp(width)]))
+    if common.category:
+        raise UsageError("--weak makes its own networks; leave --category out")
+    networks = {ranks: mlp(_grown(width, ranks)) for ranks in counts(common.ranks)}
+    parts = parts_growing(by, networks, words(common.strategies))
+    return common.experiment("weak-scaling", parts)
 
 
-@bench.command()
-def alpha(
-    category: Categories = None,
-    filter_glob: Filter = None,
-    limit: Limit = None,
-    strategies: Strategies = "fsdp,tp,sp,fsdp+sp,baseline+checkpoint,lirpa",
-    ranks: Ranks = "1,2",
-    radius: Radius = 5e-3,
-    timeout: Timeout = 600,
-    results: Results = Path("results"),
-    name: Name = None,
-    seed: Seed = 0,
-) -> None:
+@experiment_command(
+    strategies="fsdp,tp,sp,fsdp+sp,baseline+checkpoint,lirpa", ranks="1,2", radius=5e-3
+)
+def alpha(common: Common) -> Experiment:
     """Bytes of α, A and weights on an MLP, a CNN and a ResNet, of every strategy and of lirpa.
 
     \b
     Example:
       vnncomp-runner bench alpha --ranks 1,2
     """
-    with exit_codes():
-        made = [
-            Generated("mlp", (INPUTS, 256, 7), radius),
-            Generated("cnn", (16,), radius),
-            Generated("resnet", (8,), radius),
-        ]
-        parts = parts_over(
-            [Method.ALPHA_CROWN], _counts(ranks), _words(strategies), category or made
-        )
-        experiment = Experiment("alpha", tuple(parts), timeout, filter_glob, limit, seed)
-        _run(experiment, results, name)
+    shapes = {"mlp": (INPUTS, 256, 7), "cnn": (16,), "resnet": (8,)}
+    made = [Generated(kind, sizes, common.radius) for kind, sizes in shapes.items()]
+    return common.experiment("alpha", common.parts([Method.ALPHA_CROWN], made))
 
 
-@bench.command()
+@experiment_command(strategies="fsdp,tp,dp,fsdp+dp", ranks="1,2", radius=0.02)
 def search(
-    category: Categories = None,
-    filter_glob: Filter = None,
-    limit: Limit = None,
+    common: Common,
     rounds: Annotated[int, typer.Option(help="Rounds of branch and bound.")] = 10,
     batch: Annotated[int, typer.Option(help="Domains bounded in a round, by all ranks.")] = 512,
-    strategies: Strategies = "fsdp,tp,dp,fsdp+dp",
-    ranks: Ranks = "1,2",
-    radius: Radius = 2e-2,
-    timeout: Timeout = 600,
-    results: Results = Path("results"),
-    name: Name = None,
-    seed: Seed = 0,
-    repeat: Repeat = 1,
-) -> None:
+) -> Experiment:
     """Memory, speed and traffic of branch and bound, the same work under every strategy.
 
     As `run --fixed-workload`; on a random MLP 256x6 unless a category is named.
@@ -210,23 +151,9 @@ def search(
       vnncomp-runner bench search --category mnist_fc --filter '*256x6_prop_1_0.03' \\
         --batch 512 --rounds 10
     """
-    with exit_codes():
-        made = Generated("mlp", (INPUTS, 256, 7), radius)
-        parts = parts_over(
-            [Method.COMPLETE], _counts(ranks), _words(strategies), category or [made]
-        )
-        workload = Workload(rounds, batch)
-        experiment = Experiment(
-            "search",
-            tuple(parts),
-            timeout,
-            filter_glob,
-            limit,
-            seed,
-            repeat=repeat,
-            workload=workload,
-        )
-        _run(experiment, results, name)
+    workload = Workload(rounds, batch)
+    made = [Generated("mlp", (INPUTS, 256, 7), common.radius)]
+    return common.experiment("search", common.parts([Method.COMPLETE], made), workload)
 
 
 def _run(experiment: Experiment, results: Path, name: str | None) -> None:
@@ -251,26 +178,6 @@ def _run(experiment: Experiment, results: Path, name: str | None) -> None:
     for part in write_tables(experiment, folder):
         out.print(part)
     out.print(f"Written: {folder / 'table.md'}, {folder / 'table.csv'}", soft_wrap=True)
-
-
-def _words(text: str) -> list[str]:
-    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-
-
-def _counts(text: str) -> list[int]:
-    """Raises UsageError for what is not a list of positive whole numbers."""
-    words = _words(text)
-    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise UsageError(f"{text!r}: a comma-separated list of positive whole numbers is needed")
-    return [int(word) for word in words]
-
-
-def _methods(text: str) -> list[Method]:
-    known: Sequence[str] = (Method.IBP, Method.CROWN, Method.ALPHA_CROWN)
-    wrong = [word for word in _words(text) if word not in known]
-    if wrong:
-        raise UsageError(f"unknown method {wrong[0]!r}; known: {', '.join(known)}")
-    return [Method(word) for word in _words(text)]
 
 
 def _grown(width: int, ranks: int) -> int:
