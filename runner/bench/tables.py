@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from runner.report.columns import number, of_kinds
 from runner.report.grid import Grid
 from runner.report.table import Column, Table, transposed
-from runner.report.text import count, difference, ratio, seconds, share, size
+from runner.report.text import difference, ratio, seconds, share, size
 from runner.vocabulary import Cause
-
-
-def _number(title: str, source: str, text: Callable[[Any], str] = count) -> Column:
-    return Column(title, source, text, number=True)
 
 
 def _bound(value: float) -> str:
@@ -26,30 +23,26 @@ _WHO = (
     Column("network", "network", lambda name: str(name).removeprefix("onnx/").split(".onnx")[0]),
     Column("method", "method"),
     Column("strategy", "strategy"),
-    _number("P", "ranks"),
+    number("P", "ranks"),
 )
-_TIME = _number("time", "incomplete_s", seconds)
+_TIME = number("time", "incomplete_s", seconds)
 _PEAK = (
-    _number("peak", "peak_tensor_bytes", size),
-    _number("/ baseline", "peak_tensor_bytes_ratio", ratio),
+    number("peak", "peak_tensor_bytes", size),
+    number("/ baseline", "peak_tensor_bytes_ratio", ratio),
 )
-_DIFFERENCE = _number("greatest difference", "greatest_difference", difference)
+_DIFFERENCE = number("greatest difference", "greatest_difference", difference)
 _TRAFFIC = (
-    _number("sent per rank", "comm_bytes", size),
-    _number("in collectives", "comm_s", seconds),
+    number("sent per rank", "comm_bytes", size),
+    number("in collectives", "comm_s", seconds),
 )
 _UNSOLVED = Column("went wrong", "trouble")
 
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "memory": (
         *_WHO,
-        _number("resting weights", "weight_bytes", size),
+        number("resting weights", "weight_bytes", size),
         *_PEAK,
-        _number("peak weights", "peak_weight_bytes", size),
-        _number("peak A", "peak_a_bytes", size),
-        _number("peak α", "peak_alpha_bytes", size),
-        _number("peak bounds", "peak_bounds_bytes", size),
-        _number("peak other", "peak_other_bytes", size),
+        *of_kinds("peak", "peak {}", ("weights", "A", "α", "bounds", "other")),
         _DIFFERENCE,
         _TIME,
         *_TRAFFIC,
@@ -57,62 +50,56 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "tightness": (
         *_WHO,
-        _number("worst lower bound", "worst_spec", _bound),
-        _number("greatest loss", "spec_lost", difference),
-        _number("mean loss", "spec_mean_lost", difference),
-        _number("greatest difference of any bound", "greatest_difference", difference),
-        _number("relative", "greatest_relative", difference),
+        number("worst lower bound", "worst_spec", _bound),
+        number("greatest loss", "spec_lost", difference),
+        number("mean loss", "spec_mean_lost", difference),
+        number("greatest difference of any bound", "greatest_difference", difference),
+        number("relative", "greatest_relative", difference),
         _TIME,
         _UNSOLVED,
     ),
     "scaling": (
         *_WHO,
         _TIME,
-        _number("speed-up", "speedup", ratio),
-        _number("efficiency", "efficiency", share),
-        _number("CPU time", "cpu_s", seconds),
+        number("speed-up", "speedup", ratio),
+        number("efficiency", "efficiency", share),
+        number("CPU time", "cpu_s", seconds),
         *_TRAFFIC,
-        _number("formula", "formula_bytes", size),
-        _number("sent / formula", "formula_ratio", ratio),
+        number("formula", "formula_bytes", size),
+        number("sent / formula", "formula_ratio", ratio),
         _UNSOLVED,
     ),
     "weak-scaling": (
         *_WHO,
         _TIME,
-        _number("efficiency", "weak_efficiency", share),
+        number("efficiency", "weak_efficiency", share),
         *_TRAFFIC,
         _UNSOLVED,
     ),
     "alpha": (
         *_WHO,
-        _number("weights", "weight_bytes", size),
-        _number("peak A", "peak_a_bytes", size),
-        _number("peak α", "peak_alpha_bytes", size),
-        _number("A + α / baseline", "kept_bytes_ratio", ratio),
-        _number("α at the end (lirpa)", "alpha_bytes", size),
+        number("weights", "weight_bytes", size),
+        *of_kinds("peak", "peak {}", ("A", "α")),
+        number("A + α / baseline", "kept_bytes_ratio", ratio),
+        number("α at the end (lirpa)", "alpha_bytes", size),
         *_PEAK,
-        _number("worst lower bound", "worst_spec", _bound),
+        number("worst lower bound", "worst_spec", _bound),
         _TIME,
         _UNSOLVED,
     ),
     "search": (
         *_WHO,
-        _number("peak weights", "peak_weight_bytes", size),
-        _number("peak A", "peak_a_bytes", size),
-        _number("peak α", "peak_alpha_bytes", size),
-        _number("peak β", "peak_beta_bytes", size),
-        _number("peak bounds", "peak_bounds_bytes", size),
-        _number("peak other", "peak_other_bytes", size),
-        _number("α + β / baseline", "multiplier_bytes_ratio", ratio),
+        *of_kinds("peak", "peak {}"),
+        number("α + β / baseline", "multiplier_bytes_ratio", ratio),
         *_PEAK,
-        _number("rounds", "rounds"),
-        _number("domains", "domains"),
-        _number("domains/s", "domains_per_s"),
-        _number("speed-up", "domains_per_s_ratio", ratio),
-        _number("search", "complete_s", seconds),
-        _number("CPU time", "cpu_s", seconds),
+        number("rounds", "rounds"),
+        number("domains", "domains"),
+        number("domains/s", "domains_per_s"),
+        number("speed-up", "domains_per_s_ratio", ratio),
+        number("search", "complete_s", seconds),
+        number("CPU time", "cpu_s", seconds),
         *_TRAFFIC,
-        _number("lower bound", "lower_bound", _bound),
+        number("lower bound", "lower_bound", _bound),
         _UNSOLVED,
     ),
 }

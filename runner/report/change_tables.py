@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from runner.report.changes import Change, summary
+from runner.report.columns import number
 from runner.report.table import Column, Table
-from runner.report.text import count, ratio, seconds, size
+from runner.report.text import ratio, seconds, size
 
 _WHO = (
     Column("strategy", "strategy"),
@@ -44,10 +45,10 @@ def change_tables(table: pd.DataFrame) -> tuple[Table, ...]:
             "Times that changed beyond noise",
             (
                 *_WHO,
-                Column("old", "time_old", seconds, number=True),
-                Column("new", "time_new", seconds, number=True),
-                Column("new / old", "time_ratio", ratio, number=True),
-                Column("noise", "time_noise", ratio, number=True),
+                number("old", "time_old", seconds),
+                number("new", "time_new", seconds),
+                number("new / old", "time_ratio", ratio),
+                number("noise", "time_noise", ratio),
             ),
             times,
         ),
@@ -56,10 +57,10 @@ def change_tables(table: pd.DataFrame) -> tuple[Table, ...]:
             "Peak memory that changed beyond noise",
             (
                 *_WHO,
-                Column("old", "memory_old", size, number=True),
-                Column("new", "memory_new", size, number=True),
-                Column("new / old", "memory_ratio", ratio, number=True),
-                Column("noise", "memory_noise", ratio, number=True),
+                number("old", "memory_old", size),
+                number("new", "memory_new", size),
+                number("new / old", "memory_ratio", ratio),
+                number("noise", "memory_noise", ratio),
             ),
             memory,
         ),
@@ -68,18 +69,15 @@ def change_tables(table: pd.DataFrame) -> tuple[Table, ...]:
             "New against old",
             (
                 Column("strategy", "strategy"),
-                Column("ranks", "ranks", count, number=True),
-                *(
-                    Column(name, name, count, number=True)
-                    for name in ("instances", "lost", "won", "contradicts")
-                ),
-                Column("time", "time_ratio", ratio, number=True),
-                Column("noise", "time_noise", ratio, number=True),
-                Column("slower", "slower", count, number=True),
-                Column("faster", "faster", count, number=True),
-                Column("memory", "memory_ratio", ratio, number=True),
-                Column("more", "more", count, number=True),
-                Column("less", "less", count, number=True),
+                number("ranks", "ranks"),
+                *(number(name, name) for name in ("instances", "lost", "won", "contradicts")),
+                number("time", "time_ratio", ratio),
+                number("noise", "time_noise", ratio),
+                number("slower", "slower"),
+                number("faster", "faster"),
+                number("memory", "memory_ratio", ratio),
+                number("more", "more"),
+                number("less", "less"),
             ),
             summary(table),
             "Time and memory: geometric means of new / old over what both ran to an end. "

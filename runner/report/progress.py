@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from runner.record.append import whole_lines
-from runner.report.table import Column, Table
-from runner.report.text import count, seconds
+from runner.report.columns import number
+from runner.report.table import Table
+from runner.report.text import seconds
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _LINES = 10
@@ -35,10 +36,10 @@ def history_table(label: str, rounds: pd.DataFrame) -> Table:
         "progress",
         f"Search of {label}, rank 0",
         (
-            Column("after", "seconds", seconds, number=True),
-            Column("domains", "domains", count, number=True),
-            Column("open", "open", count, number=True),
-            Column("bound", "bound", "{:.6g}".format, number=True),
+            number("after", "seconds", seconds),
+            number("domains", "domains"),
+            number("open", "open"),
+            number("bound", "bound", "{:.6g}".format),
         ),
         rounds.iloc[np.unique(places)],
     )

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 
+from runner.report.columns import number
 from runner.report.score import by_category, losses, penalties, totals
 from runner.report.table import Column, Table
-from runner.report.text import count, seconds, share
-
-
-def _number(title: str, source: str) -> Column:
-    return Column(title, source, count, number=True)
-
+from runner.report.text import seconds, share
 
 _COUNTS = (
-    _number("verified", "verified"),
-    _number("falsified", "falsified"),
-    _number("penalties", "penalties"),
-    _number("points", "points"),
+    number("verified", "verified"),
+    number("falsified", "falsified"),
+    number("penalties", "penalties"),
+    number("points", "points"),
 )
 
 
@@ -29,10 +25,10 @@ def score_tables(answers: pd.DataFrame) -> tuple[Table, ...]:
             "Score",
             (
                 Column("tool", "tool"),
-                _number("categories", "categories"),
+                number("categories", "categories"),
                 *_COUNTS,
-                Column("score", "score", "{:.1f}".format, number=True),
-                Column("overhead", "overhead_s", seconds, number=True),
+                number("score", "score", "{:.1f}".format),
+                number("overhead", "overhead_s", seconds),
             ),
             totals(answers),
             "Score: sum over categories of 100 · points / points of the best tool, at least 0. "
@@ -45,8 +41,8 @@ def score_tables(answers: pd.DataFrame) -> tuple[Table, ...]:
                 Column("category", "category"),
                 Column("tool", "tool"),
                 *_COUNTS,
-                Column("percent", "percent", "{:.1f}".format, number=True),
-                Column("solved", "solved_share", share, number=True),
+                number("percent", "percent", "{:.1f}".format),
+                number("solved", "solved_share", share),
             ),
             by_category(answers),
         ),
@@ -56,8 +52,8 @@ def score_tables(answers: pd.DataFrame) -> tuple[Table, ...]:
             (
                 Column("tool", "tool"),
                 Column("reason", "reason"),
-                _number("answers", "answers"),
-                _number("points lost", "lost"),
+                number("answers", "answers"),
+                number("points lost", "lost"),
             ),
             losses(answers),
         ),

@@ -18,13 +18,14 @@ from runner.property.model import Property
 from runner.property.read import read_property
 from runner.record.read import Run
 from runner.report.artefacts import Artefacts
+from runner.report.columns import number, of_kinds
 from runner.report.gather import QUESTION, Evidence
 from runner.report.grid import Grid
 from runner.report.progress import curve, history, history_table
 from runner.report.replay import Replay, replay
 from runner.report.sources import Sources, question, sources_of
 from runner.report.table import Column, Table, grid
-from runner.report.text import count, seconds, size
+from runner.report.text import seconds, size
 from runner.vocabulary import Cause, Verdict
 
 _LOG_TAIL = 8  # lines
@@ -160,9 +161,9 @@ def _answers(rows: pd.DataFrame) -> Table:
             Column("cause", "cause"),
             Column("late answer", "late_answer"),
             Column("method", "method"),
-            Column("lower bound", "lower_bound", "{:.6g}".format, number=True),
-            Column("prepared in", "prepare_time_s", seconds, number=True),
-            Column("run time", "run_time_s", seconds, number=True),
+            number("lower bound", "lower_bound", "{:.6g}".format),
+            number("prepared in", "prepare_time_s", seconds),
+            number("run time", "run_time_s", seconds),
             Column("memory read with", "meter"),
         ),
         rows,
@@ -176,12 +177,12 @@ def _phases(ranks: pd.DataFrame) -> Table:
         "Time of each rank",
         (
             Column("strategy", "label"),
-            Column("rank", "rank", count, number=True),
-            *(Column(name, f"{name}_s", seconds, number=True) for name in phases),
-            Column("in all", "wall_s", seconds, number=True),
-            Column("CPU", "cpu_s", seconds, number=True),
-            Column("in collectives", "comm_s", seconds, number=True),
-            Column("sent", "comm_bytes", size, number=True),
+            number("rank", "rank"),
+            *(number(name, f"{name}_s", seconds) for name in phases),
+            number("in all", "wall_s", seconds),
+            number("CPU", "cpu_s", seconds),
+            number("in collectives", "comm_s", seconds),
+            number("sent", "comm_bytes", size),
         ),
         ranks,
     )
@@ -189,21 +190,13 @@ def _phases(ranks: pd.DataFrame) -> Table:
 
 def _memory(ranks: pd.DataFrame) -> list[Table]:
     """Each kind at its own peak; then all at one moment, where that was recorded."""
-    rank = (Column("strategy", "label"), Column("rank", "rank", count, number=True))
-    resting = Column("resting weights", "weight_bytes", size, number=True)
-    whole = Column("all tensors", "peak_tensor_bytes", size, number=True)
-    resident = Column("RSS above start", "peak_rss_bytes", size, number=True)
-    peaks = (*rank, resting, *_kinds("peak"), whole, resident)
+    rank = (Column("strategy", "label"), number("rank", "rank"))
+    resting = number("resting weights", "weight_bytes", size)
+    whole = number("all tensors", "peak_tensor_bytes", size)
+    resident = number("RSS above start", "peak_rss_bytes", size)
+    peaks = (*rank, resting, *of_kinds("peak"), whole, resident)
     tables = [Table("memory", "Peak memory of each rank", peaks, ranks)]
     if ranks["at_peak_weight_bytes"].notna().any():
-        moment = (*rank, *_kinds("at_peak"), whole)
+        moment = (*rank, *of_kinds("at_peak"), whole)
         tables.append(Table("at_peak", "Memory when all tensors were at their peak", moment, ranks))
     return tables
-
-
-def _kinds(prefix: str) -> list[Column]:
-    kinds = {"weights": "weight", "A": "a", "α": "alpha", "β": "beta", "bounds": "bounds",
-             "other": "other"}  # fmt: skip
-    return [
-        Column(name, f"{prefix}_{kind}_bytes", size, number=True) for name, kind in kinds.items()
-    ]

@@ -10,42 +10,38 @@ import pandas as pd
 
 from runner.report.balance import balance
 from runner.report.causes import causes
+from runner.report.columns import number
 from runner.report.gather import Evidence
 from runner.report.grid import Grid
 from runner.report.instances import instances
 from runner.report.strategies import strategies
 from runner.report.table import Column, Table, transposed
-from runner.report.text import ABSENT, count, difference, ratio, seconds, share, size
+from runner.report.text import ABSENT, difference, ratio, seconds, share, size
 from runner.vocabulary import Verdict
-
-
-def _number(title: str, source: str, text: Any = count) -> Column:
-    return Column(title, source, text, number=True)
-
 
 _STRATEGIES = (
     Column("category", "category"),
     Column("strategy", "strategy"),
-    _number("ranks", "ranks"),
-    _number("instances", "instances"),
-    _number("solved", "solved"),
-    *(_number(str(verdict), str(verdict)) for verdict in Verdict),
-    _number("VNN-COMP score", "score"),
-    _number("instances compared", "compared"),
-    _number("speed / baseline", "speed_ratio", ratio),
-    _number("peak memory / baseline", "memory_ratio", ratio),
-    _number("resting weights / baseline", "weight_ratio", ratio),
-    _number("PAR-2", "par2_s", seconds),
-    _number("median run time", "median_run_s", seconds),
-    _number("total run time", "total_run_s", seconds),
-    _number("domains/s, median", "domains_per_s_median"),
-    _number("domains in all", "domains_total"),
-    _number("greatest difference of bounds", "bound_difference", difference),
-    _number("peak memory per rank, median", "peak_tensor_median_bytes", size),
-    _number("peak memory per rank, greatest", "peak_tensor_max_bytes", size),
-    _number("resting weights per rank, greatest", "weight_max_bytes", size),
-    _number("time in collectives", "comm_s", seconds),
-    _number("share of time in collectives", "comm_share", share),
+    number("ranks", "ranks"),
+    number("instances", "instances"),
+    number("solved", "solved"),
+    *(number(str(verdict), str(verdict)) for verdict in Verdict),
+    number("VNN-COMP score", "score"),
+    number("instances compared", "compared"),
+    number("speed / baseline", "speed_ratio", ratio),
+    number("peak memory / baseline", "memory_ratio", ratio),
+    number("resting weights / baseline", "weight_ratio", ratio),
+    number("PAR-2", "par2_s", seconds),
+    number("median run time", "median_run_s", seconds),
+    number("total run time", "total_run_s", seconds),
+    number("domains/s, median", "domains_per_s_median"),
+    number("domains in all", "domains_total"),
+    number("greatest difference of bounds", "bound_difference", difference),
+    number("peak memory per rank, median", "peak_tensor_median_bytes", size),
+    number("peak memory per rank, greatest", "peak_tensor_max_bytes", size),
+    number("resting weights per rank, greatest", "weight_max_bytes", size),
+    number("time in collectives", "comm_s", seconds),
+    number("share of time in collectives", "comm_share", share),
     Column("meter", "meter"),
 )
 _SHORT = {
@@ -102,7 +98,7 @@ def instances_table(evidence: Evidence) -> Table:
         Column("category", "category"),
         Column("network", "network"),
         Column("property", "property"),
-        _number("timeout", "timeout_s", "{:g} s".format),
+        number("timeout", "timeout_s", "{:g} s".format),
     ]
     for label in evidence.labels:
         cells = [_answer(row, label) for row in frame.to_dict("records")]
@@ -131,15 +127,15 @@ def ranks_table(evidence: Evidence) -> Table:
         columns=(
             Column("category", "category"),
             Column("strategy", "strategy"),
-            _number("ranks", "ranks"),
-            _number("instances", "instances"),
-            _number("busy", "busy_median", ratio),
-            _number("busy, worst", "busy_worst", ratio),
-            _number("memory", "memory_median", ratio),
-            _number("memory, worst", "memory_worst", ratio),
-            _number("weights, worst", "weight_worst", ratio),
-            _number("sent", "comm_bytes", size),
-            _number("collectives", "collectives"),
+            number("ranks", "ranks"),
+            number("instances", "instances"),
+            number("busy", "busy_median", ratio),
+            number("busy, worst", "busy_worst", ratio),
+            number("memory", "memory_median", ratio),
+            number("memory, worst", "memory_worst", ratio),
+            number("weights, worst", "weight_worst", ratio),
+            number("sent", "comm_bytes", size),
+            number("collectives", "collectives"),
         ),
         frame=balance(evidence),
         note=(
@@ -157,7 +153,7 @@ def causes_table(evidence: Evidence) -> Table:
             Column("strategy", "strategy"),
             Column("verdict", "verdict"),
             Column("cause", "cause"),
-            _number("instances", "instances"),
+            number("instances", "instances"),
             Column("for example", "property"),
             Column("of network", "network"),
             Column("message", "message"),

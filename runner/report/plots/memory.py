@@ -6,19 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from runner.report.columns import KINDS
 from runner.report.gather import ENDED, Evidence
 from runner.report.plots.scatter import Quantity, against_baseline_plot
 from runner.report.plots.style import HATCHES, bytes_axis, legend_above, panels
 from runner.report.strategies import floats
 
-_KINDS = {
-    "weights": "peak_weight_bytes",
-    "A": "peak_a_bytes",
-    "α": "peak_alpha_bytes",
-    "β": "peak_beta_bytes",
-    "bounds": "peak_bounds_bytes",
-    "other": "peak_other_bytes",
-}
 # From dark to light, so that the stack reads in grey too.
 _COLOURS = ("#333333", "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e0e0e0")
 _MOST_CATEGORIES = 6
@@ -53,14 +46,14 @@ def memory_by_kind(evidence: Evidence) -> Figure | None:
     for panel, category in zip(axes, shown, strict=True):
         rows = measured[measured["category"] == category]
         sizes = rows[["label", "rank"]].assign(
-            **{name: floats(rows[column]) for name, column in _KINDS.items()}
+            **{name: floats(rows[f"peak_{kind}_bytes"]) for name, kind in KINDS.items()}
         )
         medians = sizes.groupby(["label", "rank"]).median().fillna(0.0)
         order = sorted(medians.index, key=lambda bar: (places[bar[0]], bar[1]))
         medians = medians.loc[order]
         names = [f"{label}, rank {rank}" for label, rank in order]
         left = np.zeros(len(names))
-        for name, colour, hatch in zip(_KINDS, _COLOURS, HATCHES, strict=True):
+        for name, colour, hatch in zip(KINDS, _COLOURS, HATCHES, strict=True):
             widths = medians[name].to_numpy()
             panel.barh(
                 names, widths, left=left, color=colour, hatch=hatch, edgecolor="white", label=name
