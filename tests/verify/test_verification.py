@@ -199,6 +199,20 @@ def test_the_deadline_inside_a_search_is_a_timeout_with_the_bound_so_far(verify:
     assert found.lower_bound > crown.lower_bound
 
 
+@pytest.mark.parametrize(("inputs", "method"), [(4, "input-split"), (24, "beta-crown")])
+def test_a_fixed_workload_is_not_cut_short_by_a_counterexample(
+    verify: Verify, tmp_path: Path, inputs: int, method: str
+) -> None:
+    network = mlp(inputs, 12, 12, 1)
+    unsafe = far_from(network, -1e3)
+    assert verify(network, unsafe, Method.COMPLETE).verdict is Verdict.SAT
+    (tmp_path / "counterexample.gz").unlink()
+    found = verify(network, unsafe, Method.COMPLETE, workload=Workload(2, 4))
+    assert (found.verdict, found.cause) == (Verdict.UNKNOWN, Cause.FIXED_WORKLOAD)
+    assert found.method == method
+    assert not (tmp_path / "counterexample.gz").exists()
+
+
 def test_a_fixed_workload_searches_what_bounds_would_have_closed(verify: Verify) -> None:
     network = mlp(24, 12, 12, 1)
     proved = far_from(network, 1e3)
