@@ -34,9 +34,16 @@ ALONE_SHARE = 0.7
 
 @dataclass(frozen=True)
 class BetaSettings:
-    """Adam's; a step is in units of the multipliers: slopes, and β over its scale."""
+    """Adam's; a step is in units of the multipliers: slopes, and β over its scale.
+
+    From `patience` iterations on (None: never), a sub-domain is given up that would not reach its
+    goal if all iterations left gained as much as those before, and that has gained the share
+    `gain` of what its parent missed: another split gains more than these iterations.
+    """
 
     iterations: int = 20
+    patience: int | None = None
+    gain: float = 0.05
     step: float = 0.2
     decay: float = 0.95
     momenta: tuple[float, float] = (0.7, 0.9)
@@ -153,11 +160,16 @@ class SplitBounds:
             return Inspection(bounds, neurons, frontier.pending[self._network.graph.input.name])
 
     def optimized(
-        self, domains: Subdomains, goal: Tensor, settings: BetaSettings
+        self,
+        domains: Subdomains,
+        goal: Tensor,
+        settings: BetaSettings,
+        parents: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The best bounds [K, B] of all iterations, and the multipliers [K, B, V] they came from.
 
         A sub-domain is done, whatever its other rows are, when one exceeds its goal [K, B].
+        `parents`: margins [B] that were proved before; without them, none is given up.
         """
         best = torch.full_like(goal, -torch.inf, dtype=domains.multipliers.dtype)
         with self._tag.kind(Memory.ALPHA):
@@ -173,7 +185,18 @@ class SplitBounds:
                 bound = concretize(self._network, done, self._box)
             with torch.no_grad():
                 self._keep(bound.detach(), ascent.values, best, found, alive)
+            if iteration == 0:
+                first = best.clone()
             open_ = ~(best > goal).any(0)[alive]
+            if (
+                parents is not None
+                and settings.patience is not None
+                and iteration + 1 >= settings.patience
+            ):
+                left = (settings.iterations - iteration - 1) / max(1, iteration)
+                open_ &= ~_hopeless(
+                    first, best, goal, left, parents.to(goal) * (1 - settings.gain)
+                )[alive]
             if last or not bool(open_.any()):
                 break
             with self._tag.kind(Memory.A):
@@ -258,3 +281,11 @@ class SplitBounds:
 
     def _by_node(self, parts: list[Tensor]) -> dict[str, Tensor]:
         return {node.name: part for node, part in zip(self.space.nodes, parts, strict=True)}
+
+
+def _hopeless(first: Tensor, best: Tensor, goal: Tensor, left: float, enough: Tensor) -> Tensor:
+    """Sub-domains [B] that gained enough, and would miss their goals if they gained `left` times
+    as much again.
+    """
+    hoped = best + left * (best - first)
+    return ~(hoped > goal).any(0) & ((best - goal).amax(0) > enough)

@@ -23,18 +23,19 @@ from runner.verify.search import Outcome, SearchContext
 from runner.verify.seeds import Seeds, minimiser, search
 from runner.verify.sharing import Meeting
 from runner.verify.split_root import SplitRoot
+from runner.verify.trial import Trial
 from runner.vocabulary import Memory
 
 
 @dataclass(frozen=True)
 class ReluSplitSettings:
-    """`batch`: domains bounded at once, None: from the memory budget. `trial`: domains of the
-    first attempt, where a second is possible: with at most `most_rows` start rows.
+    """`batch`: domains bounded at once, None: from the memory budget. `trial`: domains after which
+    the first attempt may end, where a second is possible: with at most `most_rows` start rows.
     """
 
     batch: int | None = None
     root: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=60, decay=0.98))
-    child: BetaSettings = field(default_factory=BetaSettings)
+    child: BetaSettings = field(default_factory=lambda: BetaSettings(patience=4))
     candidates: int = 3
     seeds: int = 16
     trial: int = 3000
@@ -56,6 +57,7 @@ class ReluSplit:
         self.store = DomainStore()
         self.begun, self.open_share = False, 1.0
         self._tightens = False
+        self._trial = Trial(self._settings.trial)
         # Of the first attempt: domains this rank has bounded, and all ranks until they last met.
         self._visited, self._visited_by_all = 0, 0
         disjuncts = context.case.specs.disjuncts
@@ -97,7 +99,7 @@ class ReluSplit:
             self._record(len(disjuncts), 0)
 
     def round(self) -> None:
-        if self._tries_again(self._visited_by_all):
+        if self._tries_again(self._visited_by_all) and self._stalls():
             self._tightens = True
             self.begin()
         elif len(self.store):
@@ -109,7 +111,11 @@ class ReluSplit:
         settings = self._settings
         small = 0 < self._root.tightener.rows <= settings.most_rows
         first = not self._tightens and self._context.workload is None
-        return first and small and visited >= settings.trial
+        return first and small and self._trial.due(visited)
+
+    def _stalls(self) -> bool:
+        case = self._context.case
+        return self._trial.stalls(self._visited_by_all, -float(case.margins[case.open].min()))
 
     def standing(self) -> Tensor:
         disjuncts = len(self._closed)
@@ -165,7 +171,10 @@ class ReluSplit:
         if not free:
             goal = torch.full_like(goal, torch.inf)
         bounds, multipliers = root.bounds.optimized(
-            children.subdomains(rows), goal, self._settings.child
+            children.subdomains(rows),
+            goal,
+            self._settings.child,
+            children.margins if free else None,
         )
         self._keep_open(children.with_multipliers(multipliers), bounds)
         self._record(2 * int(splittable.sum()), int(taken.depth.max()) + 1)

@@ -18,7 +18,7 @@ from runner.verify.padded_rows import PaddedRows
 from runner.verify.search import SearchContext
 
 # What the tensors of one batch of sub-domains may take while they are bounded, in bytes.
-BATCH_BYTES = 64 * 1024 * 1024
+BATCH_BYTES = 16 * 1024 * 1024
 LEAST_BATCH, MOST_BATCH = 16, 512
 # Copies that live at the same time: of the widest node's A, and of the multipliers.
 LIVE_ROWS, LIVE_MULTIPLIERS = 8, 12

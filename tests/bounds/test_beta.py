@@ -166,3 +166,37 @@ def test_gradients_of_rows_and_multipliers_are_true() -> None:
     rows = random(3, 2, 6).requires_grad_()
     multipliers = torch.rand(3, 2, 4, generator=generator, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(relaxation.backward, (rows, multipliers))
+
+
+@pytest.mark.parametrize(
+    ("parent", "passes"),
+    [(-1e9, 4), (-1.0, 15), (None, 15)],
+    ids=["gained by its split", "gained nothing", "nothing is known of its parent"],
+)
+def test_a_sub_domain_without_hope_is_given_up_only_once_it_gained(
+    root: Root, parent: float | None, passes: int
+) -> None:
+    counted: list[None] = []
+    bounds = SplitBounds(
+        root.network.bound(),
+        root.space,
+        root.intervals,
+        root.bounds.scale,
+        NoTagger(),
+        lambda: counted.append(None),
+    )
+    domains = root.split(batch=6, splits=3)
+    parents = None if parent is None else torch.full((6,), parent, dtype=torch.float64)
+    settings = BetaSettings(iterations=15, patience=4)
+    bounds.optimized(domains, torch.full((2, 6), 1e6), settings, parents)
+    assert len(counted) == passes
+
+
+def test_a_sub_domain_near_its_goal_is_not_given_up(root: Root) -> None:
+    domains = root.split(batch=12, splits=3)
+    best, _ = root.bounds.optimized(domains, torch.full((2, 12), torch.inf), SETTINGS)
+    goal = best - 1e-6
+    parents = torch.full((12,), -1e9, dtype=torch.float64)
+    settings = BetaSettings(iterations=15, patience=4)
+    patient, _ = root.bounds.optimized(domains, goal, settings, parents)
+    assert (patient > goal).any(0).all()
