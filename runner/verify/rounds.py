@@ -68,9 +68,9 @@ def run_rounds(tree: Tree[T], context: SearchContext) -> Outcome:
             pause = context.pauses()
             if sharing.due(tree.waits or workload is not None or bool(pause)):
                 meeting = sharing.meet(len(tree.store), tree.standing(), pause)
-                tree.conclude(meeting)
                 if meeting.found:
                     return Outcome.COUNTEREXAMPLE
+                tree.conclude(meeting)
                 if not meeting.waiting:
                     return Outcome.PROVED if tree.complete else Outcome.GAVE_UP
                 if meeting.pause:

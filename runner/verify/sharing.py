@@ -144,6 +144,7 @@ class Alike:
 class Apart:
     """Each sub-problem on one rank. Ranks meet when one of them has none left, or has an end to
     tell; between meetings nothing is said but `on_request`'s, for weights that are sharded.
+    `name`: of no other in the gang, for its signals.
     """
 
     def __init__(
@@ -152,7 +153,9 @@ class Apart:
         deadline: Deadline,
         confirmation: Confirmation,
         on_request: Callable[[], AbstractContextManager[Callable[[], None]]] | None = None,
+        name: str = "search",
     ) -> None:
+        self._name = name
         self.ranks = group.size
         self.keeps_root = group.rank == 0
         self._group = group
@@ -183,13 +186,13 @@ class Apart:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        if self._deadline.over or self._group.signalled("over"):
+        if self._deadline.over or self._group.signalled(self._end):
             raise RoundOver
 
     def confirm(self, candidate: Candidate) -> bool:
         found = self._confirmation.alone(candidate)
         if found:
-            self._group.signal("over")
+            self._group.signal(self._end)
         return found
 
     def due(self, waits: bool) -> bool:
@@ -237,7 +240,11 @@ class Apart:
 
     @property
     def _meeting(self) -> str:
-        return f"meeting {self._met}"
+        return f"{self._name}: meeting {self._met}"
+
+    @property
+    def _end(self) -> str:
+        return f"{self._name}: end"
 
 
 def _given(store: Store[T], count: int) -> T:

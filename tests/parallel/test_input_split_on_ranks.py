@@ -63,3 +63,18 @@ def test_every_strategy_bounds_the_same_boxes(
             assert same == (one.verdict, one.domains, one.rounds, one.depth), strategy
             if strategy != "tp":
                 assert report.lower_bound == one.lower_bound, strategy
+
+
+@pytest.mark.parametrize("strategy", ["dp", "sp+dp", "fsdp+dp"])
+def test_ranks_that_share_the_boxes_have_the_verdict_and_about_as_many(
+    server: RankServer, acasxu: dict[str, str], tmp_path: Path, strategy: str
+) -> None:
+    (one,) = verified(server, acasxu, "baseline", 1, tmp_path / "one")
+    reports = verified(server, acasxu, strategy, 2, tmp_path / strategy)
+    assert [(report.verdict, report.method) for report in reports] == [
+        (Verdict.UNSAT, "input-split")
+    ] * 2
+    shares = [report.domains for report in reports]
+    assert min(shares) > 0
+    assert 0.5 * one.domains < sum(shares) < 2 * one.domains
+    assert len({report.lower_bound for report in reports}) == 1

@@ -1,0 +1,161 @@
+"""What ranks do in the tests of `dp`: searches over sub-problems that lie on all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from questions import bounded
+from small_networks import CPU, SmallNetwork
+from test_input_split import asked, holds
+from test_relu_split import PLAIN, hard
+
+from runner.bounds.propagate import Settings
+from runner.bounds.tagging import NoTagger
+from runner.network.blocks import weights_of
+from runner.network.prepared import Weights, read_graph
+from runner.parallel.blocks import plan_blocks
+from runner.parallel.group import Group, joined_group
+from runner.parallel.weights import BlockedWeights
+from runner.property.model import Property
+from runner.verify.attack import Candidate, Target
+from runner.verify.deadline import Deadline, DeadlineReached
+from runner.verify.input_split import InputSplit
+from runner.verify.relu_split import ReluSplit
+from runner.verify.search import Outcome, Progress, Search, SearchContext
+from runner.verify.sharing import Alike, Apart, Sharing
+from runner.verify.specs import box_within
+from runner.vocabulary import Method
+
+Payload = dict[str, Any]
+SEARCHES: dict[str, Callable[[SearchContext], Search]] = {
+    "input-split": InputSplit,
+    "beta-crown": lambda context: ReluSplit(context, replace(PLAIN, batch=4)),
+    "second attempt": lambda context: ReluSplit(context, replace(PLAIN, batch=4, trial=8)),
+}
+CANDIDATE: Candidate = (np.zeros(1), Target(0, 0))
+
+
+class Judge:
+    """Confirms as the tests of one rank do, and knows who would have written the file."""
+
+    def __init__(self, holds: Callable[[Candidate], bool], group: Group) -> None:
+        self.confirmed = False
+        self.wrote = False
+        self._holds = holds
+        self._group = group
+
+    def alone(self, candidate: Candidate) -> bool:
+        self.confirmed |= self._holds(candidate)
+        return self.confirmed
+
+    def settle(self, writer: int) -> None:
+        self.wrote = self._group.rank == writer and self.confirmed
+
+
+def searches(payload: Payload) -> Payload:
+    """Of each question: the outcome on one rank and on all, and this rank's domains."""
+    with joined_group(CPU) as group:
+        return {
+            f"{seed} {name}": _both(seed, name, group)
+            for seed in payload["seeds"]
+            for name in SEARCHES
+        }
+
+
+def _both(seed: int, name: str, group: Group) -> list[Any]:
+    network, instance = hard() if seed == 0 else asked(seed)
+    confirm = holds(network, instance)
+    alone, _ = _search(network, instance, name, Alike(lambda: None, confirm))
+    judge = Judge(confirm, group)
+    signals = f"{seed} {name}"
+    apart = Apart(group, Deadline(group, 1e6), judge, name=signals)  # type: ignore[arg-type]
+    shared, progress = _search(network, instance, name, apart)
+    return [alone, shared, progress.domains, judge.wrote]
+
+
+def _search(
+    network: SmallNetwork, instance: Property, name: str, sharing: Sharing
+) -> tuple[Outcome, Progress]:
+    incomplete, progress = bounded(network, instance, Method.CROWN), Progress()
+    case = incomplete.cases[0]
+    if not bool(case.open.any()):
+        return Outcome.PROVED, progress
+    context = SearchContext(
+        network=network.bound(),
+        case=case,
+        number=0,
+        within=box_within(instance.cases[0], network.graph.input.shape, CPU),
+        settings=Settings(),
+        device=CPU,
+        seed=0,
+        tag=NoTagger(),
+        sharing=sharing,
+        progress=progress,
+    )
+    outcome = SEARCHES[name](context).run()
+    proved = not bool(case.open.any())
+    assert proved == (outcome is Outcome.PROVED), "a case is closed when, and only when, it is told"
+    return outcome, progress
+
+
+def found_elsewhere(payload: Payload) -> Payload:
+    """Rank 0 finds a counterexample while all others are in a round without an end."""
+    with joined_group(CPU) as group:
+        judge = Judge(lambda _: True, group)
+        sharing = Apart(group, Deadline(group, 60), judge)  # type: ignore[arg-type]
+        group.all_gather(torch.zeros(1))
+        start = time.perf_counter()
+        with sharing.round():
+            if group.rank == 0:
+                sharing.confirm(CANDIDATE)
+            while group.rank:
+                sharing.checkpoint()
+        due = sharing.due(waits=False)
+        meeting = sharing.meet(0, torch.zeros(1), None)
+        seconds = time.perf_counter() - start
+        return {"due": due, "found": meeting.found, "wrote": judge.wrote, "seconds": seconds}
+
+
+def deadline(payload: Payload) -> Payload:
+    """The time is over on the last rank alone, in the middle of a round."""
+    with joined_group(CPU) as group:
+        last = group.rank == group.size - 1
+        judge = Judge(lambda _: False, group)
+        clock = Deadline(group, 0.2 if last else 60)
+        sharing = Apart(group, clock, judge)  # type: ignore[arg-type]
+        with sharing.round():
+            while last:
+                sharing.checkpoint()
+        try:
+            sharing.meet(0, torch.zeros(1), None)
+        except DeadlineReached:
+            return {"reached": True}
+        return {"reached": False}
+
+
+def requests(payload: Payload) -> Payload:
+    """Ranks want all weights, each rank in another order and not equally often."""
+    prepared = Path(payload["prepared"])
+    graph, source = read_graph(prepared), Weights(prepared)
+    with joined_group(CPU) as group:
+        plan = plan_blocks(weights_of(graph, source.shape), group.size)
+        weights = BlockedWeights(graph, source, plan, group, CPU, NoTagger())
+        random = np.random.default_rng(group.rank)
+        right = []
+        with weights.on_request() as serve:
+            for name in random.choice(list(plan), size=4 + 3 * group.rank):
+                whole = torch.full(source.shape(name), torch.nan)
+                for start, stop, block in weights.products(
+                    name, lambda start, stop, block: block, lambda start, stop: (1,), torch.float32
+                ):
+                    whole[:, start:stop] = block
+                right.append(torch.equal(whole, source.tensor(name)))
+            serve()
+        group.all_gather(torch.zeros(1))
+        return {"right": right, "bytes": group.traffic.bytes}

@@ -1,0 +1,95 @@
+"""Sub-problems on several ranks: the verdict of one rank, every domain on one, one end for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sharing_targets
+from hypothesis import given
+from hypothesis import strategies as st
+from questions import save_onnx
+from small_networks import mlp
+
+from runner.execute.gang import Ending, RankServer
+from runner.network.load import prepare
+from runner.parallel.levelling import moves
+
+Reports = list[dict[str, Any]]
+Ranks = Callable[..., Reports]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    folder = tmp_path_factory.mktemp("sharing")
+    with RankServer(folder / "server.log", (sharing_targets.__name__,)) as server:
+
+        def run(target: str, count: int, **payload: Any) -> Reports:
+            name = f"{sharing_targets.__name__}:{target}"
+            result = server.run(name, payload, count, folder / f"{target}-{count}", timeout_s=100)
+            assert result.ended is Ending.FINISHED, result
+            assert result.dead_rank is None, result.reports
+            return [report for report in result.reports if report is not None]
+
+        yield run
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_random_questions_have_the_same_answer_on_one_rank_and_on_many(
+    ranks: Ranks, count: int
+) -> None:
+    reports = ranks("searches", count, seeds=[0, *range(2000, 2030)])
+    outcomes, shared = set(), 0
+    for key in reports[0]:
+        answers = [report[key] for report in reports]
+        alone = answers[0][0]
+        assert [answer[1] for answer in answers] == [alone] * count, key
+        # A counterexample is written once, and only where there is one.
+        assert sum(answer[3] for answer in answers) == (alone == "counterexample"), key
+        shared += all(answer[2] > 0 for answer in answers)
+        outcomes.add(alone)
+    assert {"proved", "counterexample"} <= outcomes
+    assert shared > 5
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_counterexample_on_one_rank_ends_the_rounds_of_all(ranks: Ranks, count: int) -> None:
+    reports = ranks("found_elsewhere", count)
+    assert all(report["due"] and report["found"] for report in reports)
+    assert [report["wrote"] for report in reports] == [True] + [False] * (count - 1)
+    assert max(report["seconds"] for report in reports) < 2
+
+
+def test_a_deadline_on_one_rank_is_one_for_all(ranks: Ranks) -> None:
+    assert ranks("deadline", 3) == [{"reached": True}] * 3
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_weights_come_to_ranks_that_want_them_in_different_orders(
+    ranks: Ranks, count: int, tmp_path: Path
+) -> None:
+    network = mlp(30, 70, 50, 2)
+    prepare(save_onnx(tmp_path / "network.onnx", network), tmp_path / "prepared")
+    reports = ranks("requests", count, prepared=str(tmp_path / "prepared"))
+    for rank, report in enumerate(reports):
+        assert report["right"] == [True] * (4 + 3 * rank)
+        assert report["bytes"] > 0
+
+
+@given(
+    st.lists(st.integers(0, 10**5), min_size=1, max_size=9),
+    st.integers(1, 100),
+)
+def test_levelling_leaves_nobody_poor_and_makes_nobody_poor(counts: list[int], enough: int) -> None:
+    left, mean = list(counts), sum(counts) // len(counts)
+    for source, target, count in moves(counts, enough):
+        assert count > 0
+        assert counts[target] < enough
+        assert 2 * count <= left[source]
+        left[source] -= count
+        left[target] += count
+        assert left[source] >= mean
+    assert min(left) >= min(enough, mean)
+    assert sum(left) == sum(counts)
