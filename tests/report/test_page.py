@@ -32,6 +32,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log = read.path / "logs" / "fsdp" / "digits" / "net_p4.rank1.log"
     log.parent.mkdir(parents=True)
     log.write_text("killed")
+    log.with_name("net_p1.progress.csv").write_text("seconds,domains,open,bound\n1.0,9,9,-1.0\n")
     found = read.path / "baseline" / "digits" / "net_p2.counterexample.gz"
     found.parent.mkdir(parents=True)
     found.write_bytes(b"")
@@ -54,6 +55,7 @@ def test_links_lead_to_the_files_of_the_run(page: Path) -> None:
 
     assert sorted(links) == [
         "../baseline/digits/net_p2.counterexample.gz",
+        "../logs/fsdp/digits/net_p1.progress.csv",
         "../logs/fsdp/digits/net_p4.rank1.log",
     ]
     assert all((page.parent / link).is_file() for link in links)
