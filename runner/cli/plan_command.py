@@ -15,7 +15,7 @@ from runner.execute.gang import RankServer
 from runner.judge import preparation_failure
 from runner.network.prepared import Weights, read_graph
 from runner.parallel.layout import NodeLayout, layout
-from runner.parallel.strategy import Engine, strategy_named
+from runner.parallel.strategy import Axis, Engine, strategy_named
 from runner.prepare import PREPARE_TIMEOUT_S
 from runner.prepare import TARGET as PREPARE
 from runner.report.grid import Grid
@@ -46,6 +46,8 @@ def plan(
         except InstanceError as error:
             raise UsageError(str(error)) from error
         _print(nodes, f"{network.name} under {strategy} on {count} rank(s)", out)
+        if Axis.DOMAINS in wanted.sharded:
+            out.print("Sub-problems of branch and bound: each on one rank.")
 
 
 def _prepared(network: Path, folder: Path) -> Path:

@@ -100,8 +100,12 @@ class _Layouts:
             weight = sum(block.bytes for block in self.blocks[node.parameters["weight"]])
             if Axis.SPECS in self.strategy.sharded:
                 return "broadcast W", 0, weight * others
+            if Axis.DOMAINS in self.strategy.sharded:
+                words = "broadcast W or A W, the smaller; in searches W, on request"
+            else:
+                words = "broadcast W or A W, the smaller"
             product = prod(before[0].shape) * VALUE_BYTES
-            return "broadcast W or A W, the smaller", product * others, weight * others
+            return words, product * others, weight * others
         return "nothing", 0, 0
 
     def _features_move(self, node: Node, before: Sequence[Node]) -> tuple[str, int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,10 +23,12 @@ from runner.network.blocks import weights_of
 from runner.network.prepared import Weights, read_graph
 from runner.parallel.blocks import plan_blocks
 from runner.parallel.group import Group, joined_group
+from runner.parallel.strategy import strategy_named
 from runner.parallel.weights import BlockedWeights
 from runner.property.model import Property
 from runner.verify.attack import Candidate, Target
 from runner.verify.deadline import Deadline, DeadlineReached
+from runner.verify.engines import DriverEngine
 from runner.verify.input_split import InputSplit
 from runner.verify.relu_split import ReluSplit
 from runner.verify.search import Outcome, Progress, Search, SearchContext
@@ -120,6 +124,20 @@ def found_elsewhere(payload: Payload) -> Payload:
         meeting = sharing.meet(0, torch.zeros(1), None)
         seconds = time.perf_counter() - start
         return {"due": due, "found": meeting.found, "wrote": judge.wrote, "seconds": seconds}
+
+
+def killed(payload: Payload) -> Payload:
+    """The last rank dies in a round, while the others wait in `meet` or serve weights."""
+    prepared = Path(payload["prepared"])
+    with joined_group(CPU) as group:
+        engine = DriverEngine(prepared, strategy_named(payload["strategy"]), group, CPU, NoTagger())
+        sharing = engine.sharing(Deadline(group, 60), Judge(lambda _: False, group))  # type: ignore[arg-type]
+        group.all_gather(torch.zeros(1))
+        with sharing.search(), sharing.round():
+            if group.rank == group.size - 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            sharing.meet(0, torch.zeros(1), None)
+    return {}
 
 
 def deadline(payload: Payload) -> Payload:

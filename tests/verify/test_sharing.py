@@ -13,27 +13,36 @@ from hypothesis import strategies as st
 from questions import save_onnx
 from small_networks import mlp
 
-from runner.execute.gang import Ending, RankServer
+from runner.execute.gang import Ending, GangResult, RankServer
 from runner.network.load import prepare
 from runner.parallel.levelling import moves
 
 Reports = list[dict[str, Any]]
 Ranks = Callable[..., Reports]
+Gang = Callable[..., GangResult]
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+def gang(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gang]:
     folder = tmp_path_factory.mktemp("sharing")
     with RankServer(folder / "server.log", (sharing_targets.__name__,)) as server:
 
-        def run(target: str, count: int, **payload: Any) -> Reports:
+        def run(target: str, count: int, **payload: Any) -> GangResult:
             name = f"{sharing_targets.__name__}:{target}"
-            result = server.run(name, payload, count, folder / f"{target}-{count}", timeout_s=100)
-            assert result.ended is Ending.FINISHED, result
-            assert result.dead_rank is None, result.reports
-            return [report for report in result.reports if report is not None]
+            return server.run(name, payload, count, folder / f"{target}-{count}", timeout_s=100)
 
         yield run
+
+
+@pytest.fixture(scope="module")
+def ranks(gang: Gang) -> Ranks:
+    def run(target: str, count: int, **payload: Any) -> Reports:
+        result = gang(target, count, **payload)
+        assert result.ended is Ending.FINISHED, result
+        assert result.dead_rank is None, result.reports
+        return [report for report in result.reports if report is not None]
+
+    return run
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -64,6 +73,14 @@ def test_a_counterexample_on_one_rank_ends_the_rounds_of_all(ranks: Ranks, count
 
 def test_a_deadline_on_one_rank_is_one_for_all(ranks: Ranks) -> None:
     assert ranks("deadline", 3) == [{"reached": True}] * 3
+
+
+@pytest.mark.parametrize("strategy", ["dp", "fsdp+dp"])
+def test_a_rank_killed_in_a_round_ends_the_gang(gang: Gang, tmp_path: Path, strategy: str) -> None:
+    prepare(save_onnx(tmp_path / "network.onnx", mlp(4, 8, 2)), tmp_path / "prepared")
+    result = gang("killed", 3, prepared=str(tmp_path / "prepared"), strategy=strategy)
+    assert (result.ended, result.dead_rank) == (Ending.RANK_DIED, 2)
+    assert result.run_time_s < 2
 
 
 @pytest.mark.parametrize("count", [2, 3])
