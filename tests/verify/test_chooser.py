@@ -1,0 +1,123 @@
+"""Which search an open case gets: the one with less to split, unless trials say otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from questions import DriverStub, bounded, case, question, region
+from small_networks import CPU, Builder, SmallNetwork, mlp
+
+from runner.bounds.tagging import NoTagger
+from runner.network.graph import Op
+from runner.parallel.group import Group
+from runner.verify import complete
+from runner.verify.complete import Complete, fitting
+from runner.verify.deadline import Deadline
+from runner.verify.incomplete import OpenCase
+from runner.verify.search import Outcome, Progress, Search, SearchContext
+from runner.verify.sharing import Alike
+from runner.vocabulary import Method
+
+
+def open_case(network: SmallNetwork, free: int | None = None) -> OpenCase:
+    """All inputs in [-1, 1], or only the first `free`, and a margin that no bound can have."""
+    inputs = network.graph.input.size
+    radii = [1.0] * (inputs if free is None else free) + [0.0] * (inputs - (free or inputs))
+    unsafe = region([[1] + [0] * (network.graph.node(network.graph.output).size - 1)], [1e3])
+    asked = question(case([-r for r in radii], radii, unsafe), outputs=unsafe.matrix.shape[1])
+    (found,) = bounded(network, asked, Method.CROWN).open_cases
+    return found
+
+
+@pytest.mark.parametrize(
+    ("network", "free", "names"),
+    [
+        (mlp(3, 40, 40, 1), None, ["input-split", "beta-crown"]),
+        (mlp(20, 4, 1), None, ["beta-crown", "input-split"]),
+        (mlp(50, 30, 1), None, ["beta-crown", "input-split"]),
+        (mlp(120, 30, 1), None, ["beta-crown"]),
+        (mlp(120, 40, 40, 1), 3, ["input-split", "beta-crown"]),
+    ],
+)
+def test_the_search_with_less_to_split_comes_first(
+    network: SmallNetwork, free: int | None, names: list[str]
+) -> None:
+    makers = fitting(open_case(network, free))
+    assert [getattr(maker, "name", "") for maker in makers] == names
+
+
+def test_without_relus_boxes_are_halved() -> None:
+    builder = Builder((3,))
+    hidden = builder.pointwise(Op.SIGMOID, builder.linear("x", 5))
+    builder.linear(hidden, 1)
+    makers = fitting(open_case(builder.network()))
+    assert [getattr(maker, "name", "") for maker in makers] == ["input-split"]
+
+
+@dataclass
+class Scripted:
+    """A search that ends each `run` as it was told, and tells in `log` that it ran."""
+
+    name: str
+    outcomes: list[Outcome]
+    open_share: float
+    log: list[str] = field(default_factory=list)
+
+    def run(self) -> Outcome:
+        self.log.append(self.name)
+        return self.outcomes.pop(0)
+
+
+def decided(
+    monkeypatch: pytest.MonkeyPatch, first: Scripted, second: Scripted
+) -> tuple[Outcome, list[str]]:
+    log: list[str] = []
+    first.log = second.log = log
+
+    def maker(search: Scripted) -> Callable[[SearchContext], Search]:
+        return lambda context: search
+
+    monkeypatch.setattr(complete, "fitting", lambda case: [maker(first), maker(second)])
+    network = mlp(3, 8, 1)
+    asked = question(case([-1.0] * 3, [1.0] * 3, region([[1]], [1e3])))
+    engine, deadline = DriverStub(network), Deadline(Group(), 60)
+    bounding = engine.bounding(asked, deadline)
+    bounding.run(Method.CROWN)
+    sharing = Alike(deadline.check, lambda candidate: False)
+    chosen = Complete(asked, CPU, 0, NoTagger(), deadline, sharing, Progress())
+    return chosen.run(bounding.open_cases), log
+
+
+PROVED, PAUSED, GAVE_UP = Outcome.PROVED, Outcome.PAUSED, Outcome.GAVE_UP
+
+
+@pytest.mark.parametrize(
+    ("first", "first_open", "second", "second_open", "outcome", "log"),
+    [
+        ([PROVED], 0.0, [], 1.0, PROVED, "A"),
+        ([PAUSED, PROVED], 0.1, [], 1.0, PROVED, "AA"),
+        ([PAUSED, PROVED], 0.8, [PAUSED], 0.9, PROVED, "ABA"),
+        ([PAUSED], 0.8, [PAUSED, PROVED], 0.3, PROVED, "ABB"),
+        ([PAUSED], 0.8, [PROVED], 0.0, PROVED, "AB"),
+        ([GAVE_UP], 0.0, [PROVED], 0.0, PROVED, "AB"),
+        ([GAVE_UP], 0.0, [GAVE_UP], 0.0, GAVE_UP, "AB"),
+        ([PAUSED, PROVED], 0.8, [GAVE_UP], 0.1, PROVED, "ABA"),
+        ([PAUSED], 0.8, [Outcome.COUNTEREXAMPLE], 0.9, Outcome.COUNTEREXAMPLE, "AB"),
+    ],
+)
+def test_trials_decide_which_search_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+    first: list[Outcome],
+    first_open: float,
+    second: list[Outcome],
+    second_open: float,
+    outcome: Outcome,
+    log: str,
+) -> None:
+    scripts = Scripted("A", list(first), first_open), Scripted("B", list(second), second_open)
+    found, ran = decided(monkeypatch, *scripts)
+    assert (found, "".join(ran)) == (outcome, log)
+    assert not scripts[0].outcomes
+    assert not scripts[1].outcomes
