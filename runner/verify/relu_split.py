@@ -31,13 +31,15 @@ from runner.vocabulary import Memory
 class ReluSplitSettings:
     """`batch`: domains bounded at once, None: from the memory budget. `trial`: domains after which
     the first attempt may end, where a second is possible: with at most `most_rows` start rows.
+    `seeds`: domains that lead an attack, in the first of every `attack_every` (at least 2) rounds.
     """
 
     batch: int | None = None
     root: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=60, decay=0.98))
     child: BetaSettings = field(default_factory=lambda: BetaSettings(patience=4))
     candidates: int = 3
-    seeds: int = 16
+    seeds: int = 32
+    attack_every: int = 4
     trial: int = 3000
     most_rows: int = 1000
 
@@ -147,7 +149,8 @@ class ReluSplit:
         parents = taken.subdomains(rows)
         seen = root.bounds.inspect(parents)
         free = self._context.workload is None
-        if free and self._attacked(taken, seen.inputs, seen.bounds - thresholds):
+        turn = self._context.progress.rounds % self._settings.attack_every == 1
+        if free and turn and self._attacked(taken, seen.inputs, seen.bounds - thresholds):
             return True
         question = Question(root.bounds, parents, seen, thresholds)
         if self._tightens:
