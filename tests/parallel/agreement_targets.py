@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ import torch
 from torch import Tensor
 
 from runner.bench.bounds import bounds_target
+from runner.bounds.alpha import AlphaSettings
 from runner.bounds.interval import Interval
 from runner.bounds.tagging import NoTagger
 from runner.network.graph import Graph
 from runner.network.prepared import read_graph
 from runner.parallel.group import Group, joined_group
 from runner.parallel.strategy import strategy_named
+from runner.property.read import read_property
 from runner.verify.deadline import Deadline
 from runner.verify.engines import DriverEngine
+from runner.verify.specs import Specs, box_around
 from runner.vocabulary import Method
 
 CPU = torch.device("cpu")
@@ -59,11 +63,43 @@ def _question(graph: Graph, radius: float) -> tuple[Interval, Tensor]:
     return Interval(centre - radius, centre + radius), specs
 
 
+def in_few_steps(payload: Payload) -> Payload:
+    """As `agreement`, of a property and by the methods named, without what is reached.
+
+    The networks are large, so rank 0 alone compares, and says so.
+    """
+    found: Payload = {}
+    prepared = Path(payload["prepared"])
+    with joined_group(CPU) as group:
+        case = read_property(Path(payload["property"])).cases[0]
+        box = box_around(case, read_graph(prepared).input.shape, CPU)
+        specs, steps = Specs.of(case, CPU).rows.float(), payload["steps"]
+        for method in map(Method, payload["methods"]):
+            if group.rank == 0:
+                one = _bounds(prepared, "baseline", Group(), box, specs, method, steps)
+            for name in payload["strategies"]:
+                many = _bounds(prepared, name, group, box, specs, method, steps)
+                if group.rank > 0:
+                    continue
+                found[f"{method} {name}"] = {
+                    "same_bits": all(torch.equal(many[key], one[key]) for key in one),
+                    "apart": max(_apart(many[key], one[key]) for key in one),
+                }
+    return found
+
+
 def _bounds(
-    prepared: Path, name: str, group: Group, box: Interval, specs: Tensor, method: Method
+    prepared: Path,
+    name: str,
+    group: Group,
+    box: Interval,
+    specs: Tensor,
+    method: Method,
+    steps: int = AlphaSettings.iterations,
 ) -> dict[str, Tensor]:
     engine = DriverEngine(prepared, strategy_named(name), group, CPU, NoTagger())
     propagator = engine.propagator(method, Deadline(group, 100.0), lambda rows: rows)
+    propagator.settings = replace(propagator.settings, alpha=AlphaSettings(steps))
     bounds = propagator.bound(box)
     tensors = {"specs": propagator.spec_bounds(bounds, specs)[:, 0]}
     for node, interval in bounds.intervals.items():

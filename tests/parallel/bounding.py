@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,14 @@ class Bounder:
         assert result.dead_rank is None, result.reports
         reports = [report_from_json(report) for report in result.reports if report]
         return Bounded(load_file(job.bounds), reports)
+
+    def targets(self, target: str, payload: dict[str, Any], ranks: int) -> list[dict[str, Any]]:
+        """What every rank of a gang answers that runs another target."""
+        gang = self.folder / f"gang{next(self._numbers)}"
+        result = self.server.run(target, payload, ranks, gang, timeout_s=100.0)
+        assert result.ended is Ending.FINISHED, result
+        assert result.dead_rank is None, result.reports
+        return [report for report in result.reports if report is not None]
 
     def baseline(self, question: Question, method: Method) -> Bounded:
         key = (question.prepared, question.property, "baseline", method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import agreement_targets
 import pytest
 from bounding import Bounder, Question, bounder, farthest, same_bits
 
@@ -45,13 +46,36 @@ CONVOLUTIONS = {
 }
 
 
+# α's steps: enough to move it, and few, as all strategies run in one test.
+FEW_STEPS = {**{f"mnist_fc 256x{depth}": 3 for depth in MNIST}, **dict.fromkeys(CONVOLUTIONS, 3)}
+FEW_STEPS["sri_resnet_a"] = 2
+
+
 @pytest.mark.parametrize("ranks", [2, 3, 4])
-@pytest.mark.parametrize("depth", MNIST)
-def test_tp_is_as_tight_as_baseline(depth: int, ranks: int, bounded: Bounder, asked: Asked) -> None:
-    question = asked(*MNIST[depth])
-    one = bounded.baseline(question, Method.CROWN)
-    many = bounded.run(question, "tp", ranks, Method.CROWN)
-    assert farthest(many.bounds, one.bounds) <= 1
+@pytest.mark.parametrize("name", FEW_STEPS)
+def test_bounds_by_every_method_are_those_of_baseline(
+    name: str, ranks: int, bounded: Bounder, asked: Asked
+) -> None:
+    """To the last bit where rows are shared, and up to rounding where features are."""
+    named = {f"mnist_fc 256x{depth}": network for depth, network in MNIST.items()} | CONVOLUTIONS
+    question = asked(*named[name])
+    methods = [Method.IBP, Method.CROWN, Method.ALPHA_CROWN]
+    if name == "sri_resnet_a" and ranks > 2:
+        methods.pop()  # it holds there too, but takes half a minute
+    payload = {
+        "prepared": str(question.prepared),
+        "property": str(question.property),
+        "strategies": ["tp", "sp", "fsdp+sp"],
+        "methods": [str(method) for method in methods],
+        "steps": FEW_STEPS[name],
+    }
+    found, *_ = bounded.targets(f"{agreement_targets.__name__}:in_few_steps", payload, ranks)
+    assert len(found) == 3 * len(methods)
+    for what, answer in found.items():
+        if what.endswith(" tp"):
+            assert answer["apart"] <= 1, what
+        else:
+            assert answer["same_bits"], what
 
 
 @pytest.mark.parametrize("method", [Method.IBP, Method.ALPHA_CROWN])
@@ -59,16 +83,6 @@ def test_tp_is_as_tight_by_every_method(method: Method, bounded: Bounder, asked:
     question = asked(*MNIST[4])
     one = bounded.baseline(question, method)
     assert farthest(bounded.run(question, "tp", 2, method).bounds, one.bounds) <= 1
-
-
-@pytest.mark.parametrize(("name", "ranks"), [*zip(CONVOLUTIONS, (2, 3, 4, 2), strict=True)])
-def test_tp_cuts_convolutions_and_residual_blocks(
-    name: str, ranks: int, bounded: Bounder, asked: Asked
-) -> None:
-    question = asked(*CONVOLUTIONS[name])
-    one = bounded.baseline(question, Method.CROWN)
-    many = bounded.run(question, "tp", ranks, Method.CROWN)
-    assert farthest(many.bounds, one.bounds) <= 1
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])
@@ -80,15 +94,6 @@ def test_row_blocks_on_many_ranks_have_the_bits_of_baseline(
     one = bounded.baseline(question, Method.ALPHA_CROWN)
     many = bounded.run(question, strategy, ranks, Method.ALPHA_CROWN)
     assert same_bits(many.bounds, one.bounds)
-
-
-@pytest.mark.parametrize("strategy", ["sp", "fsdp+sp"])
-def test_row_blocks_of_a_convolution_have_the_bits_of_baseline(
-    strategy: str, bounded: Bounder, asked: Asked
-) -> None:
-    question = asked(*CONVOLUTIONS["oval21 base"])
-    one = bounded.baseline(question, Method.CROWN)
-    assert same_bits(bounded.run(question, strategy, 2, Method.CROWN).bounds, one.bounds)
 
 
 @pytest.mark.parametrize("strategy", ["offload", "baseline+checkpoint"])
