@@ -12,11 +12,12 @@ class Trial:
     """The margin that is missing, looked at whenever the domains visited have doubled.
 
     The first look at `domains` that can end the trial; half of them before, one to compare with.
+    A trial of none ends at once.
     """
 
     def __init__(self, domains: int) -> None:
         self._next = domains // 2
-        self._gap = math.inf
+        self._gap = math.inf if domains else 0.0
 
     def due(self, visited: int) -> bool:
         return visited >= self._next

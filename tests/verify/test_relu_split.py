@@ -21,6 +21,7 @@ from runner.verify.deadline import DeadlineReached
 from runner.verify.incomplete import Incomplete
 from runner.verify.relu_split import ReluSplit, ReluSplitSettings
 from runner.verify.search import Outcome, Progress, SearchContext
+from runner.verify.seeds import Seeds
 from runner.verify.sharing import Alike
 from runner.verify.specs import box_within
 from runner.vocabulary import Method
@@ -32,6 +33,9 @@ WEAK = ReluSplitSettings(
 ATTEMPTS = {
     "one domain at a time": replace(WEAK, batch=2),
     "first attempt": replace(WEAK, most_rows=0),
+    "the hopeless given up": replace(
+        WEAK, most_rows=0, child=BetaSettings(iterations=4, patience=2, gain=0.0)
+    ),
     "second attempt": replace(WEAK, trial=0),
     "one after the other": replace(WEAK, trial=4),
 }
@@ -112,6 +116,19 @@ def test_the_record_tells_what_was_done() -> None:
     bounds = [point.bound for point in progress.history]
     assert bounds == sorted(bounds)
     assert bounds[-1] == incomplete.lower_bound > 0
+
+
+def test_an_attack_leads_every_fourth_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    attacks: list[int] = []
+
+    def attack(context: SearchContext, seeds: Seeds) -> bool:
+        attacks.append(context.progress.rounds)
+        return False
+
+    monkeypatch.setattr("runner.verify.relu_split.search", attack)
+    _, _, progress = search(*hard(), replace(PLAIN, batch=4, most_rows=0))
+    assert progress.rounds > 8
+    assert attacks == list(range(1, progress.rounds, 4))
 
 
 def test_the_deadline_leaves_a_bound_that_holds() -> None:

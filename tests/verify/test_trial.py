@@ -43,3 +43,7 @@ def test_a_look_follows_whenever_the_domains_have_doubled() -> None:
 )
 def test_it_stalls_where_the_gap_hardly_shrinks(gaps: list[float], stalls: list[bool]) -> None:
     assert looks(Trial(100), gaps) == stalls
+
+
+def test_a_trial_of_no_domains_ends_at_once() -> None:
+    assert looks(Trial(0), [1.0]) == [True]
