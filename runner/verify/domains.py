@@ -9,6 +9,8 @@ from torch import Tensor
 
 from runner.bounds.beta import Subdomains
 from runner.bounds.interval import Interval
+from runner.bounds.tagging import Tagger
+from runner.vocabulary import Memory
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,16 @@ def joined(parts: list[Domains]) -> Domains:
     )
 
 
+def kind_of(column: str) -> Memory:
+    """What a column of Domains counts as: α and β, or bounds and what is proved."""
+    return Memory.ALPHA if column == "multipliers" else Memory.BOUNDS
+
+
 class DomainStore:
     """Open domains in host memory; rows of a buffer that doubles when it is full."""
 
-    def __init__(self) -> None:
+    def __init__(self, tag: Tagger) -> None:
+        self._tag = tag
         self._buffer: Domains | None = None
         self._count = 0
 
@@ -106,7 +114,8 @@ class DomainStore:
         grown = []
         for field in fields(Domains):
             column: Tensor = getattr(like, field.name)
-            room = column.new_empty((capacity, *column.shape[1:]))
+            with self._tag.kind(kind_of(field.name)):
+                room = column.new_empty((capacity, *column.shape[1:]))
             if self._count:
                 room[: self._count] = self._used(field.name)
             grown.append(room)

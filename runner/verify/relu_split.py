@@ -56,7 +56,7 @@ class ReluSplit:
             self._root = SplitRoot.of(context)
         workload, ranks = context.workload, context.sharing.ranks
         self.batch = max(1, (workload.batch // ranks if workload else self._own_batch) // 2)
-        self.store = DomainStore()
+        self.store = DomainStore(self._context.tag)
         self.begun, self.open_share = False, 1.0
         self._tightens = False
         self._trial = Trial(self._settings.trial)
@@ -90,7 +90,7 @@ class ReluSplit:
     def begin(self) -> None:
         """From the whole box, for the disjuncts that are open."""
         self.begun = True
-        self.store = DomainStore()
+        self.store = DomainStore(self._context.tag)
         self._undecided[:] = False
         disjuncts = self._context.case.open.nonzero()[:, 0]
         self._closed[disjuncts.cpu()] = torch.inf
@@ -105,7 +105,8 @@ class ReluSplit:
             self._tightens = True
             self.begin()
         elif len(self.store):
-            taken = self.store.take(self.batch).to(self._context.device)
+            with self._context.tag.kind(Memory.ALPHA):
+                taken = self.store.take(self.batch).to(self._context.device)
             self._visited += 2 * len(taken)
             self._split(taken)
 
@@ -164,9 +165,10 @@ class ReluSplit:
             if not bool(splittable.any()):
                 self._record(0, int(taken.depth.max()))
                 return False
-        children = joined(
-            [taken.child(question.child(columns, sign)).select(splittable) for sign in (1, -1)]
-        )
+        with self._context.tag.kind(Memory.ALPHA):
+            children = joined(
+                [taken.child(question.child(columns, sign)).select(splittable) for sign in (1, -1)]
+            )
         if self._tightens:
             children = self._tightened(children)
         rows = root.rows.of_domains(children.disjunct, torch.float32)
@@ -202,10 +204,10 @@ class ReluSplit:
         margins = rows.margins(bounds, disjunct)
         closed = (margins > rows.slack(torch.float32)[:, disjunct]).any(0)
         doubtful = (margins > 0).any(0) & ~closed
-        if bool(doubtful.any()):
-            closed[doubtful] = self._closed_exactly(domains.select(doubtful))
         if self._context.workload is not None:
             closed = torch.zeros_like(closed)
+        elif bool(doubtful.any()):
+            closed[doubtful] = self._closed_exactly(domains.select(doubtful))
         # A child holds less than its parent, so what was proved of the parent holds.
         best = torch.maximum(margins.amax(0), domains.margins)
         least = best.new_full((len(self._closed),), torch.inf)
