@@ -110,3 +110,15 @@ class BoxStore:
         order = newest.worst.argsort(stable=True)
         self._parts.append(newest.select(order[count:]))
         return newest.select(order[:count])
+
+    def give(self, count: int) -> Boxes:
+        """So many; every second of the most urgent, so that those that stay are worth as much."""
+        parts: list[Boxes] = []
+        while count:
+            taken = self.take(2 * count)
+            chosen = torch.zeros(len(taken), dtype=torch.bool)
+            chosen[: 2 * count : 2] = True
+            parts.append(taken.select(chosen))
+            self.put(taken.select(~chosen))
+            count -= len(parts[-1])
+        return Boxes.joined(parts)

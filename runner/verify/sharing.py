@@ -21,6 +21,8 @@ from runner.verify.finding import Confirmation
 
 # Between two looks at what other ranks signal.
 LOOK_SECONDS = 0.02
+# Between two meetings at most: what is proved together is told, and the shares are levelled.
+MEETING_SECONDS = 10.0
 
 
 class RoundOver(Exception):
@@ -40,8 +42,6 @@ class Meeting:
 class Sized(Protocol):
     def __len__(self) -> int: ...
 
-    def select(self, index: Tensor, /) -> Any: ...
-
 
 T = TypeVar("T", bound=Sized)
 
@@ -53,8 +53,8 @@ class Store(Protocol[T]):
 
     def put(self, items: T) -> None: ...
 
-    def take(self, count: int) -> T:
-        """The most urgent, at most so many."""
+    def give(self, count: int) -> T:
+        """About so many to another rank, worth as much as those that stay."""
         ...
 
 
@@ -164,7 +164,7 @@ class Apart:
         self._on_request = on_request or (lambda: nullcontext(lambda: None))
         self._serve: Callable[[], None] = lambda: None
         self._looked = 0.0
-        self._met = 0
+        self._met, self._met_at = 0, time.perf_counter()
         # Whether a batch was dropped half-way: then nothing may be concluded from what is left.
         self._lost = False
         self._counts: list[int] = []
@@ -196,14 +196,16 @@ class Apart:
         return found
 
     def due(self, waits: bool) -> bool:
-        if waits or self._lost or self._deadline.over or self._confirmation.confirmed:
+        late = time.perf_counter() - self._met_at > MEETING_SECONDS
+        ends = self._lost or self._deadline.over or self._confirmation.confirmed
+        if waits or late or ends:
             self._group.signal(self._meeting)
             return True
         return self._group.signalled(self._meeting)
 
     def meet(self, waiting: int, standing: Tensor, pause: bool | None) -> Meeting:
         self._serve()
-        self._met += 1
+        self._met, self._met_at = self._met + 1, time.perf_counter()
         over = self._lost or self._deadline.over
         flags = [waiting, over, self._confirmation.confirmed, bool(pause)]
         mine = torch.cat([torch.tensor(flags, dtype=torch.float64), standing.cpu()])
@@ -222,10 +224,13 @@ class Apart:
         rank = self._group.rank
         for source, target, count in moves(self._counts, enough):
             if rank == source:
-                gone = _columns(_given(store, count))
-                self._group.swap([(column.contiguous(), target) for column in gone], [])
+                gone = store.give(count)
+                columns = [torch.tensor([len(gone)]), *_columns(gone)]
+                self._group.swap([(column.contiguous(), target) for column in columns], [])
             elif rank == target:
-                come = _room(blank, count)
+                length = torch.zeros(1, dtype=torch.long)
+                self._group.swap([], [(length, source)])
+                come = _room(blank, int(length))
                 self._group.swap([], [(column, source) for column in _columns(come)])
                 store.put(come)
 
@@ -247,28 +252,10 @@ class Apart:
         return f"{self._name}: end"
 
 
-def _given(store: Store[T], count: int) -> T:
-    """Every second of the most urgent: what is left is worth as much as what goes."""
-    parts: list[T] = []
-    while count:
-        taken = store.take(2 * count)
-        chosen = torch.zeros(len(taken), dtype=torch.bool)
-        chosen[: 2 * count : 2] = True
-        parts.append(taken.select(chosen))
-        store.put(taken.select(~chosen))
-        count -= len(parts[-1])
-    columns = zip(*(_columns(part) for part in parts), strict=True)
-    return _like(parts[0], [torch.cat(column) for column in columns])
-
-
 def _columns(items: Any) -> list[Tensor]:
     return [getattr(items, field.name) for field in fields(items)]
 
 
 def _room(blank: T, count: int) -> T:
-    return _like(blank, [c.new_empty((count, *c.shape[1:])) for c in _columns(blank)])
-
-
-def _like(items: T, columns: list[Tensor]) -> T:
-    made: T = type(items)(*columns)
+    made: T = type(blank)(*(c.new_empty((count, *c.shape[1:])) for c in _columns(blank)))
     return made
