@@ -149,6 +149,21 @@ def test_each_rank_has_a_row_with_what_it_cost(strategies_run: tuple[Path, Path]
         assert 0 < int(row["peak_a_bytes"]) <= int(row["peak_tensor_bytes"])
 
 
+def test_ranks_that_share_domains_decide_what_one_rank_decides(tmp_path: Path) -> None:
+    chosen = category(tmp_path / "digits", UNSAT, SAT, OPEN)
+    run(chosen, tmp_path, "--strategies", "baseline,dp,fsdp+dp", "--ranks", 2)
+    outcomes = rows(tmp_path)
+    for line in (UNSAT, SAT, OPEN):
+        same = [row for row in outcomes if row["property"] in line]
+        assert len({(row["verdict"], row["method"]) for row in same}) == 1, same
+    ranks = [row for row in rows(tmp_path, "ranks.csv") if row["property"] in OPEN]
+    for row in outcomes:
+        if row["property"] in OPEN:
+            shares = [int(r["domains"] or 0) for r in ranks if r["strategy"] == row["strategy"]]
+            assert row["method"] == "beta-crown"
+            assert int(row["domains"]) == sum(shares) > 0
+
+
 def test_a_counterexample_file_holds_on_the_original_network(
     strategies_run: tuple[Path, Path],
 ) -> None:

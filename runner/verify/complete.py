@@ -43,7 +43,7 @@ def tightest_bounds(cases: list[OpenCase]) -> Method:
 
 
 @dataclass
-class Trial:
+class TrialClock:
     """`limit`: when it ends, in seconds of `time.perf_counter`; None: there is none."""
 
     limit: float | None = None
@@ -76,7 +76,7 @@ class Complete:
 
     def _decide(self, case: OpenCase) -> Outcome:
         """By the search that fits best, or by the other where trials speak for it."""
-        trial = Trial()
+        trial = TrialClock()
         context = self._context(case, trial)
         makers = fitting(case)
         if not makers:
@@ -102,13 +102,13 @@ class Complete:
         self.progress.start(search.name)
         return search.run()
 
-    def _tried(self, search: Search, trial: Trial) -> Outcome:
+    def _tried(self, search: Search, trial: TrialClock) -> Outcome:
         trial.limit = time.perf_counter() + TRIAL_SHARE * self.deadline.left
         outcome = self._run(search)
         trial.limit = None
         return outcome
 
-    def _context(self, case: OpenCase, trial: Trial) -> SearchContext:
+    def _context(self, case: OpenCase, trial: TrialClock) -> SearchContext:
         progress = case.progress
         if progress.known is not None:
             progress.known = self.sharing.same(progress.known)

@@ -18,7 +18,7 @@ TARGET = "runner.verify.rank:verify_target"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
-    with RankServer(tmp_path_factory.mktemp("server") / "server.log", ()) as server:
+    with RankServer(tmp_path_factory.mktemp("server") / "server.log") as server:
         yield server
 
 

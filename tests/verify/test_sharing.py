@@ -68,7 +68,7 @@ def test_a_counterexample_on_one_rank_ends_the_rounds_of_all(ranks: Ranks, count
     reports = ranks("found_elsewhere", count)
     assert all(report["due"] and report["found"] for report in reports)
     assert [report["wrote"] for report in reports] == [True] + [False] * (count - 1)
-    assert max(report["seconds"] for report in reports) < 2
+    assert max(report["seconds"] for report in reports) < 10
 
 
 def test_a_deadline_on_one_rank_is_one_for_all(ranks: Ranks) -> None:
@@ -80,7 +80,7 @@ def test_a_rank_killed_in_a_round_ends_the_gang(gang: Gang, tmp_path: Path, stra
     prepare(save_onnx(tmp_path / "network.onnx", mlp(4, 8, 2)), tmp_path / "prepared")
     result = gang("killed", 3, prepared=str(tmp_path / "prepared"), strategy=strategy)
     assert (result.ended, result.dead_rank) == (Ending.RANK_DIED, 2)
-    assert result.run_time_s < 2
+    assert result.run_time_s < 10  # and not the timeout
 
 
 @pytest.mark.parametrize("count", [2, 3])
