@@ -72,6 +72,7 @@ def judge(
         peak_gpu_bytes=_greatest(r.peak_gpu_reserved_bytes for r in present),
         weight_bytes=_greatest(_metered(r, r.weight_bytes) for r in present),
         meter=present[0].meter if present else Meter.NONE,
+        **_by_kind("at_peak", _at_the_greatest_peak(present)),
         **_searched_by_all(present, apart=Axis.DOMAINS in task.strategy.sharded),
     )
     return outcome, [_rank_row(task, rank, report) for rank, report in enumerate(reports)]
@@ -199,6 +200,12 @@ def _rank_row(task: Task, rank: int, report: RankReport | None) -> RankRow:
         **_by_kind("at_peak", report.at_peak_bytes),
         **_searched(report),
     )
+
+
+def _at_the_greatest_peak(reports: Sequence[RankReport]) -> Mapping[Memory, int]:
+    """What the rank that needed the most held then; the parts add up to its peak."""
+    worst = max(reports, key=lambda report: report.peak_tensor_bytes, default=None)
+    return worst.at_peak_bytes if worst is not None else {}
 
 
 def _by_kind(prefix: str, sizes: Mapping[Memory, int]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def test_the_outcome_has_the_greatest_of_the_ranks_and_the_rows_have_their_own()
     assert outcome.meter is Meter.DISPATCH
     assert outcome.weight_bytes == 120
     assert (outcome.peak_tensor_bytes, outcome.peak_rss_bytes) == (700, 11)
-    assert outcome.peak_gpu_bytes is None
+    assert (outcome.peak_gpu_bytes, outcome.at_peak_a_bytes) == (None, 32)
     assert (first.load_s, first.attack_s, first.complete_s) == (0.25, 0.5, None)
     assert (first.peak_a_bytes, first.peak_alpha_bytes, first.weight_bytes) == (64, None, 100)
     assert (first.peak_weight_bytes, first.at_peak_a_bytes) == (30, 32)

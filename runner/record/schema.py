@@ -60,6 +60,13 @@ class Outcome:
     rounds: int | None = None
     domains_per_s: float | None = None
     depth: int | None = None  # splits above the deepest domain
+    # Of the rank with the greatest `peak_tensor_bytes`, at that moment.
+    at_peak_weight_bytes: int | None = None
+    at_peak_a_bytes: int | None = None
+    at_peak_alpha_bytes: int | None = None
+    at_peak_beta_bytes: int | None = None
+    at_peak_bounds_bytes: int | None = None
+    at_peak_other_bytes: int | None = None
 
     def key(self) -> Key:
         return _key(self)
