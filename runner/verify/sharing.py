@@ -225,8 +225,9 @@ class Apart:
         for source, target, count in moves(self._counts, enough):
             if rank == source:
                 gone = store.give(count)
-                columns = [torch.tensor([len(gone)]), *_columns(gone)]
-                self._group.swap([(column.contiguous(), target) for column in columns], [])
+                # Apart from the columns: it is in host memory, where they may not be.
+                self._group.swap([(torch.tensor([len(gone)]), target)], [])
+                self._group.swap([(column.contiguous(), target) for column in _columns(gone)], [])
             elif rank == target:
                 length = torch.zeros(1, dtype=torch.long)
                 self._group.swap([], [(length, source)])

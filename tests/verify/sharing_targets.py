@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from questions import bounded
 from small_networks import CPU, SmallNetwork
-from test_input_split import asked, holds
+from test_input_split import asked, context, holds
 from test_relu_split import PLAIN, hard
 
-from runner.bounds.propagate import Settings
 from runner.bounds.tagging import NoTagger
 from runner.network.blocks import weights_of
 from runner.network.prepared import Weights, read_graph
@@ -33,7 +32,6 @@ from runner.verify.input_split import InputSplit
 from runner.verify.relu_split import ReluSplit
 from runner.verify.search import Outcome, Progress, Search, SearchContext
 from runner.verify.sharing import Alike, Apart, Sharing
-from runner.verify.specs import box_within
 from runner.vocabulary import Method
 
 Payload = dict[str, Any]
@@ -86,26 +84,15 @@ def _both(seed: int, name: str, group: Group) -> list[Any]:
 def _search(
     network: SmallNetwork, instance: Property, name: str, sharing: Sharing
 ) -> tuple[Outcome, Progress]:
-    incomplete, progress = bounded(network, instance, Method.CROWN), Progress()
-    case = incomplete.cases[0]
+    incomplete = bounded(network, instance, Method.CROWN)
+    (case,) = incomplete.cases
+    chosen = context(network, instance, incomplete, sharing=sharing)
     if not bool(case.open.any()):
-        return Outcome.PROVED, progress
-    context = SearchContext(
-        network=network.bound(),
-        case=case,
-        number=0,
-        within=box_within(instance.cases[0], network.graph.input.shape, CPU),
-        settings=Settings(),
-        device=CPU,
-        seed=0,
-        tag=NoTagger(),
-        sharing=sharing,
-        progress=progress,
-    )
-    outcome = SEARCHES[name](context).run()
+        return Outcome.PROVED, chosen.progress
+    outcome = SEARCHES[name](chosen).run()
     proved = not bool(case.open.any())
     assert proved == (outcome is Outcome.PROVED), "a case is closed when, and only when, it is told"
-    return outcome, progress
+    return outcome, chosen.progress
 
 
 def found_elsewhere(payload: Payload) -> Payload:

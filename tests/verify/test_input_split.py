@@ -24,7 +24,7 @@ from runner.verify.deadline import DeadlineReached
 from runner.verify.incomplete import Incomplete
 from runner.verify.input_split import InputSplit
 from runner.verify.search import Outcome, Progress, SearchContext
-from runner.verify.sharing import Alike
+from runner.verify.sharing import Alike, Sharing
 from runner.verify.specs import box_within
 from runner.vocabulary import Method
 
@@ -51,8 +51,9 @@ def context(
     instance: Property,
     progress: Incomplete,
     checkpoint: Callable[[], None] = lambda: None,
+    sharing: Sharing | None = None,
 ) -> SearchContext:
-    """Of the only case."""
+    """Of the only case; on one rank unless `sharing` says otherwise."""
     return SearchContext(
         network=network.bound(),
         case=progress.cases[0],
@@ -62,7 +63,7 @@ def context(
         device=CPU,
         seed=0,
         tag=NoTagger(),
-        sharing=Alike(checkpoint, holds(network, instance)),
+        sharing=sharing or Alike(checkpoint, holds(network, instance)),
         progress=Progress(),
     )
 
