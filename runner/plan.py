@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -128,15 +128,20 @@ def _stem(name: str) -> str:
 
 def _question(row: Row) -> tuple[str, str, str, float | None]:
     timeout_s = row.timeout_s if isinstance(row, Instance) else None
-    # A row that names nothing is told from the others by its place.
-    network = row.network_name or f"{row.source.name}:{row.line}"
-    return one_line(row.category), one_line(network), one_line(row.property_name), timeout_s
+    names = (row.category, row.network_name, row.property_name)
+    category, network, property_name = map(one_line, names)
+    return category, network, property_name, timeout_s
 
 
 def _distinct(rows: Iterable[Row]) -> list[Row]:
-    """Each question once; raises UsageError when one name means different files."""
+    """Each question once; raises UsageError when one name means different files.
+
+    A malformed row that names nothing, or what an earlier one names, is told by its place.
+    """
     seen: dict[tuple[str, str, str, float | None], Row] = {}
     for row in rows:
+        if isinstance(row, MalformedRow) and (not row.network_name or _question(row) in seen):
+            row = replace(row, network_name=f"{row.source.name}:{row.line}")
         first = seen.setdefault(_question(row), row)
         if first is row:
             continue

@@ -74,6 +74,17 @@ def test_a_row_that_names_nothing_is_told_by_its_place(tmp_path: Path) -> None:
     assert len({task.name for task in tasks}) == 3
 
 
+def test_malformed_rows_that_name_the_same_are_told_by_their_place(tmp_path: Path) -> None:
+    bad = "net0.onnx,prop0.vnnlib,soon\nnet0.onnx,prop0.vnnlib,-1\nno.onnx,prop0.vnnlib,1\n"
+    folder = make_category(tmp_path / "digits", 1, extra=bad + "no.onnx,prop0.vnnlib,1\n")
+    tasks = plan(replace(command(folder), strategies=("baseline",)))
+
+    assert [task.key().network for task in tasks] == [
+        "net0.onnx", "net0.onnx", "instances.csv:3", "no.onnx", "instances.csv:5",
+    ]  # fmt: skip
+    assert len({task.key() for task in tasks}) == len({task.name for task in tasks}) == 5
+
+
 def test_two_categories_of_one_name_are_refused(tmp_path: Path) -> None:
     folders = [make_category(tmp_path / place / "digits", 1) for place in "ab"]
 
