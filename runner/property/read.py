@@ -23,14 +23,14 @@ def read_property(path: Path) -> Property:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        message = f"{path.name}: not a text file ({error}); is it really VNN-LIB?"
+        message = f"{path}: not a text file ({error}); is it really VNN-LIB?"
         raise InstanceError(Cause.MALFORMED_PROPERTY, message) from error
     version = _VERSION.search(text)
     match version and version[1]:
         case None | "1":
-            return vnnlib1.parse(text, path.name)
+            return vnnlib1.parse(text, str(path))
         case "2":
-            return vnnlib2.parse(text, path.name)
+            return vnnlib2.parse(text, str(path))
         case other:
-            message = f"{path.name}: VNN-LIB {other} is not supported; use version 1.0 or 2.0"
+            message = f"{path}: VNN-LIB {other} is not supported; use version 1.0 or 2.0"
             raise InstanceError(Cause.UNSUPPORTED_PROPERTY, message)

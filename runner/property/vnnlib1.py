@@ -37,7 +37,8 @@ _CONNECTIVES: dict[str, Callable[[list[Formula]], Formula]] = {
     "and": conjunction,
     "or": disjunction,
 }
-_ARITHMETIC = frozenset("+-*")
+_ARITHMETIC = ("+", "-", "*")
+_OPERATORS = (*_CONNECTIVES, *_RELATIONS, *_ARITHMETIC)
 
 _Item = str | Linear | Comparison | And | Or | None
 
@@ -77,16 +78,18 @@ class _Reader:
                     raise self._unsupported(f"nested deeper than {MAXIMUM_NESTING}")
             elif token == ")":
                 if not open_groups:
-                    raise self._malformed("unbalanced )")
+                    raise self._malformed("unbalanced ); remove it, or add its (")
                 value = self._reduce(items, top_level=len(open_groups) == 1)
                 items = open_groups.pop()
                 items.append(value)
             elif token[0] != ";":
                 if not open_groups:
-                    raise self._malformed(f"{token!r} stands outside of any command")
+                    raise self._malformed(
+                        f"{token!r} stands outside of any command; is it really VNN-LIB?"
+                    )
                 items.append(token)
         if open_groups:
-            raise self._malformed("the file ends inside a command; it may be truncated")
+            raise self._malformed("the file ends inside a command; download it again")
 
     def count(self, kind: Kind) -> int:
         """How many variables of a kind are declared; their indices have to be contiguous."""
@@ -96,7 +99,8 @@ class _Reader:
         if missing < len(indices) or not indices:
             name = f"{letter}_{missing}"
             raise InstanceError(
-                Cause.MALFORMED_PROPERTY, f"{self.file}: {name} is not declared; declare it"
+                Cause.MALFORMED_PROPERTY,
+                f"{self.file}: {name} is not declared; declare it, or download the whole file",
             )
         return len(indices)
 
@@ -117,7 +121,7 @@ class _Reader:
             return _CONNECTIVES[head](self._formulas(head, operands))
         if head in _ARITHMETIC:
             return self._arithmetic(head, self._numbers(head, operands, 1))
-        raise self._unsupported(f"operator {head!r}")
+        raise self._unsupported(f"operator {head!r}; only {', '.join(_OPERATORS)} are")
 
     def _command(self, head: str, operands: list[_Item]) -> None:
         match head, operands:
@@ -135,7 +139,9 @@ class _Reader:
             case ("vnnlib-version", _):
                 pass
             case _:
-                raise self._unsupported(f"command {head!r}")
+                raise self._unsupported(
+                    f"command {head!r}; only declare-const, declare-fun and assert are"
+                )
 
     def _declare(self, name: str) -> None:
         match = _VARIABLE.fullmatch(name)
@@ -167,10 +173,12 @@ class _Reader:
         if known is not None:
             return known
         if not _NUMBER.fullmatch(item):
-            raise self._malformed(f"{item!r} is neither a declared variable nor a number")
+            raise self._malformed(
+                f"{item!r} is neither a declared variable nor a number; correct it"
+            )
         value = float(item)
         if math.isinf(value):
-            raise self._malformed(f"{item} is too large for float64")
+            raise self._malformed(f"{item} is too large for float64; scale the constraint")
         return Linear(constant=value)
 
     def _arithmetic(self, head: str, operands: list[Linear]) -> Linear:

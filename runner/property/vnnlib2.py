@@ -104,7 +104,8 @@ def _explanation(report: str) -> str:
         first = json.loads(report)["errors"][0]
     except (json.JSONDecodeError, KeyError, IndexError):
         line = re.search(r"line (\d+)", report)
-        return f":{line[1]}: {report}" if line else f": {report}"
+        place = f":{line[1]}" if line else ""
+        return f"{place}: {report}; correct the file, or download it again"
     return f":{first['line']}: {first['message']}: {first['offendingSymbol']}. {first['hint']}"
 
 

@@ -195,9 +195,9 @@ def test_declare_fun_declares_too() -> None:
         ("(declare-const X_2 Int)", ":3: expected (declare-const X_0 Real)"),
         ("(declare-const input_0 Real)", ":3: variable 'input_0' is not named"),
         ("(declare-const X_3 Real)", ": X_2 is not declared"),
-        ("\n(assert (<= Y_0 1)", ":4: the file ends inside a command"),
-        ("(assert (<= Y_0 1))\n)", ":4: unbalanced )"),
-        ("Y_0", ":3: 'Y_0' stands outside"),
+        ("\n(assert (<= Y_0 1)", ":4: the file ends inside a command; download it again"),
+        ("(assert (<= Y_0 1))\n)", ":4: unbalanced ); remove it"),
+        ("Y_0", ":3: 'Y_0' stands outside of any command; is it really VNN-LIB?"),
         ("()", ":3: an operator or a command is expected"),
     ],
 )
@@ -223,7 +223,7 @@ def test_an_unbounded_input_is_refused_by_name(bound: str, message: str) -> None
 def test_an_empty_file_is_malformed() -> None:
     assert refusal("; nothing\n") == (
         Cause.MALFORMED_PROPERTY,
-        "prop.vnnlib: X_0 is not declared; declare it",
+        "prop.vnnlib: X_0 is not declared; declare it, or download the whole file",
     )
 
 
@@ -233,8 +233,8 @@ def test_an_empty_file_is_malformed() -> None:
         ("(assert (<= (+ X_0 X_1) 1))", ":3: not supported: a constraint that relates"),
         ("\n(assert (<= X_0 Y_0))", ":4: not supported: a constraint that relates"),
         ("(assert (<= (* Y_0 Y_1) 1))", ":3: not supported: a product of variables"),
-        ("(assert (not (<= Y_0 1)))", ":3: not supported: operator 'not'"),
-        ("(check-sat)", ":3: not supported: command 'check-sat'"),
+        ("(assert (not (<= Y_0 1)))", ":3: not supported: operator 'not'; only and, or, <="),
+        ("(check-sat)", ":3: not supported: command 'check-sat'; only declare-const"),
     ],
 )
 def test_what_goes_beyond_boxes_and_linear_outputs_is_unsupported(text: str, message: str) -> None:
@@ -323,7 +323,9 @@ def test_a_file_is_read_compressed_or_not(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_file_is_malformed(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "prop.vnnlib").write_bytes(content)
+    file = tmp_path / "prop.vnnlib"
+    file.write_bytes(content)
     with pytest.raises(InstanceError, match=message) as raised:
-        read_property(tmp_path / "prop.vnnlib")
+        read_property(file)
     assert raised.value.cause is Cause.MALFORMED_PROPERTY
+    assert str(raised.value).startswith(f"{file}:")
