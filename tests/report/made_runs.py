@@ -37,7 +37,8 @@ class MadeRun:
             meter: Meter = Meter.DISPATCH, timeout_s: float | None = 10.0, repeat: int = 1,
             lower_bound: float | None = None, message: str = "",
             cause: Cause | None = None, domains: int | None = None,
-            domains_per_s: float | None = None) -> None:  # fmt: skip
+            domains_per_s: float | None = None,
+            complete_s: float | None = None) -> None:  # fmt: skip
         """One outcome, and a rank for each of `peaks`: resting weights are a tenth of the peak."""
         key: dict[str, Any] = {
             "category": category, "network": "onnx/net.onnx",
@@ -55,7 +56,7 @@ class MadeRun:
             domains=domains, domains_per_s=domains_per_s, rounds=domains,
         )  # fmt: skip
         ranks = [
-            RankRow(**key, rank=rank, wall_s=run_s, load_s=0.1, attack_s=0.2,
+            RankRow(**key, rank=rank, wall_s=run_s, load_s=0.1, attack_s=0.2, complete_s=complete_s,
                     peak_tensor_bytes=value, weight_bytes=value // 10, peak_a_bytes=value // 2,
                     peak_weight_bytes=value // 10, comm_s=comm_s, comm_bytes=1024, collectives=4,
                     meter=meter)

@@ -42,6 +42,35 @@ def test_the_cactus_counts_what_was_solved_and_names_all_in_one_order(tmp_path: 
     assert list(lines[1].get_ydata()) == [1, 2, 2]
 
 
+def test_a_legend_is_read_row_by_row_in_the_one_order(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path)
+    for strategy in ("dp", "sp", "tp", "fsdp", "baseline"):
+        run.add(strategy, 1, Verdict.UNSAT, 1.0)
+    figure = draw(run.evidence(), "cactus")
+    figure.draw_without_rendering()
+    texts = sorted(
+        (-round(text.get_window_extent().y0), text.get_window_extent().x0, text.get_text())
+        for text in figure.legends[0].get_texts()
+    )
+
+    assert [name for *_, name in texts] == [
+        f"{label} (1)" for label in ("baseline", "fsdp", "tp", "sp", "dp")
+    ]
+
+
+def test_no_strategy_and_no_category_is_left_out(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path)
+    for strategy in STRATEGIES:
+        for number in range(7):
+            run.add(strategy, number, Verdict.UNSAT, 1.0, (100,), category=f"c{number}")
+    evidence = run.evidence()
+
+    assert [panel.get_title() for panel in draw(evidence, "time").axes] == list(STRATEGIES)[1:]
+    assert [panel.get_title() for panel in draw(evidence, "memory_by_kind").axes] == [
+        f"c{number}" for number in range(7)
+    ]
+
+
 def test_a_timeout_lies_on_the_line_of_the_timeout(tmp_path: Path) -> None:
     figure = draw(compared(tmp_path).evidence(), "time")
     (panel,) = figure.axes
@@ -66,6 +95,18 @@ def test_memory_by_kind_has_a_bar_for_every_rank(tmp_path: Path) -> None:
 
     assert names == ["baseline, rank 0", "fsdp, rank 0", "fsdp, rank 1"]
     assert legend(figure) == ["weights", "A", "α", "β", "bounds", "other"]
+
+
+def test_a_phase_that_few_instances_came_to_is_a_mean_over_all(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path)
+    run.add("baseline", 1, Verdict.SAT, 2.0, (100,))
+    run.add("baseline", 2, Verdict.UNSAT, 4.0, (100,), complete_s=3.0)
+    bars = draw(run.evidence(), "phases").axes[0].containers
+    widths = {bar.get_label(): bar.patches[0].get_width() for bar in bars}
+
+    assert widths["complete"] == 1.5
+    stacked = ("load", "attack", "incomplete", "complete", "other")
+    assert sum(widths[name] for name in stacked) == pytest.approx(3.0), "the mean wall-clock time"
 
 
 def test_speed_up_is_a_line_over_the_numbers_of_ranks_of_several_runs(tmp_path: Path) -> None:

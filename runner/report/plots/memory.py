@@ -14,7 +14,6 @@ from runner.report.strategies import floats
 
 # From dark to light, so that the stack reads in grey too.
 _COLOURS = ("#333333", "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e0e0e0")
-_MOST_CATEGORIES = 6
 
 
 def memory_scatter(evidence: Evidence) -> Figure | None:
@@ -41,9 +40,8 @@ def memory_by_kind(evidence: Evidence) -> Figure | None:
         return None
     places = {label: place for place, label in enumerate(evidence.labels)}
     bars = measured.groupby(["label", "rank"]).ngroups
-    shown = categories[:_MOST_CATEGORIES]
-    figure, axes = panels(len(shown), height=1.0 + 0.19 * bars, across=2)
-    for panel, category in zip(axes, shown, strict=True):
+    figure, axes = panels(len(categories), height=1.0 + 0.19 * bars, across=2)
+    for panel, category in zip(axes, categories, strict=True):
         rows = measured[measured["category"] == category]
         sizes = rows[["label", "rank"]].assign(
             **{name: floats(rows[f"peak_{kind}_bytes"]) for name, kind in KINDS.items()}

@@ -14,8 +14,8 @@ from matplotlib.ticker import LogLocator
 from runner.report.gather import QUESTION, Evidence
 from runner.report.plots.style import looks, panels
 
-_MOST_PANELS = 9
-_HEIGHTS = {1: 3.4, 2: 2.9, 3: 2.2}  # inches, by the number of panels in a row
+_ACROSS = {1: 1, 2: 2, 4: 2}  # panels in a row, by their number; else 3
+_HEIGHTS = {1: 3.4, 2: 2.7, 3: 1.9}  # inches, by the number of panels in a row
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ def against_baseline_plot(
     shown = {label: pairs for label, pairs in paired.items() if len(pairs)}
     if not shown:
         return None
-    across = min(len(shown), 3)
-    figure, axes = panels(min(len(shown), _MOST_PANELS), _HEIGHTS[across], across)
+    across = _ACROSS.get(len(shown), 3)
+    figure, axes = panels(len(shown), _HEIGHTS[across], across)
     values = pd.concat([pairs[side] for pairs in shown.values() for side in ("x", "y")])
     ends = (values.min() * 0.7, max(values.max(), limit or 0) * 1.4)
     styles = looks(evidence.labels)
-    for panel, (label, pairs) in zip(axes, shown.items(), strict=False):
+    for place, (panel, (label, pairs)) in enumerate(zip(axes, shown.items(), strict=True)):
         _diagonal(panel, ends, limit)
         for missed, marker in ((False, styles[label].marker), (True, "x")):
             part = pairs[pairs["missed"] == missed]
@@ -65,7 +65,8 @@ def against_baseline_plot(
         panel.set(xlim=ends, ylim=ends, aspect="equal")
         panel.set_title(label)
         panel.set_xlabel(evidence.baselines[label])
-        panel.set_ylabel(quantity.name)
+        if place % across == 0:
+            panel.set_ylabel(quantity.name)
         for axis, ticks in ((panel.xaxis, 6 // across), (panel.yaxis, 4)):
             axis.set_major_locator(LogLocator(quantity.base, numticks=ticks))
             quantity.axis(axis)

@@ -23,7 +23,7 @@ _COLOURS = (
     "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00",
     "#882255", "#888888", "#332288", "#117733", "#AA4499", "#44AA99",
 )  # fmt: skip
-_MARKERS = "osD^vP*X<h>pd8"
+_MARKERS = "osD^vP*<h>pd8X"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "--")
 
@@ -103,6 +103,10 @@ def bytes_axis(axis: Axis) -> None:
 
 
 def legend_above(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """One legend for all panels, in the order in which things were drawn."""
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(columns, len(names)))
+    """One legend for all panels, row by row in the order in which things were drawn."""
+    drawn = list(zip(*axes.get_legend_handles_labels(), strict=True))
+    columns = min(columns, len(drawn))
+    # Matplotlib fills column after column.
+    by_column = [entry for column in range(columns) for entry in drawn[column::columns]]
+    handles, names = zip(*by_column, strict=True)
+    figure.legend(handles, names, loc="outside upper center", ncols=columns)

@@ -76,7 +76,9 @@ def phases(evidence: Evidence) -> Figure | None:
         shared = evidence.outcomes[["label", *QUESTION]]
     ranks = evidence.ranks.merge(shared, on=["label", *QUESTION])
     columns = [f"{phase}_s" for phase in Phase]
-    means = ranks.groupby("label")[[*columns, "wall_s", "comm_s"]].mean().fillna(0.0)
+    # A phase that an instance did not come to took it no time.
+    spent = ranks[ranks["wall_s"].notna()].fillna(dict.fromkeys([*columns, "comm_s"], 0.0))
+    means = spent.groupby("label")[[*columns, "wall_s", "comm_s"]].mean()
     labels = [label for label in evidence.labels if label in means.index]
     if not labels:
         return None
