@@ -16,6 +16,7 @@ from runner.record.schema import Outcome, RankRow
 from runner.vocabulary import Cause, Memory, Meter, Phase, Verdict
 
 _DECIDED = frozenset({Verdict.SAT, Verdict.UNSAT})
+_LACKS = frozenset({Cause.OUT_OF_MEMORY, Cause.DISK_FULL})
 _COLUMN = {Memory.WEIGHTS: "weight"}  # of a kind, where it is not called as the kind is
 
 
@@ -104,9 +105,9 @@ def _ended_early(result: GangResult, reports: Sequence[RankReport | None]) -> An
             message = f"killed after {result.run_time_s:.1f} s: the ranks did not stop in time"
             return Answer(Verdict.TIMEOUT, Cause.KILLED_AT_DEADLINE, message)
         case Ending.RANK_DIED:
-            # A rank that runs out of memory may take down a peer before its own end is seen.
+            # A rank that runs out of memory or disk may take down a peer before its end is seen.
             message = f"rank {result.dead_rank} died: {result.how}"
-            return _out_of_memory(reports) or Answer(Verdict.ERROR, Cause.RANK_DIED, message)
+            return _lacking(reports) or Answer(Verdict.ERROR, Cause.RANK_DIED, message)
         case Ending.SERVER_DIED:
             message = "the rank server died, and every rank with it; it was started anew"
             return Answer(Verdict.ERROR, Cause.RANK_DIED, message)
@@ -114,7 +115,7 @@ def _ended_early(result: GangResult, reports: Sequence[RankReport | None]) -> An
 
 def _agreed(result: GangResult, reports: Sequence[RankReport | None]) -> Answer:
     """What the ranks of a gang that finished say together: rank 0's words, if all agree."""
-    failure = _out_of_memory(reports) or _failure(result, reports)
+    failure = _lacking(reports) or _failure(result, reports)
     if failure:
         return failure
     silent = [rank for rank, report in enumerate(reports) if report is None]
@@ -132,12 +133,12 @@ def _agreed(result: GangResult, reports: Sequence[RankReport | None]) -> Answer:
     return Answer(speaker.verdict, speaker.cause, speaker.message)
 
 
-def _out_of_memory(reports: Sequence[RankReport | None]) -> Answer | None:
-    """One rank's lack of memory explains whatever its peers say of a broken connection."""
+def _lacking(reports: Sequence[RankReport | None]) -> Answer | None:
+    """What one rank lacked explains whatever its peers say of a broken connection."""
     for report in reports:
-        if report and report.cause is Cause.OUT_OF_MEMORY:
+        if report and report.cause in _LACKS:
             message = f"rank {report.rank}: {report.message}"
-            return Answer(Verdict.ERROR, Cause.OUT_OF_MEMORY, message)
+            return Answer(Verdict.ERROR, report.cause, message)
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,9 @@ from runner.record.schema import Outcome, RankRow
 from runner.vocabulary import Cause, Verdict
 
 VERIFY = "runner.verify.rank:verify_target"
+
+# A rank without room for its report dies without one.
+_PERHAPS_THE_DISK = frozenset({Cause.INTERNAL_ERROR, Cause.RANK_DIED})
 
 _GIB = 2**30
 
@@ -57,8 +61,10 @@ def schedule(
                 continue
             observer.started(task)
             outcome, ranks = worker.run(task)
-            if outcome.cause is Cause.INTERNAL_ERROR:
-                folder.check_room()  # what broke may have been the disk, and not the instance
+            if outcome.cause is Cause.DISK_FULL:
+                raise OSError(errno.ENOSPC, outcome.message)
+            if outcome.cause in _PERHAPS_THE_DISK:
+                folder.check_room()
             folder.record(outcome, ranks)
             observer.recorded(outcome)
 

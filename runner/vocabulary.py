@@ -38,6 +38,7 @@ class Cause(StrEnum):
     RANK_STOPPED = "rank_stopped"  # a rank was suspended (SIGSTOP) until the deadline
     RANK_DIED = "rank_died"
     OUT_OF_MEMORY = "out_of_memory"
+    DISK_FULL = "disk_full"  # ends the run and is not recorded: resumed, it starts there
     MISSING_FILE = "missing_file"
     MALFORMED_INSTANCE = "malformed_instance"
     MALFORMED_PROPERTY = "malformed_property"

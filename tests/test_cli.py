@@ -75,6 +75,30 @@ def test_run_ends_by_naming_its_report(category: Path, monkeypatch: pytest.Monke
     assert page.is_file()
 
 
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [(OSError(28, "No space left on device"), False), (ZeroDivisionError(), True)],
+    ids=repr,
+)
+def test_a_report_that_cannot_be_written_is_named_and_the_run_is_no_failure(
+    category: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    shown: bool,
+) -> None:
+    def broken(evidence: object, folder: Path) -> Path:
+        raise error
+
+    monkeypatch.setattr(run_command, "_write_report", WRITE_REPORT)
+    monkeypatch.setattr("runner.report.files.write_report", broken)
+    result = call("run", category)
+
+    assert result.exit_code == 0
+    assert f"vnncomp-runner report {only_run(Path('results'))} --out" in caplog.text
+    assert ("Traceback" in caplog.text) is shown, "only a defect has one"
+
+
 @pytest.mark.parametrize("options", [("--seed", 7), ("--fixed-workload", 3, "--batch", 64)])
 def test_an_interrupted_run_says_how_to_go_on_and_does(
     category: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[object, ...]

@@ -100,6 +100,10 @@ CASES = {
         GangResult(Ending.FINISHED, 1.0, (BROKEN_PIPE, OOM), 0, "exit code 1"),
         (Verdict.ERROR, Cause.OUT_OF_MEMORY, ""),
     ),
+    "a full disk explains a broken connection": (
+        GangResult(Ending.FINISHED, 1.0, (BROKEN_PIPE, error(1, Cause.DISK_FULL)), 0, ""),
+        (Verdict.ERROR, Cause.DISK_FULL, ""),
+    ),
     "the rank that failed first speaks": (
         GangResult(
             Ending.FINISHED, 1.0, (BROKEN_PIPE, error(1, Cause.UNSUPPORTED_OPERATOR)), 1, ""

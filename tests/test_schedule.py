@@ -185,11 +185,12 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, repeat: int) ->
     assert content(resumed) == content(unbroken)
 
 
-def test_an_internal_error_on_a_full_disk_is_the_disks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ending", [Ending.FINISHED, Ending.RANK_DIED])
+def test_a_rank_that_fails_on_a_full_disk_says_nothing_of_its_instance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: Ending
 ) -> None:
     def broken(payload: dict[str, Any], ranks: int) -> GangResult:
-        return GangResult(Ending.FINISHED, 0.1, (None,) * ranks, 0, "exit code 1")
+        return GangResult(ending, 0.1, (None,) * ranks, 0, "exit code 1")
 
     monkeypatch.setattr(folder.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     with pytest.raises(DiskFullError, match="resume"):
@@ -197,6 +198,26 @@ def test_an_internal_error_on_a_full_disk_is_the_disks(
 
     (run_folder,) = (tmp_path / "r").iterdir()
     assert len((run_folder / "outcomes.csv").read_text().splitlines()) == 1, "only the header"
+
+
+@pytest.mark.parametrize("target", ["prepare", "verify"])
+def test_a_disk_that_was_full_for_a_rank_ends_the_run_and_is_not_recorded(
+    tmp_path: Path, target: str
+) -> None:
+    """Even if there is room again by the time the rank is gone."""
+    category = make_category(tmp_path / "digits", 1)
+    report = RankReport(0, Verdict.ERROR, Cause.DISK_FULL, "No space left on device: x.gz")
+    full = GangResult(Ending.FINISHED, 0.1, (report_to_json(report),), 0, "exit code 1")
+    server = FakeServer(lambda payload, ranks: full) if target == "verify" else FakeServer()
+    if target == "prepare":
+        server.preparing = full
+    with pytest.raises(DiskFullError, match=r"x\.gz.*resume"):
+        run(category, tmp_path / "r", server, strategies=("baseline",))
+    resumed, outcomes = run(category, tmp_path / "r", strategies=("baseline",))
+
+    assert [outcome.cause for outcome in outcomes] != [Cause.DISK_FULL]
+    unbroken, _ = run(category, tmp_path / "unbroken", strategies=("baseline",))
+    assert content(resumed) == content(unbroken)
 
 
 def test_a_disk_that_is_full_for_a_gang_is_named(tmp_path: Path) -> None:

@@ -176,10 +176,13 @@ def _print_summary(run_folder: Path, out: Console) -> None:
 
 def _write_report(evidence: Evidence, run_folder: Path) -> Path | None:
     """The run is recorded: whatever a report may run into must not make it look failed."""
+    later = f"to make it: vnncomp-runner report {run_folder} --out DIR"
     try:
         from runner.report.files import write_report
 
         return write_report(evidence, run_folder / "report")
+    except OSError as error:
+        _log.error("no whole report was written (%s); %s", error, later)
     except Exception:  # noqa: BLE001 - the boundary: no report may lose a run
-        _log.exception("no report was written; try: vnncomp-runner report %s --out DIR", run_folder)
-        return None
+        _log.exception("no whole report was written; %s", later)
+    return None

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ _MEMORY_WORDS = (
     # protobuf's only word for a failed allocation; networks of 2 GB and more bypass it
     "Failed to serialize proto",
 )
+# Not only an OSError says so: safetensors puts the words into an error of its own.
+_DISK_WORDS = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)))
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +62,8 @@ def failure_report(rank: int, error: BaseException) -> RankReport:
     last_line = traceback.format_exception_only(error)[-1].strip()
     if _is_out_of_memory(error):
         cause, message = Cause.OUT_OF_MEMORY, last_line
+    elif _is_disk_full(error):
+        cause, message = Cause.DISK_FULL, last_line
     elif isinstance(error, InstanceError):
         cause, message = error.cause, str(error)
     else:
@@ -69,17 +73,26 @@ def failure_report(rank: int, error: BaseException) -> RankReport:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Whether `error`, or what it was raised from, says that memory ran out."""
+    return any(
+        isinstance(cause, MemoryError)
+        or any(base.__name__ == "OutOfMemoryError" for base in type(cause).__mro__)
+        or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM)
+        or any(words in str(cause) for words in _MEMORY_WORDS)
+        for cause in _causes(error)
+    )
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Whether `error`, or what it was raised from, says that there is no room to write."""
+    return any(words in str(cause) for cause in _causes(error) for words in _DISK_WORDS)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was raised from."""
     cause: BaseException | None = error
     while cause is not None:
-        named = any(base.__name__ == "OutOfMemoryError" for base in type(cause).__mro__)
-        if named or isinstance(cause, MemoryError):
-            return True
-        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
-            return True
-        if any(words in str(cause) for words in _MEMORY_WORDS):
-            return True
+        yield cause
         cause = cause.__cause__
-    return False
 
 
 def _write(path: Path, report: Mapping[str, Any]) -> None:

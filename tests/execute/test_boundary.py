@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from runner.errors import InstanceError
 from runner.execute.boundary import (
@@ -44,11 +46,24 @@ def test_lack_of_memory_has_its_own_cause(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.gz"),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        SafetensorError("Error while serializing: I/O error: No space left on device"),
+        _raised_from(RuntimeError("x"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+    ],
+    ids=repr,
+)
+def test_lack_of_room_on_the_disk_has_its_own_cause(error: Exception) -> None:
+    assert failure_report(0, error).cause is Cause.DISK_FULL
+
+
+@pytest.mark.parametrize(
     ("error", "cause", "message"),
     [
         (InstanceError(Cause.MISSING_FILE, "x.onnx: no such file"), Cause.MISSING_FILE, "x.onnx"),
         (RuntimeError("shapes differ"), Cause.INTERNAL_ERROR, "RuntimeError: shapes differ"),
-        (OSError(errno.ENOSPC, "No space left"), Cause.INTERNAL_ERROR, "No space left"),
         (KeyboardInterrupt(), Cause.INTERNAL_ERROR, "KeyboardInterrupt"),
     ],
     ids=repr,
