@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +14,14 @@ from runner.cli.runs import Results, find_run, newest_run
 from runner.cli.tables import print_table
 from runner.cli.terminal import console, exit_codes
 from runner.errors import UsageError
+from runner.record.folder import OFFICIAL
 from runner.record.manifest import FILE_NAME, read_manifest
 
 if TYPE_CHECKING:
     from runner.report.official import Tool
     from runner.report.sources import Sources
+
+_MOST_PENALTIES = 20
 
 
 def score(
@@ -60,20 +65,24 @@ def score(
         from runner.report.table import Column, Table, grid
 
         terminal = console()
-        tools: list[Tool] = []
+        found: list[tuple[str, Tool]] = []
         files: Sources = {}
-        for path in paths or [str(newest_run(results))]:
-            found, known = _tools(path, results, several=len(paths or ()) > 1)
-            tools += found
+        named = list(dict.fromkeys(paths or [str(newest_run(results))]))
+        for path in named:
+            here, known = _tools(path, results, several=len(named) > 1)
+            found += [(path, tool) for tool in here]
             files |= known
+        tools = _told_apart(found)
         for folder in benchmarks or ():
             files |= sources(category_folders(folder))
         for problem in (problem for tool in tools for problem in tool.problems):
             terminal.print(Text(problem, style="yellow"), soft_wrap=True)
+        if not any(tool.answers for tool in tools):
+            raise UsageError(f"{', '.join(named)}: no row of a {OFFICIAL} that can be scored")
         scored = answers(tools, files)
         tables = score_tables(scored)
         for table in tables:
-            print_table(table, terminal)
+            print_table(table, terminal, _MOST_PENALTIES if table.name == "penalties" else None)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             every = tuple(Column(name, name) for name in ANSWERS)
@@ -106,3 +115,14 @@ def _tools(path: str, results: Path, several: bool) -> tuple[list[Tool], Sources
     if several:
         tools = [replace(tool, name=f"{run.resolve().name}/{tool.name}") for tool in tools]
     return tools, sources_of(command)
+
+
+def _told_apart(found: Sequence[tuple[str, Tool]]) -> list[Tool]:
+    """Tools, of which those with one name get the path that each was found under."""
+    from dataclasses import replace
+
+    times = Counter(tool.name for _, tool in found)
+    return [
+        replace(tool, name=f"{path}: {tool.name}") if times[tool.name] > 1 else tool
+        for path, tool in found
+    ]

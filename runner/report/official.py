@@ -2,13 +2,14 @@
 
 `results.csv`: category,network,property,prepare_time,result,run_time, without a header; in one
 file for a tool or in one for each category. Counterexamples lie beside it or in a folder called
-like the category, with or without the year.
+like the category, with or without the year. The warm-up that starts each category is no question.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ _WORDS = {
     "sat": Verdict.SAT,
     "violated": Verdict.SAT,
     "timeout": Verdict.TIMEOUT,
+    "timed-out": Verdict.TIMEOUT,
     "run_instance_timeout": Verdict.TIMEOUT,
     "prepare_instance_timeout": Verdict.TIMEOUT,
     "unknown": Verdict.UNKNOWN,
@@ -35,6 +37,8 @@ _WORDS = {
     "error_nonmaximal": Verdict.UNKNOWN,
     "error": Verdict.ERROR,
 }
+_WARM_UP = re.compile(r"test_(nano|tiny)")
+_NETWORK = re.compile(r"\(\s*['\"]([^'\"]*)['\"]\s*,")  # a name in `[('name','path'), …]`
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,12 @@ class Answer:
     def counterexample(self) -> Path | None:
         """The file that belongs to the row, compressed or not; None when there is none.
 
-        Where a category has folders in `vnnlib`, VNN-COMP puts the folder's name in front.
+        Where a category has folders in `vnnlib`, VNN-COMP puts the folder's name in front; of
+        several networks it puts their names together.
         """
-        name = instance_name(self.network, self.property)
+        name = instance_name(
+            "_".join(_NETWORK.findall(self.network)) or self.network, self.property
+        )
         inside = Path(self.question.property).parent.name
         names = [f"{inside}_{name}", name] if inside else [name]
         category = self.question.category
@@ -102,7 +109,7 @@ def _is_of_one_category(file: Path) -> bool:
     """Whether the file is one category of a tool, and not all of another tool's."""
     answers = _read_tool("", [file]).answers
     here = question(file.parent.name, "", "").category
-    return {answer.question.category for answer in answers} == {here}
+    return {answer.question.category for answer in answers} <= {here}
 
 
 def _read_tool(name: str, files: list[Path]) -> Tool:
@@ -138,11 +145,14 @@ def _rows(file: Path) -> Iterator[Answer | str]:
             yield f"{place}: {len(cells)} columns where {_COLUMNS} are needed; left out"
             continue
         category, network, property_name, prepare, word, run = cells[:_COLUMNS]
+        asked = question(category, network, property_name)
+        if _WARM_UP.search(network) and asked.category != "test":
+            continue
         verdict = _verdict(word)
         if verdict is None:
             yield f"{place}: unknown result {word!r}; counted as unknown"
         yield Answer(
-            question=question(category, network, property_name),
+            question=asked,
             category=category,
             network=network,
             property=property_name,

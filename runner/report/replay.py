@@ -13,6 +13,7 @@ from runner.network.runtime import OnnxRuntime
 from runner.property.counterexample import parse_counterexample
 from runner.property.model import Case, Property, Vector
 from runner.property.read import read_property
+from runner.report.assignment import is_assignment, parse_assignment
 from runner.vocabulary import Cause, StrEnum
 
 INPUT_TOLERANCE = 1e-4  # absolute, on each side of the box; the output has none
@@ -52,7 +53,9 @@ def replay(network: Path, property_path: Path, counterexample: Path | None) -> R
     try:
         inputs, stated = _read(counterexample)
     except InstanceError as error:
-        return Replay(Validity.MALFORMED, str(error))
+        malformed = error.cause is Cause.INVALID_COUNTEREXAMPLE
+        validity = Validity.MALFORMED if malformed else Validity.UNCHECKED
+        return Replay(validity, str(error))
     if not len(inputs):
         return Replay(Validity.MISSING, f"{counterexample}: assigns no input")
     try:
@@ -70,11 +73,17 @@ def replay(network: Path, property_path: Path, counterexample: Path | None) -> R
 
 
 def _read(path: Path) -> tuple[Vector, Vector]:
+    """Inputs and stated outputs, in the format of VNN-LIB 1.0 or 2.0; none of an empty file."""
     try:
         text = read_bytes(path, Cause.INVALID_COUNTEREXAMPLE).decode("ascii")
     except UnicodeDecodeError as error:
         raise InstanceError(Cause.INVALID_COUNTEREXAMPLE, f"{path}: not text: {error}") from error
-    return parse_counterexample(text)
+    if not text.strip():
+        return np.zeros(0), np.zeros(0)
+    try:
+        return parse_assignment(text) if is_assignment(text) else parse_counterexample(text)
+    except InstanceError as error:
+        raise InstanceError(error.cause, f"{path}: {error}") from error
 
 
 def _judge(

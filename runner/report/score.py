@@ -114,8 +114,8 @@ def _points(
 
 
 def by_category(answers: pd.DataFrame) -> pd.DataFrame:
-    """One row per category and tool that solved any of it, best first: verified, falsified,
-    penalties, points, percent (of the best tool's points, never below 0), solved_share.
+    """One row per category and tool, best first: verified, falsified, penalties, points, percent
+    (of the best tool's points, never below 0), solved_share.
     """
     rows = []
     for category, part in answers.groupby("category", sort=False):

@@ -15,6 +15,7 @@ from runner.record.manifest import Command
 _log = logging.getLogger(__name__)
 
 _YEAR = re.compile(r"^20\d\d_")
+_ABOVE = re.compile(r"[^'\"]*/onnx/")  # the folders above a network in `[('name','path'), …]`
 
 
 class Question(NamedTuple):
@@ -32,9 +33,9 @@ Sources = dict[Question, Instance]
 
 def question(category: str, network: str, property_name: str) -> Question:
     """From names as a results.csv or instances.csv writes them."""
-    return Question(
-        _YEAR.sub("", category.strip()), _tail(network, "onnx"), _tail(property_name, "vnnlib")
-    )
+    several = network.startswith("[")
+    name = _ABOVE.sub("", network) if several else _tail(network, "onnx")
+    return Question(_YEAR.sub("", category.strip()), name, _tail(property_name, "vnnlib"))
 
 
 def sources(categories: Iterable[Path], timeout_s: float | None = None) -> Sources:

@@ -132,6 +132,48 @@ def test_score_without_arguments_is_about_the_newest_run() -> None:
     assert "baseline" in call("score", "--results", EXAMPLE.parent).stdout
 
 
+def published(folder: Path, rows: str) -> Path:
+    """A tool's results.csv as a competition publishes it."""
+    folder.mkdir(parents=True)
+    (folder / "results.csv").write_text(rows)
+    return folder
+
+
+def test_score_keeps_two_tools_of_one_name_apart(tmp_path: Path) -> None:
+    row = "digits,onnx/n.onnx,vnnlib/p.vnnlib,0.1,{},1.0\n"
+    old, new = (
+        published(tmp_path / year / "crown", row.format(verdict))
+        for year, verdict in (("2025", "unsat"), ("2026", "unknown"))
+    )
+    result = call("score", old, new, "--out", tmp_path / "out")
+    points = [
+        line.split(",")[3:9:5] for line in (tmp_path / "out" / "answers.csv").open().readlines()[1:]
+    ]
+
+    assert result.exit_code == 0
+    assert points == [[f"{old}: crown", "10"], [f"{new}: crown", "0"]]
+
+
+@pytest.mark.parametrize(
+    "rows", ["", "category,network,property,prepare_time,result\na,n.onnx,p.vnnlib,0.1,unsat\n"]
+)
+def test_score_refuses_results_without_a_row_that_can_be_used(rows: str, tmp_path: Path) -> None:
+    tool = published(tmp_path / "tool", rows)
+    result = call("score", tool)
+
+    assert result.exit_code == 2
+    assert f"{tool}: no row of a results.csv that can be scored" in result.stderr
+    assert ("5 columns where 6 are needed" in result.stdout) is bool(rows)
+
+
+def test_score_lists_the_first_penalties_and_says_how_many_there_are(tmp_path: Path) -> None:
+    rows = [f"digits,onnx/n.onnx,vnnlib/p{n}.vnnlib,0.1,sat,1.0\n" for n in range(30)]
+    text = call("score", published(tmp_path / "tool", "".join(rows)), "--out", tmp_path).stdout
+
+    assert "… and 10 more" in text
+    assert len((tmp_path / "penalties.csv").read_text().splitlines()) == 31
+
+
 def test_compare_ends_with_1_when_something_became_worse(tmp_path: Path) -> None:
     for name, peak in (("old", 1000), ("new", 1500)):
         run = MadeRun(tmp_path, name)
@@ -178,4 +220,4 @@ def test_a_report_that_fails_does_not_fail_the_run(
         page = _write_report(evidence, tmp_path / "run")
 
     assert page is None
-    assert "no report was written; try: vnncomp-runner report" in caplog.text
+    assert "to make it: vnncomp-runner report" in caplog.text

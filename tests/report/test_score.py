@@ -45,6 +45,8 @@ class Case:
 
 
 UNKNOWN = ("unknown", None, 1.0)
+# As VNN-LIB 2.0 writes them.
+ASSIGNMENT = "X float32 [1, 2]\n0.5\n0.5\nY real [2]\n0.5\n0.5\n"
 # Every property: both inputs in [0, 0.5], and Y_0 >= 0.3 is unsafe.
 CASES = [
     Case("correct_unsat", ("unsat", None, 1.0), UNKNOWN, (10, 0), "unsat"),
@@ -61,12 +63,16 @@ CASES = [
     Case("wrong_size", ("sat", (0.5,), 1.0), UNKNOWN, (-150, 0), "-"),
     Case("malformed", ("sat", "(X_0 is large)", 1.0), UNKNOWN, (-150, 0), "-"),
     Case("empty", ("sat", "", 1.0), UNKNOWN, (-150, 0), "-"),
+    Case("assignment", ("sat", ASSIGNMENT, 1.0), UNKNOWN, (10, 0), "sat"),
+    Case("cut_off_assignment", ("sat", ASSIGNMENT[:-4], 1.0), UNKNOWN, (-150, 0), "-"),
+    Case("two_networks", ("sat", ASSIGNMENT + ASSIGNMENT, 1.0), UNKNOWN, (0, 0), "-"),
     Case("all_unknown", UNKNOWN, ("timeout", None, 10.0), (0, 0), "-"),
     Case("errors", ("error_exit_code_1", None, 1.0), ("", None, 1.0), (0, 0), "-"),
     Case("old_words", ("holds", None, 1.0), ("run_instance_timeout", None, 9.0), (10, 0), "unsat"),
+    Case("new_words", ("unsat", None, 1.0), ("timed-out", None, 9.0), (10, 0), "unsat"),
     Case("not_run", ("unsat", None, 1.0), ("absent", None, 0.0), (10, 0), "unsat"),
 ]
-FIRST_POINTS = 10 * 6 - 150 * 7
+FIRST_POINTS = 10 * 8 - 150 * 8
 SECOND_POINTS = 10 * 6
 
 
@@ -157,7 +163,9 @@ def test_points_and_truth_of_every_case(scored: pd.DataFrame, case: Case) -> Non
         ("late_sat", "answer after the timeout"),
         ("wrong_size", "counterexample of the wrong size"),
         ("malformed", "malformed counterexample"),
-        ("empty", "malformed counterexample"),
+        ("empty", "missing counterexample"),
+        ("cut_off_assignment", "malformed counterexample"),
+        ("two_networks", "counterexample that cannot be checked"),
         ("errors", "error"),
     ],
 )
@@ -173,7 +181,7 @@ def test_a_category_gives_100_to_the_best_and_nobody_less_than_0(scored: pd.Data
     assert (best["tool"], best["points"], best["percent"]) == ("second", SECOND_POINTS, 100.0)
     assert (other["tool"], other["points"], other["percent"]) == ("first", FIRST_POINTS, 0.0)
     assert (best["verified"], best["falsified"]) == (3, 3)
-    assert (other["verified"], other["falsified"], other["penalties"]) == (3, 3, 7)
+    assert (other["verified"], other["falsified"], other["penalties"]) == (4, 4, 8)
 
 
 def test_totals_add_percents_of_categories_and_name_the_overhead(
@@ -193,7 +201,13 @@ def test_losses_and_penalties_add_up(scored: pd.DataFrame) -> None:
     first = lost[lost["tool"] == "first"]
 
     assert first["lost"].sum() == 10 * len(CASES) - FIRST_POINTS
-    assert len(penalties(scored)) == 7
+    assert len(penalties(scored)) == 8
+
+
+def test_a_counterexample_that_is_malformed_is_named_with_its_file(scored: pd.DataFrame) -> None:
+    for name in ("malformed", "cut_off_assignment", "two_networks"):
+        (case,) = (case for case in CASES if case.name == name)
+        assert f"net_{name}.counterexample.gz: " in of(scored, case, "first")["detail"]
 
 
 def test_without_the_benchmarks_sat_is_neither_credited_nor_punished(tools: list[Tool]) -> None:
@@ -250,6 +264,40 @@ def test_a_row_that_cannot_be_used_is_named_and_the_rest_is_read(tmp_path: Path)
     assert "results.csv:4: 3 columns where 6 are needed" in short
     assert "twice" in twice
     assert "no run time" in timeless
+
+
+def test_the_warm_up_of_a_category_is_no_question_unless_it_was_asked_for(tmp_path: Path) -> None:
+    warm_up = (
+        "2025/benchmarks/test/onnx/test_nano.onnx,2025/benchmarks/test/vnnlib/test_nano.vnnlib"
+    )
+    rows = [f"{category},{warm_up},0.1,unsat,1.0" for category in ("acasxu_2023", "test")]
+    (tmp_path / "results.csv").write_text("\n".join(rows))
+    ((answer,),) = (tool.answers for tool in read_tools(tmp_path))
+
+    assert answer.question == ("test", "test_nano.onnx", "test_nano.vnnlib")
+
+
+def test_several_networks_name_a_question_and_its_counterexample(tmp_path: Path) -> None:
+    networks = "[('f', '{0}/onnx/a.onnx'), ('g', '{0}/onnx/b.onnx')]"
+    row = f'pairs,"{networks.format("x/pairs/2.0")}",x/pairs/2.0/vnnlib/p.vnnlib,0.1,sat,1.0\n'
+    (tmp_path / "results.csv").write_text(row)
+    (tmp_path / "2026_pairs").mkdir()
+    (tmp_path / "2026_pairs" / "f_g_p.counterexample.gz").touch()
+    ((answer,),) = (tool.answers for tool in read_tools(tmp_path))
+
+    assert answer.question == question(
+        "2026_pairs", networks.format("elsewhere"), "vnnlib/p.vnnlib"
+    )
+    assert answer.question != question("pairs", "[('f', 'onnx/c.onnx'), ('g', 'onnx/b.onnx')]", "p")
+    assert answer.counterexample() is not None
+
+
+def test_a_category_without_rows_is_no_tool_of_its_own(tmp_path: Path) -> None:
+    for category, row in (("a", "a,onnx/n.onnx,vnnlib/p.vnnlib,0.1,unsat,1.0\n"), ("b", "")):
+        (tmp_path / category).mkdir()
+        (tmp_path / category / "results.csv").write_text(row)
+
+    assert [tool.name for tool in read_tools(tmp_path)] == [tmp_path.name]
 
 
 def test_folders_inside_a_category_are_part_of_names(tmp_path: Path) -> None:
