@@ -32,8 +32,8 @@ def compare(
         typer.Option(
             "--fail-on",
             metavar="LIST",
-            help="verdict: an answer lost or contradicted; time:FACTOR, memory:FACTOR: an "
-            "instance that grew beyond noise and by more than the factor.",
+            help="verdict: an answer lost, contradicted or not recorded yet; time:FACTOR, "
+            "memory:FACTOR: an instance that grew beyond noise and by more than the factor.",
         ),
     ] = "",
     every: Annotated[
@@ -63,7 +63,7 @@ def compare(
             terminal.print(Text(note, style="yellow"), soft_wrap=True)
         for part in change_tables(table):
             print_table(part, terminal, None if every else _MOST)
-        found = failures(table, chosen)
+        found = failures(table, chosen, after.manifest.rows - len(after.outcomes))
         for failure in found:
             typer.echo(f"worse: {failure}", err=True)
         if found:

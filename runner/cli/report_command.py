@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.runs import Results, find_runs
+from runner.cli.runs import Results, read_runs
 from runner.cli.tables import print_strategies, print_table
 from runner.cli.terminal import console, exit_codes
 from runner.errors import UsageError
@@ -50,12 +50,11 @@ def report(
       vnncomp-runner report results/nightly --filter '*256x4*' --by-category
     """
     with exit_codes():
-        from runner.record.read import read_run
         from runner.report.gather import gather
         from runner.report.tables import causes_table, instances_table, ranks_table
 
         terminal = console()
-        evidence = gather([read_run(path) for path in find_runs(runs, results)])
+        evidence = gather(read_runs(runs, results))
         if pattern is not None:
             evidence = evidence.only(
                 lambda network, property_name: matches(network, property_name, pattern)

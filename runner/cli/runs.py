@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runner.errors import UsageError
 from runner.record.manifest import FILE_NAME
+
+if TYPE_CHECKING:
+    from runner.record.read import Run
+
+_log = logging.getLogger(__name__)
 
 Results = Annotated[Path, typer.Option(metavar="DIR", help="The folder that run folders are in.")]
 
@@ -24,9 +30,26 @@ def find_run(run: str, results: Path) -> Path:
     raise UsageError(f"{run} is no run folder; {listed}")
 
 
-def find_runs(runs: Iterable[str], results: Path) -> list[Path]:
-    """Several of them, each once."""
-    return list(dict.fromkeys(find_run(run, results) for run in runs))
+def read_runs(names: Iterable[str], results: Path) -> list[Run]:
+    """Those that can be read, each once; the others are warned of.
+
+    Raises UsageError when there is none.
+    """
+    from runner.record.read import read_run
+
+    found: dict[Path, Run] = {}
+    problems = []
+    for name in names:
+        try:
+            path = find_run(name, results)
+            found.setdefault(path.resolve(), read_run(path))
+        except UsageError as error:
+            problems.append(str(error))
+    if not found:
+        raise UsageError("\n".join(problems))
+    for problem in problems:
+        _log.warning("left out: %s", problem)
+    return list(found.values())
 
 
 def newest_run(results: Path) -> Path:

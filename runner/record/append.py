@@ -70,9 +70,16 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def whole_lines(path: Path) -> str:
-    """The file up to its last newline: a row that was cut off while written is left out."""
+    """The file up to its last newline: a row that was cut off while written is left out.
+
+    Raises UsageError that names the line which is no text.
+    """
     data = path.read_bytes() if path.exists() else b""
-    return data[: data.rfind(b"\n") + 1].decode()
+    try:
+        return data[: data.rfind(b"\n") + 1].decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{line}: not UTF-8, the file is damaged; mend the line") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from runner.errors import UsageError
 from runner.record.read import Run
-from runner.report.gather import ENDED, QUESTION, SOLVED, setting
+from runner.report.gather import ENDED, QUESTION, SOLVED, incomplete, setting
 from runner.report.strategies import floats, geometric_mean
 from runner.vocabulary import StrEnum
 
@@ -72,6 +72,9 @@ def changes(old: Run, new: Run) -> pd.DataFrame:
     short), `<name>_ratio` (new / old), `<name>_noise` (the factor that noise explains), and
     `<name>_changed` (whether the ratio is beyond that). Raises UsageError when nothing is shared.
     """
+    for run in (old, new):
+        if run.outcomes.empty:
+            raise UsageError(f"{run.path}: no outcome was recorded yet")
     sides = [_side(run) for run in (old, new)]
     table = sides[0].merge(sides[1], on=[*_WHO, *QUESTION], suffixes=("_old", "_new"))
     if table.empty:
@@ -118,9 +121,14 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def failures(table: pd.DataFrame, limits: FailOn) -> list[str]:
-    """Why the new run is worse than allowed; empty when it is not."""
+def failures(table: pd.DataFrame, limits: FailOn, missing: int = 0) -> list[str]:
+    """Why the new run is worse than allowed; empty when it is not.
+
+    missing: how many outcomes the new run has yet to record, which may all be lost.
+    """
     found = []
+    if limits.verdict and missing:
+        found.append(f"verdict: the new run has {missing} outcomes yet to record")
     if limits.verdict:
         for change in (Change.LOST, Change.CONTRADICTS):
             number = int((table["change"] == change).sum())
@@ -138,7 +146,7 @@ def failures(table: pd.DataFrame, limits: FailOn) -> list[str]:
 
 def notes(old: Run, new: Run, table: pd.DataFrame) -> list[str]:
     """What a reader must know before believing a change."""
-    said = []
+    said = incomplete((old, new))
     asked = max(len(_side(run)) for run in (old, new))
     if len(table) < asked:
         said.append(f"{len(table)} of {asked} answers are in both runs; the others do not count.")

@@ -122,6 +122,17 @@ def gather(runs: Sequence[Run]) -> Evidence:
     )
 
 
+def incomplete(runs: Sequence[Run]) -> list[str]:
+    """What is not there: outcomes that a run has yet to record, and rows that were left out."""
+    unfinished = [
+        f"{run.path.name} is {run.manifest.status}: "
+        f"{len(run.outcomes)} of {run.manifest.rows} outcomes."
+        for run in runs
+        if len(run.outcomes) < run.manifest.rows
+    ]
+    return [*unfinished, *(str(row) for run in runs for row in run.left_out)]
+
+
 def setting(manifest: Manifest) -> Setting:
     """Of a whole run."""
     device = manifest.command.device
@@ -197,13 +208,7 @@ def _baselines(labels: dict[Contender, str]) -> dict[str, str]:
 
 def _notes(runs: Sequence[Run], repeats: pd.DataFrame, labels: dict[Contender, str]) -> list[str]:
     """What a reader must know before believing a figure."""
-    notes = [
-        f"{run.path.name} is {run.manifest.status}: "
-        f"{len(run.outcomes)} of {run.manifest.rows} outcomes."
-        for run in runs
-        if len(run.outcomes) < run.manifest.rows
-    ]
-    notes += [str(row) for run in runs for row in run.left_out]
+    notes = incomplete(runs)
     missing = [label for label in labels.values() if label not in _baselines(labels)]
     if missing:
         notes.append(f"No baseline to compare with: {', '.join(missing)}.")

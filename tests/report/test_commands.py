@@ -94,6 +94,38 @@ def test_a_run_of_a_newer_schema_is_refused(command: str, made: Path) -> None:
     assert "schema version 99" in result.stderr
 
 
+def test_report_shows_the_runs_that_can_be_read_and_names_the_others(
+    made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    newer = compared(tmp_path / "newer").read().path
+    manifest = json.loads((newer / "run.json").read_text())
+    (newer / "run.json").write_text(json.dumps(manifest | {"schema": 99}))
+    result = call("report", made, newer, "nothing")
+
+    assert result.exit_code == 0
+    assert "Strategies" in result.stdout
+    assert f"left out: {newer}/run.json: schema version 99" in caplog.text
+    assert "left out: nothing is no run folder" in caplog.text
+
+
+def test_a_run_that_is_named_twice_counts_once(made: Path, tmp_path: Path) -> None:
+    once, twice = (call("report", *names, "--results", tmp_path) for names in
+                   ((made,), (made, "made", f"{made}/../made")))  # fmt: skip
+
+    assert once.stdout == twice.stdout
+
+
+@pytest.mark.parametrize("command", ["report", "show"])
+def test_a_table_that_is_no_text_is_refused_by_its_line(command: str, made: Path) -> None:
+    lines = (made / "outcomes.csv").read_bytes().split(b"\n")
+    lines[3] = b"\xff\xfe" + lines[3]
+    (made / "outcomes.csv").write_bytes(b"\n".join(lines))
+    result = call(command, made)
+
+    assert result.exit_code == 2
+    assert "outcomes.csv:4: not UTF-8" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["report", "show", "score"])
 def test_an_empty_run_is_refused(command: str, tmp_path: Path) -> None:
     with open_run(tmp_path, Command(("/digits",), ("baseline",), 2), 1) as folder:
@@ -187,6 +219,28 @@ def test_compare_ends_with_1_when_something_became_worse(tmp_path: Path) -> None
     assert worse.exit_code == 1
     assert "worse: memory: 1 instances beyond 1.2×" in worse.stderr
     assert "1.50×" in worse.stdout
+
+
+def test_compare_fails_when_the_new_run_is_not_finished(tmp_path: Path) -> None:
+    old = compared(tmp_path / "old").read().path
+    new = compared(tmp_path / "new").read().path
+    lines = (new / "outcomes.csv").read_text().splitlines(keepends=True)
+    (new / "outcomes.csv").write_text("".join(lines[:-2]) + lines[-2][:20])
+
+    assert call("compare", old, new).exit_code == 0
+    failed = call("compare", old, new, "--fail-on", "verdict")
+    assert failed.exit_code == 1
+    assert "worse: verdict: the new run has 2 outcomes yet to record" in failed.stderr
+    assert "outcomes.csv:8: left out: the row is not complete" in failed.stdout
+
+
+def test_compare_names_a_run_without_outcomes(made: Path, tmp_path: Path) -> None:
+    with open_run(tmp_path, Command(("/digits",), ("baseline",), 2), 1) as folder:
+        pass
+    result = call("compare", made, folder.path)
+
+    assert result.exit_code == 2
+    assert f"{folder.path}: no outcome was recorded yet" in result.stderr
 
 
 def test_compare_refuses_limits_that_mean_nothing(made: Path) -> None:
