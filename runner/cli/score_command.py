@@ -107,7 +107,7 @@ def _tools(path: str, results: Path, several: bool) -> tuple[list[Tool], Sources
     tools = [
         tool
         for strategy in command.strategies
-        if (run / strategy).is_dir()
+        if any((run / strategy).glob(f"*/{OFFICIAL}"))
         for tool in read_tools(run / strategy)
     ]
     if not tools:

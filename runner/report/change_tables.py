@@ -5,16 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from runner.report.changes import Change, summary
-from runner.report.columns import number
+from runner.report.columns import CATEGORY, NETWORK, PROPERTY, number
 from runner.report.table import Column, Table
 from runner.report.text import ratio, seconds, size
 
-_WHO = (
-    Column("strategy", "strategy"),
-    Column("category", "category"),
-    Column("network", "network"),
-    Column("property", "property"),
-)
+_WHO = (Column("strategy", "strategy"), CATEGORY, NETWORK, PROPERTY)
 
 
 def change_tables(table: pd.DataFrame) -> tuple[Table, ...]:

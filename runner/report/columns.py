@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +18,19 @@ KINDS = {
     "bounds": "bounds",
     "other": "other",
 }
+
+
+_AROUND = re.compile(r"^(?:.*/)?(?:onnx|vnnlib)/|\.(?:onnx|vnnlib)(?:\.gz)?$")
+
+
+def short_name(name: str) -> str:
+    """A network or property without suffix and without the folders down to `onnx` or `vnnlib`."""
+    return _AROUND.sub("", name)
+
+
+CATEGORY = Column("category", "category")
+NETWORK = Column("network", "network", short_name)
+PROPERTY = Column("property", "property", short_name)
 
 
 def number(title: str, source: str, text: Callable[[Any], str] = count) -> Column:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from runner.report.columns import number
+from runner.report.columns import CATEGORY, NETWORK, PROPERTY, number
 from runner.report.score import by_category, losses, penalties, totals
 from runner.report.table import Column, Table
 from runner.report.text import seconds, share
@@ -38,7 +38,7 @@ def score_tables(answers: pd.DataFrame) -> tuple[Table, ...]:
             "score_by_category",
             "Score by category",
             (
-                Column("category", "category"),
+                CATEGORY,
                 Column("tool", "tool"),
                 *_COUNTS,
                 number("percent", "percent", "{:.1f}".format),
@@ -62,9 +62,9 @@ def score_tables(answers: pd.DataFrame) -> tuple[Table, ...]:
             "Penalties",
             (
                 Column("tool", "tool"),
-                Column("category", "category"),
-                Column("network", "network"),
-                Column("property", "property"),
+                CATEGORY,
+                NETWORK,
+                PROPERTY,
                 Column("verdict", "verdict"),
                 Column("reason", "reason"),
                 Column("detail", "detail"),

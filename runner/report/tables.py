@@ -10,7 +10,7 @@ import pandas as pd
 
 from runner.report.balance import balance
 from runner.report.causes import causes
-from runner.report.columns import number
+from runner.report.columns import CATEGORY, NETWORK, PROPERTY, number, short_name
 from runner.report.gather import Evidence
 from runner.report.grid import Grid
 from runner.report.instances import instances
@@ -20,7 +20,7 @@ from runner.report.text import ABSENT, difference, ratio, seconds, share, size
 from runner.vocabulary import Verdict
 
 _STRATEGIES = (
-    Column("category", "category"),
+    CATEGORY,
     Column("strategy", "strategy"),
     number("ranks", "ranks"),
     number("instances", "instances"),
@@ -95,9 +95,9 @@ def short(table: Table) -> Table:
 def instances_table(evidence: Evidence) -> Table:
     frame = instances(evidence)
     columns = [
-        Column("category", "category"),
-        Column("network", "network"),
-        Column("property", "property"),
+        CATEGORY,
+        NETWORK,
+        PROPERTY,
         number("timeout", "timeout_s", "{:g} s".format),
     ]
     for label in evidence.labels:
@@ -125,7 +125,7 @@ def ranks_table(evidence: Evidence) -> Table:
         name="ranks",
         title="Balance of the ranks",
         columns=(
-            Column("category", "category"),
+            CATEGORY,
             Column("strategy", "strategy"),
             number("ranks", "ranks"),
             number("instances", "instances"),
@@ -154,8 +154,8 @@ def causes_table(evidence: Evidence) -> Table:
             Column("verdict", "verdict"),
             Column("cause", "cause"),
             number("instances", "instances"),
-            Column("for example", "property"),
-            Column("of network", "network"),
+            Column("for example", "property", short_name),
+            Column("of network", "network", short_name),
             Column("message", "message"),
         ),
         frame=causes(evidence),

@@ -64,8 +64,8 @@ def test_report_puts_several_runs_together(tmp_path: Path) -> None:
 def test_report_leaves_out_what_was_not_chosen(made: Path) -> None:
     text = call("report", made, "--filter", "*_p4").stdout
 
-    assert "p4.vnnlib" in text
-    assert "p1.vnnlib" not in text
+    assert " p4 " in text
+    assert " p1 " not in text
 
 
 def test_report_names_the_contradiction_first(tmp_path: Path) -> None:
@@ -169,6 +169,16 @@ def published(folder: Path, rows: str) -> Path:
     folder.mkdir(parents=True)
     (folder / "results.csv").write_text(rows)
     return folder
+
+
+def test_score_takes_the_strategies_that_have_answered_so_far(made: Path) -> None:
+    (made / "fsdp" / "digits").mkdir(parents=True)
+    published(made / "baseline" / "digits", "digits,onnx/n.onnx,vnnlib/p.vnnlib,0.1,unsat,1.0\n")
+    result = call("score", made)
+
+    assert result.exit_code == 0
+    assert "baseline" in result.stdout
+    assert "fsdp" not in result.stdout
 
 
 def test_score_keeps_two_tools_of_one_name_apart(tmp_path: Path) -> None:

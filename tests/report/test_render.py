@@ -12,6 +12,7 @@ import pytest
 from made_runs import compared
 from rich.console import Console
 
+from runner.report.columns import short_name
 from runner.report.gather import Evidence
 from runner.report.grid import Grid
 from runner.report.render import latex, markdown, rich_table
@@ -96,6 +97,15 @@ def test_what_is_markup_elsewhere_is_text() -> None:
     assert "| [red]x[/] \\| 50 % _y_" in markdown(odd)
     assert r"50 \% \_y\_ \{z\} \textbackslash{} \#1 \& \textasciitilde{}" in latex(odd, "odd")
     assert "[red]x[/]" in printed(odd)
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [("benchmarks/digits/onnx/net.onnx.gz", "net"), ("vnnlib/p_0.1.vnnlib", "p_0.1"),
+     ("./onnx/medical/net.onnx", "medical/net"), ("nets/a.onnx", "nets/a"), ("odd", "odd")],
+)  # fmt: skip
+def test_names_are_shown_without_what_all_of_them_have(name: str, short: str) -> None:
+    assert short_name(name) == short
 
 
 @pytest.mark.parametrize(
