@@ -100,8 +100,9 @@ def instances_table(evidence: Evidence) -> Table:
         PROPERTY,
         number("timeout", "timeout_s", "{:g} s".format),
     ]
+    rows = frame.to_dict("records")
     for label in evidence.labels:
-        cells = [_answer(row, label) for row in frame.to_dict("records")]
+        cells = [_answer(row, label) for row in rows]
         frame[f"{label}: answer"] = pd.array(cells, dtype="string")
         columns.append(Column(label, f"{label}: answer", sort=f"{label}: run_time_s"))
     disagreeing = int(frame["disagree"].sum())
