@@ -37,14 +37,14 @@ class Artefacts:
         path = self._folder(row) / f"{file_name(name)}.counterexample.gz"
         return path if name and path in self._files else None
 
-    def logs(self, row: Mapping[Hashable, Any]) -> list[Path]:
-        """One for each rank that said something."""
+    def logs(self, row: Mapping[Hashable, Any]) -> dict[int, Path]:
+        """By rank, of the ranks that said something."""
         name = self._name(row)
         if not name:
-            return []
-        folder = self._logs(row)
-        paths = [folder / f"{file_name(name)}.rank{rank}.log" for rank in range(int(row["ranks"]))]
-        return [path for path in paths if path in self._files]
+            return {}
+        ranks = range(int(row["ranks"]))
+        paths = {rank: self._logs(row) / f"{file_name(name)}.rank{rank}.log" for rank in ranks}
+        return {rank: path for rank, path in paths.items() if path in self._files}
 
     def progress(self, row: Mapping[Hashable, Any]) -> Path | None:
         """The history of its branch and bound."""

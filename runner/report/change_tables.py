@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from runner.report.changes import Change, summary
@@ -20,8 +22,6 @@ def change_tables(table: pd.DataFrame) -> tuple[Table, ...]:
         alarm=answers["change"].isin(list(order)),
         place=[order.get(Change(change), len(order)) for change in answers["change"]],
     )
-    times = table[table["time_changed"]].sort_values("time_ratio", ascending=False)
-    memory = table[table["memory_changed"]].sort_values("memory_ratio", ascending=False)
     return (
         Table(
             "answers",
@@ -35,30 +35,8 @@ def change_tables(table: pd.DataFrame) -> tuple[Table, ...]:
             answers.sort_values("place", kind="stable"),
             alarm="alarm",
         ),
-        Table(
-            "times",
-            "Times that changed beyond noise",
-            (
-                *_WHO,
-                number("old", "time_old", seconds),
-                number("new", "time_new", seconds),
-                number("new / old", "time_ratio", ratio),
-                number("noise", "time_noise", ratio),
-            ),
-            times,
-        ),
-        Table(
-            "memory",
-            "Peak memory that changed beyond noise",
-            (
-                *_WHO,
-                number("old", "memory_old", size),
-                number("new", "memory_new", size),
-                number("new / old", "memory_ratio", ratio),
-                number("noise", "memory_noise", ratio),
-            ),
-            memory,
-        ),
+        _beyond_noise(table, "time", "Times", seconds),
+        _beyond_noise(table, "memory", "Peak memory", size),
         Table(
             "summary",
             "New against old",
@@ -78,4 +56,23 @@ def change_tables(table: pd.DataFrame) -> tuple[Table, ...]:
             "Time and memory: geometric means of new / old over what both ran to an end. "
             "Noise: the factor that chance explains for one instance.",
         ),
+    )
+
+
+def _beyond_noise(
+    table: pd.DataFrame, name: str, title: str, text: Callable[[float], str]
+) -> Table:
+    """What changed of one quantity, the greatest growth first."""
+    changed = table[table[f"{name}_changed"]]
+    return Table(
+        name,
+        f"{title} that changed beyond noise",
+        (
+            *_WHO,
+            number("old", f"{name}_old", text),
+            number("new", f"{name}_new", text),
+            number("new / old", f"{name}_ratio", ratio),
+            number("noise", f"{name}_noise", ratio),
+        ),
+        changed.sort_values(f"{name}_ratio", ascending=False),
     )

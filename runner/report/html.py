@@ -155,7 +155,7 @@ def _links(evidence: Evidence, folder: Path) -> dict[tuple[str, tuple[Any, ...]]
         files = artefacts[row["run"]]
         counterexample = files.counterexample(row)
         links = [("counterexample", counterexample)] if counterexample else []
-        links += [(f"log {rank}", log) for rank, log in enumerate(files.logs(row))]
+        links += [(f"log {rank}", log) for rank, log in files.logs(row).items()]
         progress = files.progress(row)
         links += [("bound over time", progress)] if progress else []
         if links:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +92,10 @@ def _story(rows: pd.DataFrame, ranks: pd.DataFrame, artefacts: Artefacts, files:
     names = (str(first["category"]), str(first["network"]), str(first["property"]))
     source = files.get(question(*names))
     here = ranks.merge(rows[["label", *QUESTION, "repeat"]], on=["label", *QUESTION, "repeat"])
-    facts = [("property", _property_fact(source)), ("network", _network_fact(source))]
+    facts = [
+        ("property", _told(source, _property_fact)),
+        ("network", _told(source, _network_fact)),
+    ]
     texts, histories = [], []
     for row in rows.to_dict("records"):
         label = str(row["label"])
@@ -105,7 +109,7 @@ def _story(rows: pd.DataFrame, ranks: pd.DataFrame, artefacts: Artefacts, files:
         if rounds is not None and len(rounds):
             facts.append((f"{label}, bound over time", curve(rounds)))
             histories.append(grid(history_table(label, rounds)))
-        for log in artefacts.logs(row):
+        for log in artefacts.logs(row).values():
             texts.append((f"{label}, end of {log.name}", _tail(log)))
     return Story(
         title=" ".join(names) + (f", {first['timeout_s']:g} s" if first["timeout_s"] > 0 else ""),
@@ -115,22 +119,21 @@ def _story(rows: pd.DataFrame, ranks: pd.DataFrame, artefacts: Artefacts, files:
     )
 
 
-def _property_fact(source: Instance | None) -> str:
+def _told(source: Instance | None, describe: Callable[[Instance], str]) -> str:
     if source is None:
         return "its file is not where the run found it"
     try:
-        return f"{source.property}: {describe_property(read_property(source.property))}"
+        return describe(source)
     except InstanceError as error:
         return str(error)
 
 
-def _network_fact(source: Instance | None) -> str:
-    if source is None:
-        return "its file is not where the run found it"
-    try:
-        return f"{source.network}: {describe_network(source.network)}"
-    except InstanceError as error:
-        return str(error)
+def _property_fact(source: Instance) -> str:
+    return f"{source.property}: {describe_property(read_property(source.property))}"
+
+
+def _network_fact(source: Instance) -> str:
+    return f"{source.network}: {describe_network(source.network)}"
 
 
 def _replayed(source: Instance, path: Path) -> str:

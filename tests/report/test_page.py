@@ -61,6 +61,12 @@ def test_links_lead_to_the_files_of_the_run(page: Path) -> None:
     assert all((page.parent / link).is_file() for link in links)
 
 
+def test_a_log_is_called_after_its_rank(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    assert re.findall(r"<a href=\"[^\"]*\.log\">([^<]*)</a>", text) == ["log 1"]
+
+
 def test_messages_of_tools_are_text_and_no_markup(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
 
