@@ -83,13 +83,19 @@ def preparation_failure(result: GangResult) -> Answer | None:
     """Why preparing a network failed; None when it did not."""
     report = result.reports[0]
     if report and "cause" in report:
-        return Answer(Verdict.ERROR, Cause(report["cause"]), f"{report['message']}")
+        failure = Answer(Verdict.ERROR, Cause(report["cause"]), f"{report['message']}")
+        return _preparing(failure) if failure.cause in _LACKS else failure
     ending = _ended_early(result, ())
     if ending:
-        return ending._replace(message=f"while preparing the network: {ending.message}")
+        return _preparing(ending)
     if report is None:
         return Answer(Verdict.ERROR, Cause.INTERNAL_ERROR, "preparing left no report")
     return None
+
+
+def _preparing(answer: Answer) -> Answer:
+    """With words that tell it from what is said of verifying."""
+    return answer._replace(message=f"while preparing the network: {answer.message}")
 
 
 def _ended_early(result: GangResult, reports: Sequence[RankReport | None]) -> Answer | None:
@@ -245,11 +251,11 @@ def _searched(report: RankReport) -> dict[str, Any]:
 
 
 def _measured(report: RankReport) -> bool:
-    """A rank that failed reports the error alone, and no time at all."""
+    """A rank that failed before it measured anything reports no time at all."""
     return report.wall_s > 0
 
 
-def _metered(report: RankReport, value: int) -> int | None:
+def _metered(report: RankReport, value: int | None) -> int | None:
     """Without a meter, 0 means that nothing was measured."""
     return None if report.meter is Meter.NONE else value
 

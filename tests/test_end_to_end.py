@@ -226,7 +226,7 @@ def test_bad_rows_become_errors_with_a_cause_and_the_rest_runs(tmp_path: Path) -
         assert words in row["message"]
 
 
-def test_too_little_memory_has_its_own_cause_and_the_next_instance_runs(tmp_path: Path) -> None:
+def test_too_little_memory_has_its_own_cause_and_what_was_measured_is_kept(tmp_path: Path) -> None:
     chosen = category(
         tmp_path / "digits",
         UNSAT,
@@ -241,10 +241,22 @@ def test_too_little_memory_has_its_own_cause_and_the_next_instance_runs(tmp_path
         f"(assert ({sign} X_{i} {end}))" for i in range(64) for sign, end in ((">=", 0), ("<=", 1))
     ]
     (chosen / "vnnlib" / "never.vnnlib").write_text("\n".join([*lines, "(assert (>= Y_0 8))"]))
-    run(chosen, tmp_path, "--memory-limit", 0.03, "--ranks", 2, "--method", "crown")
-    found = [(row["verdict"], row["cause"]) for row in rows(tmp_path)]
-    small, starved = [("unsat", "")] * 2, [("error", "out_of_memory")] * 2
-    assert found == [*small, *starved, *[("sat", "")] * 2]
+    strategies = ("baseline", "fsdp", "tp", "sp", "dp")
+    options = ("--strategies", ",".join(strategies), "--ranks", 2, "--method", "crown")
+    run(chosen, tmp_path, "--memory-limit", 0.045, *options)
+    outcomes = rows(tmp_path)
+    small, starved, after = (outcomes[start : start + 5] for start in (0, 5, 10))
+    assert [(row["verdict"], row["cause"]) for row in small] == [("unsat", "")] * 5
+    assert [(row["verdict"], row["cause"]) for row in after] == [("sat", "")] * 5
+    for row in starved:
+        assert (row["verdict"], row["cause"]) == ("error", "out_of_memory")
+        assert "preparing" not in row["message"]
+        assert int(row["peak_tensor_bytes"]) > int(row["weight_bytes"]) > 0
+    ranks = [row for row in rows(tmp_path, "ranks.csv") if "conv" in row["network"]]
+    for strategy in strategies:
+        told = [row for row in ranks if row["strategy"] == strategy and row["wall_s"]]
+        assert told, f"no rank of {strategy} says what it measured"
+        assert all(float(row["load_s"]) > 0 for row in told)
 
 
 @pytest.fixture

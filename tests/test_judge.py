@@ -216,6 +216,15 @@ def test_what_was_not_measured_is_empty_and_not_zero() -> None:
         )  # fmt: skip
 
 
+def test_what_a_rank_measured_before_it_failed_is_recorded() -> None:
+    oom = said(1, Verdict.ERROR, Cause.OUT_OF_MEMORY, meter=Meter.DISPATCH, peak_tensor_bytes=900)
+    outcome, (silent, failed) = judge(TASK, None, GangResult(Ending.FINISHED, 1.0, (None, oom), 1))
+
+    assert outcome.cause is Cause.OUT_OF_MEMORY
+    assert (outcome.peak_tensor_bytes, outcome.weight_bytes) == (900, None), "it was yet to load"
+    assert (silent.wall_s, failed.wall_s, failed.peak_tensor_bytes) == (None, 1.0, 900)
+
+
 @pytest.mark.parametrize(
     ("result", "expected"),
     [
@@ -223,6 +232,10 @@ def test_what_was_not_measured_is_empty_and_not_zero() -> None:
         (
             GangResult(Ending.FINISHED, 1.0, (error(0, Cause.UNSUPPORTED_OPERATOR, "Einsum"),), 0),
             (Verdict.ERROR, Cause.UNSUPPORTED_OPERATOR, "Einsum"),
+        ),
+        (
+            GangResult(Ending.FINISHED, 1.0, (error(0, Cause.OUT_OF_MEMORY, "no more"),), 0),
+            (Verdict.ERROR, Cause.OUT_OF_MEMORY, "while preparing the network: no more"),
         ),
         (
             GangResult(Ending.RANK_DIED, 1.0, (None,), 0, "signal 11 (SIGSEGV)"),

@@ -8,6 +8,7 @@ import logging
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ _DISK_WORDS = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)))
 _log = logging.getLogger(__name__)
 
 
+class MeasuredFailure(Exception):
+    """Raised from what a rank ran into: the fields of its RankReport that were known by then."""
+
+    def __init__(self, measured: Mapping[str, Any]) -> None:
+        super().__init__("a rank failed; its cause says how")
+        self.measured = measured
+
+
 def report_path(folder: Path, rank: int) -> Path:
     return folder / f"rank{rank}.json"
 
@@ -59,9 +68,12 @@ def run_guarded(work: Callable[[], Mapping[str, Any]], rank: int, folder: Path) 
 
 def failure_report(rank: int, error: BaseException) -> RankReport:
     """The report of a rank that ended with `error`."""
+    if isinstance(error, MeasuredFailure) and error.__cause__ is not None:
+        return replace(failure_report(rank, error.__cause__), **error.measured)
     last_line = traceback.format_exception_only(error)[-1].strip()
     if _is_out_of_memory(error):
-        cause, message = Cause.OUT_OF_MEMORY, last_line
+        remedy = "give it more memory, or share it between more ranks"
+        cause, message = Cause.OUT_OF_MEMORY, f"{last_line}; {remedy}"
     elif _is_disk_full(error):
         cause, message = Cause.DISK_FULL, last_line
     elif isinstance(error, InstanceError):

@@ -52,7 +52,7 @@ class RankReport:
     cpu_s: float = 0.0
     phase_s: dict[Phase, float] = field(default_factory=dict)
     meter: Meter = Meter.NONE
-    weight_bytes: int = 0  # resting: after loading, before the attack
+    weight_bytes: int | None = None  # resting: after loading, before the attack
     peak_tensor_bytes: int = 0
     peak_bytes: dict[Memory, int] = field(default_factory=dict)  # of each kind, at its own peak
     at_peak_bytes: dict[Memory, int] = field(default_factory=dict)  # their sum is the peak

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from runner.errors import InstanceError
+from runner.execute.boundary import MeasuredFailure
 from runner.execute.job import Job, RankReport
-from runner.execute.limits import cap_memory
+from runner.execute.limits import cap_memory, lift_memory_cap
 from runner.execute.wire import job_from_json, report_to_json
 from runner.measure.probe import Probe
 from runner.network.graph import Graph
 from runner.network.load import prepare
 from runner.network.prepared import read_graph
 from runner.parallel.group import Group, joined_group
-from runner.parallel.strategy import Engine, strategy_named
+from runner.parallel.strategy import Engine, Strategy, strategy_named
 from runner.property.model import Property
 from runner.property.read import read_property
 from runner.verify.deadline import Deadline
@@ -52,7 +54,7 @@ def verify_target(payload: dict[str, Any]) -> dict[str, Any]:
 def verify_job(job: Job) -> RankReport:
     """Verifies one instance as rank RANK of WORLD_SIZE (of the environment).
 
-    Raises InstanceError, and whatever torch raises when memory runs out.
+    Raises MeasuredFailure from whatever goes wrong once measuring has begun, InstanceError before.
     """
     rank = int(os.environ.get("RANK", "0"))
     strategy = strategy_named(job.strategy)
@@ -60,36 +62,79 @@ def verify_job(job: Job) -> RankReport:
         return RankReport(rank, Verdict.UNKNOWN, Cause.INCOMPLETE, method="null")
     device = rank_device(job.device)
     with Probe(device) as probe, joined_group(device) as group:
-        if job.memory_limit_bytes is not None:
-            # Not before: a backend whose threads get no memory aborts the rank or waits for ever.
-            cap_memory(job.memory_limit_bytes)
-        ending = min(ENDING_SECONDS, ENDING_SHARE * job.timeout_s)
-        deadline = Deadline(group, job.timeout_s - ending)
-        with probe.phase(Phase.LOAD):
-            instance = read_property(Path(job.property))
-            if job.prepared:
-                graph = read_graph(Path(job.prepared))
-                check_fit(instance, graph, job.property, Path(job.network))
-            engine = engine_for(
-                strategy, Path(job.network), Path(job.prepared), group, device, probe
-            )
-        confirmation = Confirmation(instance, Path(job.network), Path(job.counterexample), group)
-        progress = Progress()
-        finding = Verification(
-            engine,
-            instance,
-            job.method,
-            job.seed,
-            device,
-            deadline,
-            confirmation,
-            probe,
-            progress,
-            job.workload,
-        ).run()
-        if rank == 0 and job.progress and progress.history:
-            progress.write(Path(job.progress))
-        return _report(rank, finding, device, engine.weight_bytes, probe, group, progress)
+        costs = _Costs(device, probe, group)
+        try:
+            finding = _verified(job, strategy, costs)
+        except Exception as error:
+            lift_memory_cap()  # else there may be none to tell with
+            raise MeasuredFailure(costs.so_far()) from error
+        if rank == 0 and job.progress and costs.progress.history:
+            costs.progress.write(Path(job.progress))
+        return RankReport(
+            rank=rank,
+            verdict=finding.verdict,
+            cause=finding.cause,
+            message=finding.message,
+            method=finding.method,
+            lower_bound=finding.lower_bound,
+            counterexample=finding.verdict is Verdict.SAT,
+            **costs.so_far(),
+        )
+
+
+@dataclass
+class _Costs:
+    """What a rank takes; known at any moment, also when it fails."""
+
+    device: torch.device
+    probe: Probe
+    group: Group
+    progress: Progress = field(default_factory=Progress)
+    weight_bytes: int | None = None
+
+    def so_far(self) -> dict[str, Any]:
+        """As fields of a RankReport."""
+        return {
+            "device": str(self.device),
+            "weight_bytes": self.weight_bytes,
+            "comm_bytes": self.group.traffic.bytes,
+            "comm_s": self.group.traffic.seconds,
+            "collectives": self.group.traffic.collectives,
+            "domains": self.progress.domains,
+            "rounds": self.progress.rounds,
+            "domains_per_s": self.progress.domains_per_s,
+            "depth": self.progress.depth,
+            **self.probe.measurements(),
+        }
+
+
+def _verified(job: Job, strategy: Strategy, costs: _Costs) -> Finding:
+    """Loads network and property, and verifies."""
+    device, probe, group = costs.device, costs.probe, costs.group
+    if job.memory_limit_bytes is not None:
+        # Not before: a backend whose threads get no memory aborts the rank or waits for ever.
+        cap_memory(job.memory_limit_bytes)
+    ending = min(ENDING_SECONDS, ENDING_SHARE * job.timeout_s)
+    deadline = Deadline(group, job.timeout_s - ending)
+    network, prepared = Path(job.network), Path(job.prepared)
+    with probe.phase(Phase.LOAD):
+        instance = read_property(Path(job.property))
+        if job.prepared:
+            check_fit(instance, read_graph(prepared), job.property, network)
+        engine = engine_for(strategy, network, prepared, group, device, probe)
+        costs.weight_bytes = engine.weight_bytes
+    return Verification(
+        engine,
+        instance,
+        job.method,
+        job.seed,
+        device,
+        deadline,
+        Confirmation(instance, network, Path(job.counterexample), group),
+        probe,
+        costs.progress,
+        job.workload,
+    ).run()
 
 
 def rank_device(device: Device) -> torch.device:
@@ -125,33 +170,3 @@ def check_fit(instance: Property, graph: Graph, source: str, network: Path) -> N
                 f"{source}: declares {declared} {name}, {network} has {actual}; "
                 "check that the row of instances.csv pairs the right files",
             )
-
-
-def _report(
-    rank: int,
-    finding: Finding,
-    device: torch.device,
-    weight_bytes: int,
-    probe: Probe,
-    group: Group,
-    progress: Progress,
-) -> RankReport:
-    return RankReport(
-        rank=rank,
-        verdict=finding.verdict,
-        cause=finding.cause,
-        message=finding.message,
-        method=finding.method,
-        lower_bound=finding.lower_bound,
-        counterexample=finding.verdict is Verdict.SAT,
-        device=str(device),
-        weight_bytes=weight_bytes,
-        comm_bytes=group.traffic.bytes,
-        comm_s=group.traffic.seconds,
-        collectives=group.traffic.collectives,
-        domains=progress.domains,
-        rounds=progress.rounds,
-        domains_per_s=progress.domains_per_s,
-        depth=progress.depth,
-        **probe.measurements(),
-    )

@@ -16,6 +16,7 @@ from runner.errors import InstanceError
 from runner.execute.boundary import (
     REPORTED,
     REPORTED_ERROR,
+    MeasuredFailure,
     failure_report,
     report_path,
     run_guarded,
@@ -74,6 +75,13 @@ def test_other_errors_keep_their_cause_and_words(
     report = failure_report(3, error)
     assert (report.rank, report.verdict, report.cause) == (3, Verdict.ERROR, cause)
     assert message in report.message
+
+
+def test_what_was_measured_before_a_failure_is_reported_with_it() -> None:
+    failure = MeasuredFailure({"wall_s": 2.5, "weight_bytes": 7})
+    report = failure_report(1, _raised_from(failure, MemoryError("no more")))
+    assert (report.cause, report.wall_s, report.weight_bytes) == (Cause.OUT_OF_MEMORY, 2.5, 7)
+    assert "MemoryError: no more" in report.message
 
 
 def _fail() -> dict[str, object]:
