@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from runner.errors import UsageError
@@ -85,7 +86,8 @@ class Evidence:
 
         def part(table: pd.DataFrame) -> pd.DataFrame:
             names = zip(table["network"], table["property"], strict=True)
-            return table[[chosen(network, name) for network, name in names]]
+            # As an array: an empty list would choose no column instead of no row.
+            return table[np.array([chosen(*pair) for pair in names], dtype=bool)]
 
         return replace(
             self,

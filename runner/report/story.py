@@ -19,7 +19,7 @@ from runner.property.model import Property
 from runner.property.read import read_property
 from runner.record.read import Run
 from runner.report.artefacts import Artefacts
-from runner.report.columns import number, of_kinds
+from runner.report.columns import number, of_kinds, short_name
 from runner.report.gather import QUESTION, Evidence
 from runner.report.grid import Grid
 from runner.report.progress import curve, history, history_table
@@ -111,10 +111,12 @@ def _story(rows: pd.DataFrame, ranks: pd.DataFrame, artefacts: Artefacts, files:
             histories.append(grid(history_table(label, rounds)))
         for log in artefacts.logs(row).values():
             texts.append((f"{label}, end of {log.name}", _tail(log)))
+    timeout = f", {first['timeout_s']:g} s" if first["timeout_s"] > 0 else ""
+    of_ranks = [grid(table) for table in (_phases(here), *_memory(here)) if len(here)]
     return Story(
-        title=" ".join(names) + (f", {first['timeout_s']:g} s" if first["timeout_s"] > 0 else ""),
+        title=" ".join(map(short_name, names)) + timeout,
         facts=tuple(facts),
-        grids=(grid(_answers(rows)), *histories, grid(_phases(here)), *map(grid, _memory(here))),
+        grids=(grid(_answers(rows)), *histories, *of_ranks),
         texts=tuple(texts),
     )
 

@@ -13,9 +13,11 @@ from runner.errors import UsageError
 from runner.plan import matches
 from runner.record.folder import open_run
 from runner.record.read import read_run
+from runner.report.files import write_report
 from runner.report.gather import gather
+from runner.report.story import stories
 from runner.report.strategies import against_baseline
-from runner.vocabulary import Verdict
+from runner.vocabulary import Cause, Verdict
 from runner.workload import Workload
 
 
@@ -136,3 +138,16 @@ def test_a_part_is_about_the_chosen_instances_alone(tmp_path: Path) -> None:
     assert set(part.outcomes["property"]) == {"vnnlib/p1.vnnlib"}
     assert len(part.ranks) == 3
     assert len(evidence.outcomes) == 8
+
+
+def test_a_part_of_a_run_without_rank_rows_is_shown(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path)
+    run.add("baseline", 1, Verdict.ERROR, None, cause=Cause.OUT_OF_MEMORY, message="too large")
+    read = run.read()
+    part = gather([read]).only(lambda network, name: matches(network, name, "*_p1"))
+    (story,) = stories(read, part)
+
+    assert list(part.ranks.columns) == list(gather([read]).ranks.columns)
+    assert dict(story.facts)["baseline"] == "too large"
+    assert [table.title for table in story.grids] == ["Answers"]
+    assert write_report(part, tmp_path / "report").is_file()

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from made_runs import compared
+from made_runs import MadeRun, compared
 from nbclient import NotebookClient
+
+from runner.vocabulary import Verdict
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -43,6 +45,16 @@ def test_it_shows_a_run_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shown = executed(monkeypatch, compared(tmp_path).read().path)
 
     assert any("made" in text for text in shown)
+
+
+def test_it_runs_where_there_is_nothing_to_compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = MadeRun(tmp_path)
+    run.add("fsdp", 1, Verdict.UNSAT, 1.0, (50, 50))
+    run.add("tp", 2, Verdict.UNSAT, 1.0, (50, 50))
+
+    assert executed(monkeypatch, run.read().path).count("image/png") == 2
 
 
 def test_it_is_committed_without_outputs() -> None:
