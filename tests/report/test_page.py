@@ -134,6 +134,24 @@ def test_a_word_filters_the_instances(page: Path) -> None:
     assert ask(page, FILTER)["answer"] == ["p77"]
 
 
+# The rows left by a word in the filter of one column.
+FILTER_COLUMN = """
+const heads = [...document.querySelectorAll("#instances thead th")];
+heads.find((head) => head.innerText.trim() === "fsdp").querySelector(".dtcc-button").click();
+const input = document.querySelector(".dtcc-dropdown input");
+input.value = "error";
+input.dispatchEvent(new Event("input", { bubbles: true }));
+input.dispatchEvent(new Event("change", { bubbles: true }));
+await new Promise((resume) => setTimeout(resume, 600));
+return [...document.querySelectorAll("#instances tbody tr")].map((row) => row.cells[2].innerText);
+"""
+
+
+@needs_chromium
+def test_a_verdict_filters_the_instances_by_one_strategy(page: Path) -> None:
+    assert ask(page, FILTER_COLUMN)["answer"] == ["p4"]
+
+
 @needs_chromium
 def test_what_contradicts_is_red_and_at_the_top(page: Path) -> None:
     row = 'document.querySelector("#instances tbody tr")'

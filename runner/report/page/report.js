@@ -13,7 +13,8 @@ for (const table of document.querySelectorAll("table.data")) {
     searching: rows > 5,
     autoWidth: false,
     orderCellsTop: true,
-    columnControl: filters ? ["searchDropdown"] : [],
+    // Not searchDropdown: that takes answers, which sort by their time, for numbers.
+    columnControl: filters ? [{ extend: "dropdown", icon: "search", content: ["searchText"] }] : [],
     layout: { topStart: "search", topEnd: rows > 50 ? "pageLength" : null },
     language: { search: "Filter", emptyTable: "Nothing to show." },
   });
