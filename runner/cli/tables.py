@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def print_strategies(evidence: Evidence, out: Console, by_category: bool = False) -> None:
     """What must not be overlooked, then the strategies side by side."""
-    from runner.report.gather import QUESTION
+    from runner.report.gather import INSTANCE
     from runner.report.render import rich_table
     from runner.report.strategies import contradictions
     from runner.report.table import grid
@@ -22,9 +22,9 @@ def print_strategies(evidence: Evidence, out: Console, by_category: bool = False
 
     for note in evidence.notes:
         out.print(Text(note, style="yellow"), soft_wrap=True)
-    for names, rows in contradictions(evidence).groupby(QUESTION, sort=False, dropna=False):
+    for names, rows in contradictions(evidence).groupby(INSTANCE, sort=False):
         said = ", ".join(f"{row.label} {row.verdict}" for row in rows.itertuples())
-        message = f"CONTRADICTION: {' '.join(map(str, names[:3]))}: {said}"
+        message = f"CONTRADICTION: {' '.join(map(str, names))}: {said}"
         out.print(Text(message, style="bold red"), soft_wrap=True)
     table = strategies_table(evidence)
     for text in side_by_side(table)[slice(None) if by_category else slice(-1, None)]:

@@ -17,6 +17,7 @@ from runner.record.schema import Key
 from runner.vocabulary import Device, Verdict
 
 BASELINE = "baseline"
+INSTANCE = ["category", "network", "property"]
 # An instance under its timeout: what a strategy is asked.
 QUESTION = [name for name in Key._fields if name not in ("strategy", "repeat")]
 SOLVED = (Verdict.SAT, Verdict.UNSAT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from runner.report.gather import ENDED, QUESTION, SOLVED, Evidence
+from runner.report.gather import ENDED, INSTANCE, QUESTION, SOLVED, Evidence
 from runner.report.points import POINTS, WRONG
 from runner.vocabulary import Meter, Verdict
 
@@ -66,9 +66,11 @@ def strategies(evidence: Evidence, by_category: bool = True) -> pd.DataFrame:
 
 
 def contradictions(evidence: Evidence) -> pd.DataFrame:
-    """The solved rows of every instance that was found both `sat` and `unsat`, in any repeat."""
+    """The solved rows of every instance that was found both `sat` and `unsat`, in any repeat and
+    under any timeout.
+    """
     solved = evidence.repeats[evidence.repeats["verdict"].isin(SOLVED)]
-    verdicts = solved.groupby(QUESTION, dropna=False)["verdict"].transform("nunique")
+    verdicts = solved.groupby(INSTANCE)["verdict"].transform("nunique")
     return solved[verdicts > 1]
 
 
@@ -102,7 +104,7 @@ def floats(values: pd.Series[int]) -> pd.Series[float]:
 def _wrong(outcomes: pd.DataFrame) -> pd.Series[bool]:
     """`unsat` where another strategy confirmed a counterexample."""
     is_sat = outcomes["verdict"] == Verdict.SAT
-    refuted = is_sat.groupby([outcomes[name] for name in QUESTION], dropna=False).transform("any")
+    refuted = is_sat.groupby([outcomes[name] for name in INSTANCE]).transform("any")
     return refuted & (outcomes["verdict"] == Verdict.UNSAT)
 
 

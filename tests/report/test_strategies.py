@@ -153,6 +153,17 @@ def test_a_refuted_unsat_is_a_contradiction_and_costs_points(tmp_path: Path) -> 
     assert table["property"].iloc[0] == "vnnlib/p2.vnnlib", "what disagrees comes first"
 
 
+def test_answers_contradict_each_other_whatever_their_timeouts(run: MadeRun) -> None:
+    run.add("baseline", 0, Verdict.UNSAT, 1.0)
+    run.add("baseline", 1, Verdict.SAT, 1.0, timeout_s=10.0)
+    run.add("fsdp", 1, Verdict.UNSAT, 1.0, timeout_s=60.0)
+    evidence = run.evidence()
+
+    assert list(contradictions(evidence)["label"]) == ["baseline", "fsdp"]
+    assert row(strategies(evidence), "fsdp")["score"] == -150
+    assert list(instances(evidence)["disagree"]) == [True, True, False]
+
+
 def test_instances_have_a_line_each_and_gaps_where_a_strategy_did_not_run(run: MadeRun) -> None:
     run.add("baseline", 1, Verdict.UNSAT, 1.0)
     run.add("fsdp", 2, Verdict.TIMEOUT, 11.0)
