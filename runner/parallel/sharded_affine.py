@@ -1,13 +1,15 @@
 """Linear and Conv whose neurons lie on several ranks.
 
-Rank p keeps W_p, the rows of its own output neurons, in one part W_pq for every rank q that keeps
-a part of the input. Backward, A_p W_p is a partial sum over p: each column part goes to its rank
-(reduce-scatter). Forward, vectors are whole on every rank: W_p x is gathered.
+Rank p keeps W_p, the rows of its own output neurons. Backward, A_p W_p is a partial sum over p:
+the columns of each rank q that keeps a part of the input go there (reduce-scatter). Forward,
+vectors are whole on every rank: W_p x is gathered, and so it is for gradients, over the column
+blocks that every strategy sums in the same order. Interval bounds then have the bits of one rank,
+and α-CROWN takes its steps: gradients cancel, so that another order of sums parts their ways.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,8 +22,8 @@ from runner.network.graph import Node
 from runner.parallel.features import Shares
 from runner.parallel.group import Group
 
-# Output neurons (or channels), input neurons (or channels) -> that part of the weight.
-Fetch = Callable[[slice, slice], Tensor]
+# Output neurons (or channels) -> their rows of the weight.
+Fetch = Callable[[slice], Tensor]
 
 
 class HeldWeights:
@@ -42,12 +44,16 @@ class HeldWeights:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a Linear or Conv lies: shares of its input (None: whole) and of its output."""
+    """Where a Linear or Conv lies: shares of its input (None: whole) and of its output.
+
+    `blocks`: of the weight's columns, as every strategy sums over them.
+    """
 
     node: Node
     input_shape: tuple[int, ...]
     inputs: Shares | None
     outputs: Shares
+    blocks: tuple[slice, ...]
 
 
 class ShardedAffineRule:
@@ -57,25 +63,27 @@ class ShardedAffineRule:
         self._layout = layout
         self._group = group
         self._bias = bias
-        own = layout.outputs.span(group.rank)
-        spans = layout.inputs.spans if layout.inputs else [slice(0, layout.input_shape[0])]
-        self._spans = spans
-        self._outputs = own.stop - own.start
-        self._own = own
-        node = replace(layout.node, shape=(self._outputs, *layout.node.shape[1:]))
-        self.held: list[Tensor] = []
-        self._maps: list[AffineMap | None] = []
-        for span in spans:
-            width = span.stop - span.start
-            if not width or not self._outputs:
-                self._maps.append(None)  # a rank without neurons has no product
-                continue
-            weight = fetch(own, span)
-            self.held.append(weight)
-            weights = HeldWeights(
-                {node.parameters["weight"]: weight, node.parameters["bias"]: bias[own]}
-            )
-            self._maps.append(affine_map(node, (width, *layout.input_shape[1:]), weights))
+        self._own = layout.outputs.span(group.rank)
+        self._outputs = self._own.stop - self._own.start
+        inputs = layout.inputs
+        self._spans = inputs.spans if inputs else [slice(0, layout.input_shape[0])]
+        self.held = fetch(self._own)
+        # Of the columns of each rank, and of each block.
+        self._toward = [self._map(span) for span in self._spans]
+        self._blocks = [self._map(block) for block in layout.blocks]
+
+    def _map(self, columns: slice) -> AffineMap | None:
+        """The product with some columns of the own rows; a rank without neurons has none."""
+        width = columns.stop - columns.start
+        if not width or not self._outputs:
+            return None
+        node = self._layout.node
+        mine = replace(node, shape=(self._outputs, *node.shape[1:]))
+        held = {
+            node.parameters["weight"]: self.held[:, columns],
+            node.parameters["bias"]: self._bias[self._own],
+        }
+        return affine_map(mine, (width, *self._layout.input_shape[1:]), HeldWeights(held))
 
     # Whole vectors: [N, *input] <-> [N, *output].
 
@@ -87,25 +95,35 @@ class ShardedAffineRule:
     def interval(self, *inputs: Interval) -> Interval:
         x = inputs[0]
         centre = self._apply_whole(x.centre).add_(self._shaped_bias(x.lower.dtype))
-        radius = self._gathered(self._sum(x.radius, lambda part, of: part.magnitude(of)))
+        radius = self._gathered(self._sum([x.radius], lambda part, of: part.magnitude(of)))
         return Interval(centre - radius, centre + radius)
 
     def _apply_whole(self, x: Tensor) -> Tensor:
-        return self._gathered(self._sum(x, lambda part, of: part.apply(of)))
+        return self._gathered(self._sum([x], lambda part, of: part.apply(of)))
 
     def _transpose_whole(self, rows: Tensor) -> Tensor:
         own = rows[:, self._own].contiguous()
         whole = rows.new_zeros((rows.shape[0], *self._layout.input_shape))
-        for span, part in zip(self._spans, self._maps, strict=True):
+        for span, part in zip(self._spans, self._toward, strict=True):
             if part is not None:
                 whole[:, span] = part.transpose(own)
         return self._group.all_reduce(whole)
 
-    def _sum(self, x: Tensor, product: Callable[[AffineMap, Tensor], Tensor]) -> Tensor:
-        total = x.new_zeros((x.shape[0], self._outputs, *self._layout.node.shape[1:]))
-        for span, part in zip(self._spans, self._maps, strict=True):
-            if part is not None:
-                total += product(part, x[:, span].contiguous())
+    def _sum(
+        self, parts: Iterable[Tensor], product: Callable[[AffineMap, Tensor], Tensor]
+    ) -> Tensor:
+        """Over all blocks, of columns [N, *input] that come in parts of any width."""
+        total: Tensor | None = None
+        widths = [block.stop - block.start for block in self._layout.blocks]
+        for block, columns in zip(self._blocks, _cut_again(parts, widths), strict=True):
+            if block is not None:
+                added = product(block, columns)
+                total = added if total is None else total.add_(added)
+            elif total is None:
+                shape = (columns.shape[0], self._outputs, *self._layout.node.shape[1:])
+                total = columns.new_zeros(shape)
+        if total is None:
+            raise ValueError("a weight has no blocks")
         return total
 
     def _gathered(self, own: Tensor) -> Tensor:
@@ -152,7 +170,7 @@ class ShardedAffineRule:
 
     def _transpose_own(self, rows: Tensor) -> Tensor:
         kept: Tensor | None = None
-        for rank, (span, part) in enumerate(zip(self._spans, self._maps, strict=True)):
+        for rank, (span, part) in enumerate(zip(self._spans, self._toward, strict=True)):
             width = span.stop - span.start
             if part is None:
                 partial = rows.new_zeros((rows.shape[0], width, *self._layout.input_shape[1:]))
@@ -169,21 +187,38 @@ class ShardedAffineRule:
         return kept
 
     def _apply_own(self, gradient: Tensor) -> Tensor:
-        """The adjoint: every rank's columns of the gradient, in turn, times its part."""
-        shape = (gradient.shape[0], self._outputs, *self._layout.node.shape[1:])
-        total = gradient.new_zeros(shape)
-        for rank, (span, part) in enumerate(zip(self._spans, self._maps, strict=True)):
-            here = gradient
-            if self._layout.inputs is not None:
-                width = span.stop - span.start
-                if rank != self._group.rank:
-                    here = gradient.new_empty((gradient.shape[0], width, *gradient.shape[2:]))
-                if width:
-                    self._group.broadcast(here, rank)
-            if part is not None:
-                total += part.apply(here)
-        return total
+        """The adjoint: own rows of W times the gradient's columns, which come from every rank."""
+        return self._sum(self._passed_round(gradient), lambda part, of: part.apply(of))
+
+    def _passed_round(self, own: Tensor) -> Iterator[Tensor]:
+        """Columns of every rank in turn, one's at a time; every rank must take them all."""
+        if self._layout.inputs is None:
+            yield own
+            return
+        for rank, span in enumerate(self._spans):
+            width = span.stop - span.start
+            here = own
+            if rank != self._group.rank:
+                here = own.new_empty((own.shape[0], width, *own.shape[2:]))
+            if width:
+                yield self._group.broadcast(here, rank)
 
     def _shaped_bias(self, dtype: torch.dtype) -> Tensor:
         ones = (1,) * (len(self._layout.node.shape) - 1)
         return self._bias.to(dtype).reshape(-1, *ones)
+
+
+def _cut_again(parts: Iterable[Tensor], widths: Iterable[int]) -> Iterator[Tensor]:
+    """Consecutive columns (dimension 1), cut into other widths; copies only what lies in two."""
+    waiting = iter(parts)
+    left: Tensor | None = None
+    for width in widths:
+        found: list[Tensor] = []
+        wanted = width
+        while wanted:
+            if left is None or not left.shape[1]:
+                left = next(waiting)
+            found.append(left[:, :wanted])
+            left = left[:, wanted:]
+            wanted -= found[-1].shape[1]
+        yield found[0] if len(found) == 1 else torch.cat(found, 1)

@@ -21,7 +21,7 @@ from runner.bounds.rules import (
     ReshapeRule,
 )
 from runner.bounds.tagging import Tagger
-from runner.network.blocks import GREATEST_BLOCK_BYTES
+from runner.network.blocks import cut_weights, weights_of
 from runner.network.graph import Graph, Node, Op
 from runner.parallel.features import FeaturePlan
 from runner.parallel.group import Group
@@ -47,6 +47,12 @@ class ShardedFeatures:
         self._source = source
         self._device = device
         self._shapes = {node.name: node.shape for node in graph.nodes}
+        self._blocks: dict[str, tuple[slice, ...]] = {}
+        for cut in cut_weights(weights_of(graph, source.shape)):
+            self._blocks[cut.weight] = (
+                *self._blocks.get(cut.weight, ()),
+                slice(cut.start, cut.stop),
+            )
         self._affine: dict[str, ShardedAffineRule] = {}
         with tag.kind(Memory.WEIGHTS):
             weights = {n.parameters["weight"] for n in graph.nodes if "weight" in n.parameters}
@@ -67,7 +73,7 @@ class ShardedFeatures:
     @property
     def resting_bytes(self) -> int:
         """What this rank keeps of the parameters."""
-        held = [weight for rule in self._affine.values() for weight in rule.held]
+        held = [rule.held for rule in self._affine.values()]
         return sum(tensor.nbytes for tensor in [*self._whole.values(), *held])
 
     @property
@@ -135,22 +141,17 @@ class ShardedFeatures:
         outputs, before = self._plan[node.name], node.inputs[0]
         if outputs is None:
             raise ValueError(f"node {node.name} is not cut")
-        layout = Layout(node, self._shapes[before], self._plan[before], outputs)
         name = node.parameters["weight"]
+        blocks = self._blocks[name]
+        layout = Layout(node, self._shapes[before], self._plan[before], outputs, blocks)
 
-        def fetch(rows: slice, columns: slice) -> Tensor:
-            """W[rows, columns], read a block of columns at a time."""
-            total, _, *kernel = self._source.shape(name)
-            row_bytes = 4 * total
-            for length in kernel:
-                row_bytes *= length
-            step = max(1, GREATEST_BLOCK_BYTES // row_bytes)
-            size = (rows.stop - rows.start, columns.stop - columns.start, *kernel)
-            part = torch.empty(size, device=self._device)
-            for start in range(columns.start, columns.stop, step):
-                stop = min(start + step, columns.stop)
-                block = self._source.columns(name, start, stop)[rows]
-                part[:, start - columns.start : stop - columns.start] = block.to(self._device)
+        def fetch(rows: slice) -> Tensor:
+            """W[rows], read a block of columns at a time."""
+            _, *others = self._source.shape(name)
+            part = torch.empty((rows.stop - rows.start, *others), device=self._device)
+            for block in blocks:
+                columns = self._source.columns(name, block.start, block.stop)
+                part[:, block] = columns[rows].to(self._device)
             return part
 
         bias = self._whole[node.parameters["bias"]]

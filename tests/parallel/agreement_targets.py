@@ -82,8 +82,9 @@ def in_few_steps(payload: Payload) -> Payload:
                 if group.rank > 0:
                     continue
                 found[f"{method} {name}"] = {
-                    "same_bits": all(torch.equal(many[key], one[key]) for key in one),
+                    "differ": [key for key in one if not torch.equal(many[key], one[key])],
                     "apart": max(_apart(many[key], one[key]) for key in one),
+                    "beyond": sum(_beyond(many[key], one[key]) for key in one),
                 }
     return found
 
@@ -127,8 +128,15 @@ def _least_reached(prepared: Path, box: Interval, specs: Tensor) -> Tensor:
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
-    allowed = (other.abs() * 1e-5).clamp(min=1e-4)
-    return float(((one - other).abs() / allowed).max())
+    return float(((one - other).abs() / _allowed(other)).max())
+
+
+def _beyond(one: Tensor, other: Tensor) -> int:
+    return int(((one - other).abs() > _allowed(other)).sum())
+
+
+def _allowed(values: Tensor) -> Tensor:
+    return (values.abs() * 1e-5).clamp(min=1e-4)
 
 
 def killed_in_a_collective(payload: Payload) -> Payload:

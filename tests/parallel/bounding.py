@@ -94,12 +94,13 @@ def same_bits(one: Bounds, other: Bounds) -> bool:
     )
 
 
+def far_apart(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Differences in units of what is allowed: 1e-5 of the value, 1e-4 below 10."""
+    apart: NDArray[np.float32] = np.abs(one - other) / np.maximum(np.abs(other) * 1e-5, 1e-4)
+    return apart
+
+
 def farthest(one: Bounds, other: Bounds) -> float:
-    """The greatest difference in units of what is allowed: 1e-5 of the value, 1e-4 below 10."""
+    """The greatest of all nodes."""
     assert one.keys() == other.keys()
-    return max(
-        float(
-            (np.abs(one[name] - other[name]) / np.maximum(np.abs(other[name]) * 1e-5, 1e-4)).max()
-        )
-        for name in one
-    )
+    return max(float(far_apart(one[name], other[name]).max()) for name in one)
