@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from fake_server import FakeServer, answer, make_category
 from typer.testing import CliRunner, Result
 
-from runner.cli import app, run_command
+from runner.cli import run_command
+from runner.cli.app import app
 from runner.doctor import REQUIREMENTS, State, check_requirement, examine
 from runner.execute.lock import exclusive
 from runner.execute.watch import GangResult
@@ -226,7 +228,7 @@ def test_the_help_teaches_exit_codes_and_examples() -> None:
 
 
 def test_the_commands_start_without_torch_and_pandas() -> None:
-    code = "import sys, runner.cli; print({'torch', 'pandas'} & set(sys.modules))"
+    code = "import sys, runner.cli.app; print({'torch', 'pandas'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
@@ -254,6 +256,36 @@ def test_the_doctor_names_the_remedy(
     check = check_requirement(requirement, version, error)
 
     assert (check.state, check.remedy) == (state, remedy)
+
+
+@pytest.mark.parametrize(
+    ("missing", "command", "words"),
+    [
+        ("pynvml", "doctor", 'pip install "nvidia-ml-py"'),
+        ("numpy", "doctor", 'pip install "numpy"'),
+        ("pynvml", "list", "No module named 'pynvml'; `vnncomp-runner doctor` names"),
+        ("psutil", "doctor", "No module named 'psutil'; the remedy: pip install"),
+    ],
+)
+def test_where_a_dependency_is_missing_the_doctor_is_the_way_on(
+    missing: str, command: str, words: str, tmp_path: Path
+) -> None:
+    for module in ("torch", "torchvision", "onnx2torch", "onnx", "onnxruntime"):  # quick stand-ins
+        (tmp_path / f"{module}.py").write_text("raise ImportError('left out')")
+    (tmp_path / f"{missing}.py").write_text(
+        f"raise ModuleNotFoundError(\"No module named '{missing}'\")"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "from runner.cli import main; main()", command],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_doctor_survives_a_module_that_crashes(

@@ -5,57 +5,29 @@ from __future__ import annotations
 import signal
 import sys
 
-import typer
-
-from runner.cli.bench_command import bench
-from runner.cli.compare_command import EXIT_CODES as COMPARE_EXIT_CODES
-from runner.cli.compare_command import compare
-from runner.cli.doctor_command import doctor
-from runner.cli.job_command import job
-from runner.cli.list_command import list_instances
-from runner.cli.plan_command import plan
-from runner.cli.report_command import report
-from runner.cli.run_command import EXIT_CODES, run
-from runner.cli.score_command import score
-from runner.cli.show_command import show
-
-_HELP = """Runs VNN-COMP benchmarks under parallel strategies and records what each rank cost.
-
-A category is a folder that holds an instances.csv, or an instances.csv itself.
-
-\b
-Examples:
-  vnncomp-runner doctor
-  vnncomp-runner list vnncomp2022_benchmarks/benchmarks/mnist_fc
-  vnncomp-runner run vnncomp2022_benchmarks/benchmarks/mnist_fc --limit 5
-  vnncomp-runner run mnist_fc oval21 --strategies baseline,fsdp --ranks 4 --timeout 60
-  vnncomp-runner show results/20260101T120000.000Z-mnist_fc 'mnist-net_256x4*'
-  vnncomp-runner report results/two_ranks results/four_ranks --out comparison
-  vnncomp-runner score results/nightly vnncomp2025_results/alpha_beta_crown
-  vnncomp-runner compare results/before results/after --fail-on verdict,time:1.3
-"""
-
-app = typer.Typer(
-    help=_HELP,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # keeps the line breaks of the examples
-    pretty_exceptions_enable=False,
-)
-app.command("run", epilog=EXIT_CODES)(run)
-app.command("list")(list_instances)
-app.command("show")(show)
-app.command("report")(report)
-app.command("score")(score)
-app.command("compare", epilog=COMPARE_EXIT_CODES)(compare)
-app.command("plan")(plan)
-app.command("job")(job)
-app.add_typer(bench, name="bench")
-app.command("doctor")(doctor)
-
 
 def main() -> None:
     """The console entry. A request to terminate ends a run as Ctrl-C does: it can be resumed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app(prog_name="vnncomp-runner")
+    try:
+        from runner.cli.app import app
+    except ImportError as error:
+        _without_dependencies(error)
+    else:
+        app(prog_name="vnncomp-runner")
     sys.exit(0)
+
+
+def _without_dependencies(error: ImportError) -> None:
+    """Where one is missing only the doctor starts, who names all that are and the remedies."""
+    if sys.argv[1:] != ["doctor"]:
+        sys.exit(f"error: {error}; `vnncomp-runner doctor` names what is missing, and the remedy")
+    try:
+        import typer
+
+        from runner.cli.doctor_command import doctor
+    except ImportError as needed:  # by the doctor itself
+        sys.exit(f"error: {needed}; the remedy: pip install --no-deps -r requirements.lock")
+    alone = typer.Typer()
+    alone.command()(doctor)
+    alone([])

@@ -12,8 +12,6 @@ import typer
 from rich.console import Console
 
 from runner.errors import UsageError
-from runner.record.append import DiskFullError
-from runner.record.folder import RunInUseError
 
 USAGE, DISK_FULL, IN_USE, INTERRUPTED = 2, 3, 4, 130
 
@@ -40,6 +38,10 @@ def exit_codes() -> Iterator[None]:
 
 
 def _code(error: UsageError) -> int:
+    # Not above: the doctor prints even where what these import is missing.
+    from runner.record.append import DiskFullError
+    from runner.record.folder import RunInUseError
+
     match error:
         case DiskFullError():
             return DISK_FULL

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from runner.cli import app
+from runner.cli.app import app
 from runner.record.read import read_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from runner.cli import app
+from runner.cli.app import app
 from runner.execute.boundary import report_path
 from runner.execute.job import RankReport
 from runner.execute.wire import report_from_json

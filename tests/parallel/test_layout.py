@@ -8,7 +8,7 @@ import pytest
 from small_networks import Builder, SmallNetwork, cnn, mlp
 from typer.testing import CliRunner
 
-from runner.cli import app
+from runner.cli.app import app
 from runner.network.graph import Op
 from runner.parallel.layout import NodeLayout, layout
 from runner.parallel.strategy import strategy_named

@@ -10,7 +10,7 @@ import pytest
 from made_runs import MadeRun, compared
 from typer.testing import CliRunner, Result
 
-from runner.cli import app
+from runner.cli.app import app
 from runner.cli.run_command import _write_report
 from runner.record.folder import open_run
 from runner.record.manifest import Command

@@ -50,7 +50,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(*arguments: object) -> tuple[str, float, int]:
     """What a command printed, its seconds of the processor, and its peak resident bytes."""
     code = (
-        "import resource, sys; from runner.cli import app; sys.argv[0] = 'vnncomp-runner'\n"
+        "import resource, sys; from runner.cli.app import app; sys.argv[0] = 'vnncomp-runner'\n"
         "try: app()\n"
         "except SystemExit: pass\n"
         "used = resource.getrusage(resource.RUSAGE_SELF)\n"
