@@ -59,7 +59,9 @@ class MadeRun:
             RankRow(**key, rank=rank, wall_s=run_s, load_s=0.1, attack_s=0.2, complete_s=complete_s,
                     peak_tensor_bytes=value, weight_bytes=value // 10, peak_a_bytes=value // 2,
                     peak_weight_bytes=value // 10, comm_s=comm_s, comm_bytes=1024, collectives=4,
-                    meter=meter)
+                    meter=meter, at_peak_weight_bytes=value // 10, at_peak_a_bytes=value // 2,
+                    at_peak_alpha_bytes=0, at_peak_beta_bytes=value // 4, at_peak_bounds_bytes=0,
+                    at_peak_other_bytes=value - value // 10 - value // 2 - value // 4)
             for rank, value in enumerate(peaks)
         ]  # fmt: skip
         self._rows.append((outcome, ranks))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from made_runs import MadeRun, compared
 from matplotlib.colors import to_rgb
@@ -89,12 +91,24 @@ def test_memory_read_with_different_meters_is_not_drawn(tmp_path: Path) -> None:
     assert draw(run.evidence(), "memory") is None
 
 
-def test_memory_by_kind_has_a_bar_for_every_rank(tmp_path: Path) -> None:
+def test_memory_by_kind_has_a_bar_for_every_rank_as_long_as_its_mean_peak(tmp_path: Path) -> None:
     figure = draw(compared(tmp_path).evidence(), "memory_by_kind")
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    widths = [[bar.get_width() for bar in kind.patches] for kind in figure.axes[0].containers]
 
     assert names == ["baseline, rank 0", "fsdp, rank 0", "fsdp, rank 1"]
     assert legend(figure) == ["weights", "A", "α", "β", "bounds", "other"]
+    assert widths[3] == pytest.approx([21000 / 4 / 4, 1100 / 4 / 3, 1000 / 4 / 3]), "β"
+    assert [sum(bars) for bars in zip(*widths, strict=True)] == pytest.approx(
+        [21000 / 4, 1100 / 3, 1000 / 3]
+    )
+
+
+def test_a_run_that_did_not_record_what_made_up_a_peak_has_no_such_plot(tmp_path: Path) -> None:
+    evidence = compared(tmp_path).evidence()
+    unknown = evidence.ranks.assign(at_peak_beta_bytes=pd.NA)
+
+    assert draw(replace(evidence, ranks=unknown), "memory_by_kind") is None
 
 
 def test_a_phase_that_few_instances_came_to_is_a_mean_over_all(tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ PLOTS = (
     ),
     Plot(
         "memory_by_kind",
-        "Memory of each rank by kind",
-        "Median over instances of each kind's own peak. "
-        "The peaks of the kinds need not coincide: the whole bar may exceed the peak of a rank.",
+        "Memory of each rank at its peak",
+        "What a rank held when it held the most, by kind: mean over instances. "
+        "The whole bar is the mean peak; a kind may have been larger at another moment.",
         memory_by_kind,
     ),
     Plot(

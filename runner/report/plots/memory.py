@@ -33,8 +33,12 @@ def memory_scatter(evidence: Evidence) -> Figure | None:
 
 
 def memory_by_kind(evidence: Evidence) -> Figure | None:
-    """Peak bytes of each kind, stacked: a bar per label and rank, a panel per category."""
-    measured = evidence.ranks[evidence.ranks["peak_tensor_bytes"].notna()]
+    """Bytes of each kind at a rank's peak, stacked: a bar per label and rank, a panel per category.
+
+    Means add up, as the kinds do at the peak: a bar is as long as the mean peak.
+    """
+    columns = {name: f"at_peak_{kind}_bytes" for name, kind in KINDS.items()}
+    measured = evidence.ranks.dropna(subset=list(columns.values()))
     categories = [name for name in evidence.categories if (measured["category"] == name).any()]
     if not categories:
         return None
@@ -44,15 +48,15 @@ def memory_by_kind(evidence: Evidence) -> Figure | None:
     for panel, category in zip(axes, categories, strict=True):
         rows = measured[measured["category"] == category]
         sizes = rows[["label", "rank"]].assign(
-            **{name: floats(rows[f"peak_{kind}_bytes"]) for name, kind in KINDS.items()}
+            **{name: floats(rows[column]) for name, column in columns.items()}
         )
-        medians = sizes.groupby(["label", "rank"]).median().fillna(0.0)
-        order = sorted(medians.index, key=lambda bar: (places[bar[0]], bar[1]))
-        medians = medians.loc[order]
+        means = sizes.groupby(["label", "rank"]).mean()
+        order = sorted(means.index, key=lambda bar: (places[bar[0]], bar[1]))
+        means = means.loc[order]
         names = [f"{label}, rank {rank}" for label, rank in order]
         left = np.zeros(len(names))
         for name, colour, hatch in zip(KINDS, _COLOURS, HATCHES, strict=True):
-            widths = medians[name].to_numpy()
+            widths = means[name].to_numpy()
             panel.barh(
                 names, widths, left=left, color=colour, hatch=hatch, edgecolor="white", label=name
             )

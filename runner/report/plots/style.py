@@ -28,7 +28,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "--")
 
 WIDTH = 5.8  # inches: small, so that letters are large on a phone
-_TICKS = 4  # at most so many on an axis of bytes
+_TICKS = 3  # at most so many on an axis of bytes, besides 0
 _RULES: Any = {
     "font.size": 9,
     "axes.titlesize": 9.5,
