@@ -8,7 +8,7 @@ environment=$repository/.venv
 inputs=$({ echo "$repository" && cat "$repository"/{pyproject.toml,requirements.lock}; } | cksum)
 stamp=$environment/.installed-${inputs// /-}
 
-is_ready() { [[ -e $stamp && -x $environment/bin/python ]]; }
+is_ready() { [[ -e $stamp && -x $environment/bin/python && -x $environment/bin/vnncomp-runner ]]; }
 
 suitable_python() { # prints the first Python that can make the environment, or says why none can
     local check='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))'
@@ -34,8 +34,11 @@ install() {
     local python
     python=$(suitable_python)
     echo "Setting up .venv with $python: done once, takes about 3 minutes" >&2
-    # No stamp at all: an installation was cut short, and what it left cannot be trusted.
-    compgen -G "$environment/.installed-*" >/dev/null || rm -rf "$environment"
+    # No stamp at all: an installation was cut short, and what it left cannot be trusted. A link to
+    # a Python that is gone would stay as it is.
+    if ! compgen -G "$environment/.installed-*" >/dev/null || [[ ! -x $environment/bin/python ]]; then
+        rm -rf "$environment"
+    fi
     rm -f "$environment"/.installed-*
     "$python" -m venv "$environment"
     local pip=("$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps)

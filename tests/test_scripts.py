@@ -144,6 +144,26 @@ def test_an_installation_that_was_killed_is_started_over(clone: Clone) -> None:
     assert not leftover.exists()
 
 
+def test_an_environment_whose_python_is_gone_is_made_anew(clone: Clone) -> None:
+    clone.run("run_tests.sh", "-k", "name")
+    (clone.environment / "bin" / "python").unlink()
+    (clone.environment / "bin" / "python").symlink_to("/no/such/python")
+    leftover = clone.environment / "package_of_the_old_python"
+    leftover.touch()
+    status, output = clone.run("run_tests.sh", "-k", "name")
+    assert status == 0
+    assert INSTALLED in output
+    assert not leftover.exists()
+
+
+def test_an_environment_without_the_command_is_repaired(clone: Clone) -> None:
+    clone.run("run_benchmark.sh", "a category")
+    (clone.environment / "bin" / "vnncomp-runner").unlink()
+    status, output = clone.run("run_benchmark.sh", "a category")
+    assert status == 0
+    assert "vnncomp-runner run a category" in output
+
+
 @pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock")
 def test_two_first_starts_at_once_install_once(clone: Clone) -> None:
     both = [clone.start("run_tests.sh", "-k", name, PIP_SECONDS="0.3") for name in ("a", "b")]
