@@ -58,7 +58,7 @@ def _question(
         if answer and _said(answer, source) is Verdict.SAT
     }
     refuting = [name for name, found in replays.items() if found.validity is Validity.VALID]
-    verdicts = {answer.verdict for answer in given.values() if answer}
+    verdicts = {_said(answer, source) for answer in given.values() if answer}
     truth = Verdict.SAT if refuting else Verdict.UNSAT if Verdict.UNSAT in verdicts else "-"
     rows = []
     for name, answer in given.items():

@@ -60,6 +60,7 @@ CASES = [
     Case("slack", ("sat", IN_SLACK, 1.0), ("unsat", None, 1.0), (10, 10), "unsat"),
     Case("late_sat", ("sat", IN_BOX, 10.5), ("unsat", None, 1.0), (0, 10), "unsat"),
     Case("late_unsat", ("unsat", None, 10.5), ("sat", IN_BOX, 10.0), (0, 10), "sat"),
+    Case("late_alone", ("unsat", None, 10.5), UNKNOWN, (0, 0), "-"),
     Case("wrong_size", ("sat", (0.5,), 1.0), UNKNOWN, (-150, 0), "-"),
     Case("malformed", ("sat", "(X_0 is large)", 1.0), UNKNOWN, (-150, 0), "-"),
     Case("empty", ("sat", "", 1.0), UNKNOWN, (-150, 0), "-"),
