@@ -57,7 +57,10 @@ _STRATEGIES_NOTE = (
     "Score: VNN-COMP points; `vnncomp-runner score` replays the counterexamples too."
 )
 _OF_SEARCHES = frozenset({"domains_per_s_median", "domains_total"})
-_DOMAINS_NOTE = "Domains: sub-problems that branch and bound bounded, where it ran."
+_DOMAINS_NOTE = (
+    "Domains: sub-problems that branch and bound bounded, where it ran; the bound it ends with "
+    "depends on its order too."
+)
 
 
 def strategies_table(evidence: Evidence, by_category: bool = True) -> Table:

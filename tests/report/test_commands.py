@@ -142,7 +142,7 @@ def test_score_replays_the_counterexamples_of_a_run(tmp_path: Path) -> None:
     rows = (tmp_path / "answers.csv").read_text().splitlines()
 
     assert result.exit_code == 0
-    assert sum(",sat," in row and ",valid,sat,10," in row for row in rows) == 4 * 4
+    assert sum(",sat," in row and ",valid,sat,10," in row for row in rows) == 5 * 5
     assert "Penalties" not in result.stdout
 
 

@@ -15,6 +15,7 @@ from runner.report.gather import gather
 from runner.report.story import Story, describe_network, describe_property, stories
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+STRATEGIES = ["baseline", "fsdp", "tp", "sp", "dp"]
 
 
 @pytest.fixture
@@ -38,16 +39,20 @@ def test_an_instance_with_a_counterexample(run: Run) -> None:
     assert "unsafe: 9 disjuncts of 1 constraints on 10 outputs" in facts["property"]
     assert "8,970 parameters" in facts["network"]
     assert "3 Gemm, 2 Relu" in facts["network"]
-    for strategy in ("baseline", "fsdp", "tp", "sp"):
+    for strategy in STRATEGIES:
         assert ": valid; ONNX Runtime's outputs: " in facts[f"{strategy}, counterexample"]
 
 
 def test_answers_times_and_memory_of_every_rank(run: Run) -> None:
-    answers, times, memory = story(run, "mlp_2x64_image_0_radius_0.15").grids
+    answers, times, memory, at_peak = story(run, "mlp_2x64_image_0_radius_0.15").grids
 
-    assert [row[0] for row in answers.rows] == ["baseline", "fsdp", "tp", "sp"]
+    assert [row[0] for row in answers.rows] == STRATEGIES
     assert [row[:2] for row in times.rows][:3] == [("baseline", "0"), ("fsdp", "0"), ("fsdp", "1")]
-    assert len(memory.rows) == 7
+    assert len(memory.rows) == len(at_peak.rows) == 9
+
+
+def test_the_title_names_the_instance_in_one_line(run: Run) -> None:
+    assert story(run, "*_image_45_*").title == "digits_wide wide_2x1024 image_45_radius_0.06, 60 s"
 
 
 def test_a_run_whose_categories_are_gone_is_still_told(
