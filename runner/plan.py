@@ -80,6 +80,7 @@ def _check_options(command: Command) -> None:
     for option, value in (
         ("--timeout", command.timeout_s),
         ("--memory-limit", command.memory_limit_gib),
+        ("--work-memory", command.work_memory_mib),
     ):
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{option} {value}: a positive number is needed")

@@ -27,7 +27,7 @@ VERIFY = "runner.verify.rank:verify_target"
 # A rank without room for its report dies without one.
 _PERHAPS_THE_DISK = frozenset({Cause.INTERNAL_ERROR, Cause.RANK_DIED})
 
-_GIB = 2**30
+_GIB, _MIB = 2**30, 2**20
 
 
 class Observer(Protocol):
@@ -82,6 +82,8 @@ class _Worker:
         self._scratch = scratch
         limit = command.memory_limit_gib
         self._memory_limit_bytes = None if limit is None else int(limit * _GIB)
+        work = command.work_memory_mib
+        self._work_bytes = None if work is None else int(work * _MIB)
         self._preparer = Preparer(server, scratch, self._memory_limit_bytes)
 
     def run(self, task: Task) -> tuple[Outcome, list[RankRow]]:
@@ -115,6 +117,7 @@ class _Worker:
             bounds=str(self._folder.bounds(strategy, category, task.name).absolute()),
             progress=str(self._folder.progress(strategy, category, task.name).absolute()),
             workload=self._command.workload,
+            work_bytes=self._work_bytes,
         )
         with self._gang_folder(task) as gang:
             result = self._server.run(

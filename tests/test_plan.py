@@ -101,6 +101,7 @@ def test_two_categories_of_one_name_are_refused(tmp_path: Path) -> None:
         ({"timeout_s": -1.0}, "--timeout"),
         ({"timeout_s": float("nan")}, "--timeout"),
         ({"memory_limit_gib": 0.0}, "--memory-limit"),
+        ({"work_memory_mib": -1.0}, "--work-memory"),
         ({"categories": ("/no/such/category",)}, "/no/such/category"),
         ({"workload": Workload(10, 512), "strategies": ("baseline", "lirpa")}, "lirpa"),
         ({"workload": Workload(10, 512), "method": Method.ALPHA_CROWN}, "--method complete"),

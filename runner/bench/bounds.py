@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from runner.bench.traffic import formula_bytes
+from runner.bounds.budget import budget_of
 from runner.bounds.rows import Rows
 from runner.execute.job import Job, RankReport
 from runner.execute.wire import job_from_json, report_to_json
@@ -88,7 +89,8 @@ def _driver(
     deadline = Deadline(group, job.timeout_s)
     with probe.phase(Phase.LOAD):
         case = read_property(Path(job.property)).cases[0]
-        engine = DriverEngine(Path(job.prepared), strategy, group, device, probe)
+        budget = budget_of(device, job.work_bytes)
+        engine = DriverEngine(Path(job.prepared), strategy, group, device, probe, budget)
         box, specs = box_around(case, engine.input_shape, device), Specs.of(case, device)
     blocks: list[list[int]] = []
     with probe.phase(Phase.INCOMPLETE):

@@ -76,6 +76,7 @@ class Experiment:
     device: Device = Device.AUTO
     repeat: int = 1
     workload: Workload | None = None
+    work_memory_mib: float | None = None
 
 
 def parts_over(
@@ -143,6 +144,7 @@ def run_experiment(experiment: Experiment, folder: Path, progress: Progress) -> 
                 device=experiment.device,
                 repeat=experiment.repeat,
                 workload=experiment.workload,
+                work_memory_mib=experiment.work_memory_mib,
             )
             tasks = plan(command)
             with (

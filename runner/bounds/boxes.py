@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from runner.bounds.backward import Frontier, advance, frontier_at, local_interval
+from runner.bounds.budget import CORE, Budget
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
@@ -23,7 +24,7 @@ from runner.bounds.tagging import Tagger
 from runner.network.graph import Node
 from runner.vocabulary import Memory
 
-# Values of A in one pass: as much as stays in a core's cache.
+# Values of A in one pass of a core: as much as stays in its cache.
 PASS_VALUES = 256 * 1024
 
 
@@ -60,13 +61,14 @@ class BoxPropagator:
         tag: Tagger,
         checkpoint: Callable[[], None] = lambda: None,
         interval_only: AbstractSet[str] = frozenset(),
+        budget: Budget = CORE,
     ) -> None:
         self._network = network
         self.start_nodes = network.start_nodes - network.exact - interval_only
         self._tag = tag
         self._checkpoint = checkpoint
         widest = max(node.size for node in network.graph.nodes)
-        self._pass_rows = max(16, PASS_VALUES // widest)
+        self._pass_rows = max(16, budget.scaled(PASS_VALUES) // widest)
 
     @torch.no_grad()
     def bound(self, box: Interval, known: Mapping[str, Interval]) -> BoxBounds:

@@ -21,6 +21,7 @@ from runner.bounds.backward import (
     least,
     local_interval,
 )
+from runner.bounds.budget import CORE, Budget
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
@@ -43,6 +44,7 @@ class Settings:
     row_block: int = 256
     alpha: AlphaSettings = field(default_factory=AlphaSettings)
     interval_only: frozenset[str] = frozenset()
+    budget: Budget = CORE
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,11 @@ class Propagator:
             return found
         shape = self.network.graph.node(output).shape
         batch = bounds.box.lower.shape[0]
-        most = self.settings.row_block
         cut = enough is None and len(specs) > 0
         blocks = (
-            specs.tensor_split(min(len(specs), tiles(len(specs), most, self.network.graph)))
+            specs.tensor_split(min(len(specs), self._tiles(len(specs))))
             if cut
-            else specs.split(most)
+            else specs.split(self.settings.row_block)
         )
 
         def bound(block: int) -> Tensor:
@@ -182,8 +183,11 @@ class Propagator:
         relu_only = name in self.network.only_unstable
         wanted = (lower < 0) & (upper > 0) if relu_only else lower < upper
         neurons = wanted.any(0).nonzero()[:, 0]
-        count = tiles(2 * len(neurons), self.settings.row_block, self.network.graph)
-        return list(neurons.tensor_split(min(count, len(neurons)))) if len(neurons) else []
+        count = min(self._tiles(2 * len(neurons)), len(neurons))
+        return list(neurons.tensor_split(count)) if count else []
+
+    def _tiles(self, rows: int) -> int:
+        return tiles(rows, self.settings.row_block, self.network.graph, self.settings.budget)
 
     def _start(self, name: str, neurons: Tensor, batch: int, dtype: torch.dtype) -> Frontier:
         """Rows +1 and -1 of each neuron; past the node itself where it is Linear or Conv."""

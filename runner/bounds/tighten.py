@@ -14,7 +14,7 @@ from runner.bounds.split import SplitSpace
 from runner.bounds.tagging import Tagger
 from runner.vocabulary import Method
 
-# Start rows that exist at once, over all sub-domains of a part.
+# Start rows that exist at once, over all sub-domains of a part; of a core.
 ROWS_AT_ONCE = 4096
 
 
@@ -41,7 +41,8 @@ class Tightener:
             network, replace(settings, method=Method.CROWN), tag, checkpoint
         )
         widest = max((2 * len(node.neurons) for node in space.nodes), default=1)
-        self._part = max(1, ROWS_AT_ONCE // max(1, min(widest, settings.row_block)))
+        rows_at_once = settings.budget.scaled(ROWS_AT_ONCE)
+        self._part = max(1, rows_at_once // max(1, min(widest, settings.row_block)))
 
     @property
     def rows(self) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from runner.bounds.budget import Budget
 from runner.network.graph import Graph, Op
 
-# For A and what α keeps for its gradient.
-BUDGET_BYTES = 32 * 1024 * 1024
 # Copies of the widest layer's A that live at the same time: in, out, gradient, and α's own.
 LIVE_COPIES = 8
 LEAST_ROWS = 16
+# Of a core, as the four numbers below.
 MOST_ROWS = 512
 # Of one start node, when it has many unstable neurons.
 TILES_WANTED = 8
@@ -19,31 +19,31 @@ LEAST_VALUES = 12 * 1024
 CACHED_ROWS = 128
 
 
-def row_block(graph: Graph) -> int:
+def row_block(graph: Graph, budget: Budget) -> int:
     """Rows of a start block; even, as both sides of a neuron are rows."""
-    rows = BUDGET_BYTES // (4 * _widest(graph) * LIVE_COPIES)
-    return min(max(rows - rows % 2, LEAST_ROWS), MOST_ROWS)
+    rows = budget.bytes // (4 * _widest(graph) * LIVE_COPIES)
+    return min(max(rows - rows % 2, LEAST_ROWS), budget.scaled(MOST_ROWS))
 
 
-def tiles(rows: int, most_rows: int, graph: Graph) -> int:
+def tiles(rows: int, most_rows: int, graph: Graph, budget: Budget) -> int:
     """Into how many tiles, of equal length, the rows of one start node are cut.
 
     An even number: two ranks then have the same work, and more lose little. About TILES_WANTED of
     many rows; one alone where half of it would not pay.
     """
-    length = min(most_rows, max(_cached_rows(graph), -(-rows // TILES_WANTED)))
+    length = min(most_rows, max(_cached_rows(graph, budget), -(-rows // TILES_WANTED)))
     count = -(-rows // length)
-    if count == 1 and rows * _widest(graph) < 2 * LEAST_VALUES:
+    if count == 1 and rows * _widest(graph) < 2 * budget.scaled(LEAST_VALUES):
         return 1
     return count + count % 2
 
 
-def _cached_rows(graph: Graph) -> int:
+def _cached_rows(graph: Graph, budget: Budget) -> int:
     """A tile that fits a cache, unless a matrix is larger than that: each tile reads it again."""
     sizes = {node.name: node.size for node in graph.nodes}
     matrices = [n.size * sizes[n.inputs[0]] for n in graph.nodes if n.op is Op.LINEAR]
-    rows = max(CACHED_VALUES, *matrices, 0) // _widest(graph)
-    return min(max(rows, LEAST_ROWS), CACHED_ROWS)
+    rows = max(budget.scaled(CACHED_VALUES), *matrices, 0) // _widest(graph)
+    return min(max(rows, LEAST_ROWS), budget.scaled(CACHED_ROWS))
 
 
 def _widest(graph: Graph) -> int:

@@ -47,6 +47,7 @@ class Common:
     ] = None
     seed: Annotated[int, typer.Option(help="Of the random networks.")] = 0
     repeat: Annotated[int, typer.Option(min=1, help="Times are medians of so many.")] = 1
+    work_memory: Annotated[float | None, typer.Option(metavar="MIB", help="As of `run`.")] = None
 
     def parts(self, methods: Sequence[Method], made: Sequence[Generated]) -> Iterable[Part]:
         """Over all ranks, on the categories or else on the networks that are `made`."""
@@ -66,6 +67,7 @@ class Common:
             seed=self.seed,
             repeat=self.repeat,
             workload=workload,
+            work_memory_mib=self.work_memory,
         )
 
 

@@ -80,6 +80,15 @@ def run(
     memory_limit: Annotated[
         float | None, typer.Option(metavar="GIB", help="Host memory that one rank may use.")
     ] = None,
+    work_memory: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MIB",
+            help="What rows of A, α, β and domains of a rank may take at once, beside weights and "
+            "stored domains [default: 32 on a CPU, 2048 on a GPU]. More: fewer and larger "
+            "products, fewer collectives. Less: lower peaks.",
+        ),
+    ] = None,
     repeat: Annotated[
         int, typer.Option(min=1, help="How often to run everything, to know the noise.")
     ] = 1,
@@ -122,6 +131,7 @@ def run(
             seed=seed,
             device=device,
             memory_limit_gib=memory_limit,
+            work_memory_mib=work_memory,
             repeat=repeat,
             workload=workload_of(fixed_workload, batch),
         )

@@ -17,7 +17,8 @@ class Job:
     `counterexample` is where rank 0 writes a confirmed counterexample (gzip), `bounds` where it
     writes the bounds of an experiment (safetensors), and `progress` where it writes how branch and
     bound went (CSV). `memory_limit_bytes`: what a rank may allocate once it has joined its gang.
-    `workload`: what branch and bound is to do instead of deciding.
+    `workload`: what branch and bound is to do instead of deciding. `work_bytes`: of the budget for
+    what is at work at once (runner.bounds.budget), None for what suits the device.
     """
 
     network: str
@@ -34,6 +35,7 @@ class Job:
     bounds: str = ""
     progress: str = ""
     workload: Workload | None = None
+    work_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class Command:
     memory_limit_gib: float | None = None
     repeat: int = 1
     workload: Workload | None = None
+    work_memory_mib: float | None = None
 
     def shell(self, results: Path, name: str | None) -> str:
         """The command line that continues the run, ready to be typed."""
@@ -66,6 +67,7 @@ class Command:
             "--seed": self.seed,
             "--device": self.device,
             "--memory-limit": self.memory_limit_gib,
+            "--work-memory": self.work_memory_mib,
             "--repeat": self.repeat,
             "--fixed-workload": self.workload and self.workload.rounds,
             "--batch": self.workload and self.workload.batch,

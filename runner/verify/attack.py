@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from runner.bounds.budget import Budget
 from runner.bounds.tagging import Tagger
 from runner.property.model import Property
 from runner.verify.specs import box_within
 from runner.vocabulary import Memory
 
-# Values of all nodes that one batch of points may keep for its gradient, in bytes.
+# Values of all nodes that one batch of points may keep for its gradient, in bytes; of a core.
 BATCH_BYTES = 16 * 1024 * 1024
 
 
@@ -56,6 +57,7 @@ class Attackable(Protocol):
 
     input_shape: tuple[int, ...]
     neurons: int
+    budget: Budget
 
     def forward(self, x: Tensor) -> Tensor: ...
 
@@ -87,7 +89,8 @@ class Attack:
 
     def search(self, targets: list[Target], settings: AttackSettings) -> bool:
         """Whether a confirmed counterexample was found. One round: one start of each restart."""
-        fits = max(1, BATCH_BYTES // (4 * self._network.neurons * settings.restarts))
+        room = self._network.budget.scaled(BATCH_BYTES)
+        fits = max(1, room // (4 * self._network.neurons * settings.restarts))
         for first in range(0, len(targets), fits):
             if self._search_batch(targets[first : first + fits], settings):
                 return True

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from runner.bounds.alpha import AlphaSettings
+from runner.bounds.budget import Budget, budget_of
 from runner.bounds.network import BoundNetwork
 from runner.bounds.propagate import Propagator, Settings
 from runner.bounds.rows import Rows, WholeRows
@@ -65,6 +66,7 @@ class VerificationEngine(Protocol):
     input_shape: tuple[int, ...]
     neurons: int
     weight_bytes: int
+    budget: Budget
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, *input_shape] -> [B, outputs], differentiable."""
@@ -81,9 +83,16 @@ class DriverEngine:
     """The bound graph, its weights and features laid out as the strategy says."""
 
     def __init__(
-        self, prepared: Path, strategy: Strategy, group: Group, device: torch.device, tag: Tagger
+        self,
+        prepared: Path,
+        strategy: Strategy,
+        group: Group,
+        device: torch.device,
+        tag: Tagger,
+        budget: Budget | None = None,
     ) -> None:
         graph, source = read_graph(prepared), Weights(prepared)
+        self.budget = budget = budget or budget_of(device)
         self._strategy = strategy
         self._group = group
         self._device = device
@@ -104,7 +113,8 @@ class DriverEngine:
             self._network = BoundNetwork(graph, self._weights)
             self.weight_bytes = self._weights.resting_bytes
         self._settings = Settings(
-            row_block=row_block(graph),
+            row_block=row_block(graph, budget),
+            budget=budget,
             alpha=AlphaSettings(checkpoint=strategy.checkpoint),
             interval_only=column_row_zones(graph) if strategy.interval_zones else frozenset(),
         )
@@ -154,6 +164,7 @@ class LirpaEngine:
             loaded = load_module(network)
             self._module = loaded.module.to(device)
         self._device = device
+        self.budget = budget_of(device)
         self.input_shape = loaded.input_shape
         self.weight_bytes = sum(value.nbytes for value in self._module.state_dict().values())
         self.neurons = math.prod(loaded.input_shape) + self._activations()
@@ -244,7 +255,9 @@ def engine_for(
     group: Group,
     device: torch.device,
     tag: Tagger,
+    budget: Budget | None = None,
 ) -> VerificationEngine:
+    """`budget`: what suits the device where none is given; auto_LiRPA knows none."""
     if strategy.engine is Engine.LIRPA:
         return LirpaEngine(network, device, tag)
-    return DriverEngine(prepared, strategy, group, device, tag)
+    return DriverEngine(prepared, strategy, group, device, tag, budget)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from runner.bounds.boxes import BoxBounds, BoxPropagator
+from runner.bounds.budget import Budget
 from runner.bounds.interval import Interval
 from runner.network.graph import Graph
 from runner.verify.attack import Target
@@ -19,22 +20,22 @@ from runner.verify.search import Outcome, SearchContext
 from runner.verify.sharing import Meeting
 from runner.vocabulary import Memory
 
-# For the bounds of all nodes over a batch of boxes.
-BATCH_BYTES = 32 * 1024 * 1024
+# Of a core.
 LEAST_BOXES, MOST_BOXES = 16, 1024
 # Copies of the bounds that live at the same time.
 LIVE_COPIES = 8
-# Fewer boxes than this take about as long as one: few boxes are cut several times at once.
+# Fewer boxes than this take a core about as long as one: few are cut several times at once.
 FULL_BATCH = 64
 MOST_CUTS = 3
 # Part of the greatest coefficient that every input counts with, so that each is cut at last.
 LEAST_WEIGHT = 0.01
 
 
-def batch_boxes(graph: Graph) -> int:
-    """Boxes that are bounded at once: from a memory budget and the network."""
+def batch_boxes(graph: Graph, budget: Budget) -> int:
+    """Boxes that are bounded at once: the budget is for the bounds of all nodes over them."""
     neurons = sum(node.size for node in graph.nodes)
-    return min(max(LEAST_BOXES, BATCH_BYTES // (4 * 2 * neurons * LIVE_COPIES)), MOST_BOXES)
+    fits = budget.bytes // (4 * 2 * neurons * LIVE_COPIES)
+    return min(max(LEAST_BOXES, fits), budget.scaled(MOST_BOXES))
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,15 @@ class InputSplit:
 
     def __init__(self, context: SearchContext) -> None:
         self._context = context
+        budget, skipped = context.settings.budget, context.settings.interval_only
         self._propagator = BoxPropagator(
-            context.network, context.tag, context.checkpoint, context.settings.interval_only
+            context.network, context.tag, context.checkpoint, skipped, budget
         )
         workload = context.workload
         self.batch = (
             workload.batch // context.sharing.ranks
             if workload is not None
-            else batch_boxes(context.network.graph)
+            else batch_boxes(context.network.graph, budget)
         )
         self.store = BoxStore()
         self.begun, self.complete, self.open_share = False, True, 1.0

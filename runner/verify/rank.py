@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from runner.bounds.budget import budget_of
 from runner.errors import InstanceError
 from runner.execute.boundary import MeasuredFailure
 from runner.execute.job import Job, RankReport
@@ -121,7 +122,8 @@ def _verified(job: Job, strategy: Strategy, costs: _Costs) -> Finding:
         instance = read_property(Path(job.property))
         if job.prepared:
             check_fit(instance, read_graph(prepared), job.property, network)
-        engine = engine_for(strategy, network, prepared, group, device, probe)
+        budget = budget_of(device, job.work_bytes)
+        engine = engine_for(strategy, network, prepared, group, device, probe, budget)
         costs.weight_bytes = engine.weight_bytes
     return Verification(
         engine,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from runner.bounds.beta import BetaSettings, SplitBounds
+from runner.bounds.budget import Budget
 from runner.bounds.interval import Interval
 from runner.bounds.split import SplitSpace
 from runner.bounds.tighten import Tightener
@@ -17,7 +18,7 @@ from runner.verify.leaves import Leaves
 from runner.verify.padded_rows import PaddedRows
 from runner.verify.search import SearchContext
 
-# What the tensors of one batch of sub-domains may take while they are bounded, in bytes.
+# What the tensors of one batch of sub-domains may take while they are bounded, in bytes; of a core.
 BATCH_BYTES = 16 * 1024 * 1024
 LEAST_BATCH, MOST_BATCH = 16, 512
 # Copies that live at the same time: of the widest node's A, and of the multipliers.
@@ -35,6 +36,7 @@ class SplitRoot:
     tightener: Tightener
     leaves: Leaves
     before: Interval
+    budget: Budget
 
     @staticmethod
     def of(context: SearchContext) -> SplitRoot:
@@ -56,6 +58,7 @@ class SplitRoot:
             Tightener(network, context.settings, space, intervals, room, tag, checkpoint),
             Leaves(network, space, intervals),
             before,
+            context.settings.budget,
         )
 
     @property
@@ -63,8 +66,8 @@ class SplitRoot:
         """Sub-domains bounded at once: from a memory budget and the network, never from P."""
         widest = max(i.lower[0].numel() for i in self.bounds.intervals.values())
         each = LIVE_ROWS * widest + LIVE_MULTIPLIERS * self.bounds.space.size
-        fits = BATCH_BYTES // (4 * each * self.rows.count)
-        return min(max(LEAST_BATCH, fits - fits % 2), MOST_BATCH)
+        fits = self.budget.scaled(BATCH_BYTES) // (4 * each * self.rows.count)
+        return min(max(LEAST_BATCH, fits - fits % 2), self.budget.scaled(MOST_BATCH))
 
     def domains(self, disjuncts: Tensor, settings: BetaSettings) -> tuple[Domains, Tensor]:
         """The whole box for each disjunct [B], and bounds [K, B]; sets the scale of β."""

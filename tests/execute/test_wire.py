@@ -22,6 +22,7 @@ jobs = st.builds(
     memory_limit_bytes=st.none() | _bytes,
     timeout_s=_seconds,
     workload=st.none() | workloads,
+    work_bytes=st.none() | _bytes,
 )
 reports = st.builds(
     RankReport,

@@ -11,6 +11,7 @@ from small_networks import CPU, SmallNetwork, box_of, cnn, mlp, specs_of
 from torch import Tensor
 
 from runner.bounds.alpha import AlphaSettings
+from runner.bounds.budget import CORE
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.propagate import Propagator, Settings
@@ -45,7 +46,7 @@ def bounds(payload: Payload) -> Payload:
         alpha = AlphaSettings(payload.get("iterations", 20))
         digests = {"forward": _forward(network, box)}
         for method in payload["methods"]:
-            settings = Settings(Method(method), row_block(graph), alpha)
+            settings = Settings(Method(method), row_block(graph, CORE), alpha)
             propagator = Propagator(network, settings)
             found = propagator.bound(box)
             digests[method] = {

@@ -100,6 +100,7 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
         {"limit": 1},
         {"seed": 1},
         {"memory_limit_gib": 1.0},
+        {"work_memory_mib": 64.0},
         {"repeat": 2},
         {"workload": Workload(10, 512)},
     ],

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from small_networks import CPU, Builder, SmallNetwork
 from torch import Tensor
 
+from runner.bounds.budget import CORE
 from runner.bounds.network import BoundNetwork
 from runner.bounds.propagate import Settings
 from runner.bounds.tagging import NoTagger
@@ -88,6 +89,7 @@ class DriverStub:
         self.input_shape = self.network.graph.input.shape
         self.neurons = sum(node.size for node in self.network.graph.nodes)
         self.weight_bytes = 0
+        self.budget = CORE
         self.points: list[Tensor] = []
         self.bounded: Incomplete | None = None
 
