@@ -166,7 +166,13 @@ const sizes = [...document.querySelectorAll("main p, main td, main th, main h2, 
   .map((element) => parseFloat(getComputedStyle(element).fontSize));
 const outside = [...document.querySelectorAll("h1, h2, h3, p, nav a, .cards dd, figcaption")]
   .filter((element) => element.getBoundingClientRect().right > root.clientWidth + 1);
+const broken = [...document.querySelectorAll("th")].filter((element) => {
+  const words = document.createRange();
+  words.selectNodeContents(element);
+  return !/[\\s-]/.test(element.innerText.trim()) && words.getBoundingClientRect().height > 30;
+});
 return { width: root.clientWidth, scroll: root.scrollWidth, smallest: Math.min(...sizes),
+  broken: broken.map((element) => element.innerText),
   outside: outside.map((element) => element.innerText) };
 """
 
@@ -178,4 +184,5 @@ def test_the_page_is_readable_and_only_tables_scroll_sideways(page: Path, width:
 
     assert layout["scroll"] <= layout["width"] <= width
     assert layout["outside"] == []
+    assert layout["broken"] == [], "a word over several lines"
     assert layout["smallest"] >= 12
