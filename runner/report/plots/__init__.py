@@ -32,8 +32,8 @@ PLOTS = (
     Plot(
         "time",
         "Time against baseline",
-        "One mark per instance; below the diagonal is faster than baseline. "
-        "Instances that were not solved in time lie on the dotted lines.",
+        "One mark per instance; below the diagonal is faster than baseline. Crosses were not "
+        "solved in time and lie at their timeout: on the dotted lines, where all have one.",
         time_scatter,
     ),
     Plot(
