@@ -136,9 +136,14 @@ def _read_tool(name: str, files: list[Path]) -> Tool:
 def _rows(file: Path) -> Iterator[Answer | str]:
     """Answers, and what is wrong with a row that is none."""
     text = file.read_bytes().decode("utf-8-sig", errors="replace")
-    for number, row in enumerate(csv.reader(text.splitlines()), start=1):
-        cells = [cell.strip() for cell in row]
+    for number, line in enumerate(text.splitlines(), start=1):
         place = f"{file}:{number}"
+        try:
+            # Line by line: a quotation mark that is never closed costs its own row alone.
+            cells = [cell.strip() for cell in next(csv.reader([line]), ())]
+        except csv.Error as error:
+            yield f"{place}: {error}; left out"
+            continue
         if not any(cells) or cells[0].lower() == "category":
             continue
         if len(cells) < _COLUMNS:

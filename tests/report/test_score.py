@@ -267,6 +267,15 @@ def test_a_row_that_cannot_be_used_is_named_and_the_rest_is_read(tmp_path: Path)
     assert "no run time" in timeless
 
 
+def test_a_line_that_is_no_csv_costs_that_line_alone(tmp_path: Path) -> None:
+    rows = ['"a,n.onnx,p.vnnlib,0.1,unsat,1.0', "a,n.onnx,q.vnnlib,0.1,unsat,1.0", "x" * 200_000]
+    (tmp_path / "results.csv").write_text("\n".join(rows))
+    (tool,) = read_tools(tmp_path)
+
+    assert [answer.property for answer in tool.answers] == ["q.vnnlib"]
+    assert [problem.split(":")[1] for problem in tool.problems] == ["1", "3"]
+
+
 def test_the_warm_up_of_a_category_is_no_question_unless_it_was_asked_for(tmp_path: Path) -> None:
     warm_up = (
         "2025/benchmarks/test/onnx/test_nano.onnx,2025/benchmarks/test/vnnlib/test_nano.vnnlib"
