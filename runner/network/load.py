@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,13 +105,24 @@ def prepare(network: Path, prepared: Path) -> Graph:
     """Converts a network once for all ranks: its bound graph and weights in one file.
 
     The torch module and the graph itself are both replayed. Raises InstanceError as load_module,
-    replay and graph_of do.
+    replay and graph_of do, and MALFORMED_NETWORK where a weight is no finite number.
     """
     loaded = load_module(network)
     example = torch.zeros(2, *loaded.input_shape)  # of two: the batch dimension shows
     graph, tensors = graph_of(bounded_module(loaded.module, example, str(network)), str(network))
+    _check_finite(tensors, network)
     reference = OnnxRuntime(network)
     replay(reference, loaded.module, loaded.input_shape)
     replay(reference, lambda x: evaluate(graph, tensors, x), loaded.input_shape)
     write_prepared(prepared, graph, tensors)
     return graph
+
+
+def _check_finite(tensors: Mapping[str, Tensor], network: Path) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise InstanceError(
+                Cause.MALFORMED_NETWORK,
+                f"{network}: the values of {name} are not all finite numbers; "
+                "download or export it again",
+            )

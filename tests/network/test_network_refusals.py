@@ -256,6 +256,17 @@ def test_weight_of_the_wrong_shape(tmp_path: Path) -> None:
     assert refused(path).cause is Cause.MALFORMED_NETWORK
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(value: float, tmp_path: Path) -> None:
+    weight = constant((4, 3))
+    weight[1, 2] = value
+    path = save(tmp_path, [node("Gemm", "x w")], (1, 4), (1, 3), w=weight)
+    with pytest.raises(InstanceError, match=r"linear_1\.weight are not all finite") as raised:
+        prepare(path, tmp_path / "prepared")
+    assert raised.value.cause is Cause.MALFORMED_NETWORK
+    assert str(path) in str(raised.value)
+
+
 def test_several_inputs(tmp_path: Path) -> None:
     path = save(tmp_path, [node("Relu", "x")], (1, 3), (1, 3))
     model = onnx.load(path)
