@@ -65,8 +65,10 @@ def read_category(path: Path, timeout_s: float | None = None) -> list[Instance |
 
 
 def _find_source(path: Path) -> Path:
-    if path.is_file():
+    if path.is_file() and path.suffix == ".csv":
         return path
+    if path.is_file():
+        raise UsageError(f"{path}: no category; name a folder with {_FILE}, or a .csv file like it")
     if not path.is_dir():
         raise UsageError(f"{path}: no such category; name a folder with {_FILE}, or an {_FILE}")
     if (path / _FILE).is_file():

@@ -167,6 +167,9 @@ def test_a_category_that_cannot_run_at_all_is_a_usage_error(tmp_path: Path) -> N
         read_category(tmp_path / "absent")
     with pytest.raises(UsageError, match=r"no instances\.csv"):
         read_category(tmp_path)
+    (tmp_path / "net.onnx").touch()
+    with pytest.raises(UsageError, match=r"net\.onnx: no category; name a folder"):
+        read_category(tmp_path / "net.onnx")
     with pytest.raises(UsageError, match="no rows"):
         read_category(category(tmp_path / "empty", "\r\n\n"))
     with pytest.raises(UsageError, match="none of the files"):
