@@ -145,6 +145,8 @@ def setting(manifest: Manifest) -> Setting:
     if workload is not None:
         # So much work takes its own time, and not that of deciding.
         method = f"{method} {workload.rounds}x{workload.batch}"
+    if manifest.command.work_memory_mib is not None:
+        method = f"{method} {manifest.command.work_memory_mib:g} MiB"
     return Setting(str(manifest.host.get("name", "")), device, method)
 
 

@@ -68,6 +68,18 @@ def test_a_fixed_workload_is_not_compared_with_a_verification(tmp_path: Path) ->
     assert evidence.baselines["fsdp complete 10x512"] == "baseline complete 10x512"
 
 
+def test_runs_with_other_memory_for_work_are_no_repeats_of_each_other(tmp_path: Path) -> None:
+    runs = [
+        one_answer(tmp_path, str(mib), "fsdp", 2, command=replace(COMMAND, work_memory_mib=mib))
+        for mib in (None, 32.0)
+    ]
+    evidence = gather([run.read() for run in runs])
+
+    assert set(evidence.labels) == {
+        "baseline complete", "baseline complete 32 MiB", "fsdp complete", "fsdp complete 32 MiB"
+    }  # fmt: skip
+
+
 def test_the_repeat_with_the_median_time_stands_for_all(tmp_path: Path) -> None:
     run = MadeRun(tmp_path)
     for repeat, (seconds, peak) in enumerate([(3.0, 30), (9.0, 90), (5.0, 50)], start=1):
