@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from runner.cli.plan_command import plan
 from runner.cli.runs import Results, find_run
 from runner.cli.tables import print_strategies, print_table
 from runner.cli.terminal import console, exit_codes
@@ -28,8 +29,8 @@ _MOST_STORIES = 3
 
 def show(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run folder, or a name in --results.")
-    ],
+        str | None, typer.Argument(metavar="RUN", help="A run folder, or a name in --results.")
+    ] = None,
     pattern: Annotated[
         str | None,
         typer.Argument(
@@ -44,6 +45,16 @@ def show(
         bool, typer.Option("--markdown", help="Only the summary, as Markdown.")
     ] = False,
     results: Results = Path("results"),
+    network: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan",
+            metavar="NETWORK",
+            help="No run, but what `plan` prints: how a strategy lays this network over ranks.",
+        ),
+    ] = None,
+    strategy: Annotated[str, typer.Option(help="Of --plan.")] = "tp",
+    ranks: Annotated[int, typer.Option(min=1, help="Of --plan.")] = 2,
 ) -> None:
     """Show a run: every instance under each strategy, what went wrong, and the summary.
 
@@ -55,7 +66,20 @@ def show(
       vnncomp-runner show 20260101T120000.000Z-mnist_fc
       vnncomp-runner show results/nightly 'mnist-net_256x4_prop_1_0.03'
       vnncomp-runner show results/nightly --markdown >> README.md
+      vnncomp-runner show --plan mnist-net_256x2.onnx --strategy tp --ranks 2
     """
+    with exit_codes():
+        if (run is None) == (network is None):
+            raise UsageError("show needs a RUN, or a network after --plan")
+    if network is not None:
+        plan(network, strategy, ranks)
+    elif run is not None:
+        _show(run, pattern, results, by_category=by_category, markdown=markdown)
+
+
+def _show(
+    run: str, pattern: str | None, results: Path, *, by_category: bool, markdown: bool
+) -> None:
     with exit_codes():
         from runner.record.read import read_run
 

@@ -69,9 +69,10 @@ def test_only_the_papers_tp_has_interval_bounds_inside_its_zones() -> None:
     assert not any(node.interval_only for node in planned(network, "tp", 2).values())
 
 
-def test_the_command_prints_a_line_per_node() -> None:
-    network = REPOSITORY / "benchmarks" / "digits_cnn" / "onnx" / "cnn.onnx"
-    result = CliRunner().invoke(app, ["plan", str(network), "--strategy", "tp", "--ranks", "2"])
+@pytest.mark.parametrize("command", [("plan",), ("show", "--plan")])
+def test_the_command_prints_a_line_per_node(command: tuple[str, ...]) -> None:
+    network = str(REPOSITORY / "benchmarks" / "digits_cnn" / "onnx" / "cnn.onnx")
+    result = CliRunner().invoke(app, [*command, network, "--strategy", "tp", "--ranks", "2"])
     assert result.exit_code == 0, result.output
     assert "reduce-scatter A W" in result.output
     assert "Weights per rank" in result.output
@@ -85,3 +86,10 @@ def test_what_cannot_be_planned_is_wrong_usage(network: str, strategy: str, word
     result = CliRunner().invoke(app, ["plan", network, "--strategy", strategy])
     assert result.exit_code == 2
     assert words in result.output
+
+
+@pytest.mark.parametrize("arguments", [[], ["some_run", "--plan", "some.onnx"]])
+def test_show_is_of_a_run_or_of_a_plan(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, ["show", *arguments])
+    assert result.exit_code == 2
+    assert "show needs a RUN, or a network after --plan" in result.output
