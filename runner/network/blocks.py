@@ -16,8 +16,6 @@ BYTES_PER_VALUE = 4  # weights are float32
 LEAST_BLOCK_BYTES = 64 * 1024
 GREATEST_BLOCK_BYTES = 4 * 1024 * 1024
 BLOCKS_WANTED = 16  # of a network whose block size is between the limits
-# Products of one row round alike wherever a block begins, if it begins on a cache line.
-ALIGNED_COLUMNS = 16
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,6 @@ def _cut(weight: WeightShape, wanted_bytes: int) -> list[Cut]:
     columns = weight.shape[1]
     bytes_per_column = weight.bytes // columns
     step = columns if weight.whole else max(1, wanted_bytes // bytes_per_column)
-    if ALIGNED_COLUMNS < step < columns:
-        step -= step % ALIGNED_COLUMNS
     starts = range(0, columns, step)
     stops = [min(start + step, columns) for start in starts]
     return [

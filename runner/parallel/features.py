@@ -20,10 +20,6 @@ _FOLLOWING = frozenset(
 )
 
 
-# Products of one row take several neurons at a time, and may sum the rest in another order.
-ALIGNED_NEURONS = 8
-
-
 @dataclass(frozen=True)
 class Shares:
     """Rank r keeps `limits[r]` to `limits[r + 1]` of a node's first dimension."""
@@ -46,13 +42,8 @@ FeaturePlan = Mapping[str, Shares | None]
 
 
 def even_shares(length: int, ranks: int) -> Shares:
-    """As even as can be; with more ranks than length, some keep nothing.
-
-    Long shares are multiples of ALIGNED_NEURONS but for the last.
-    """
-    unit = ALIGNED_NEURONS if length >= ranks * ALIGNED_NEURONS**2 else 1
-    limits = [length * rank // ranks // unit * unit for rank in range(ranks)]
-    return Shares((*limits, length))
+    """As even as can be; with more ranks than length, some keep nothing."""
+    return Shares(tuple(length * rank // ranks for rank in range(ranks + 1)))
 
 
 def plan_features(graph: Graph, ranks: int) -> FeaturePlan:

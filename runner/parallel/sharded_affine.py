@@ -3,8 +3,8 @@
 Rank p keeps W_p, the rows of its own output neurons. Backward, A_p W_p is a partial sum over p:
 the columns of each rank q that keeps a part of the input go there (reduce-scatter). Forward,
 vectors are whole on every rank: W_p x is gathered, and so it is for gradients, over the column
-blocks that every strategy sums in the same order. Interval bounds then have the bits of one rank,
-and α-CROWN takes its steps: gradients cancel, so that another order of sums parts their ways.
+blocks that every strategy sums in the same order. Gradients then differ by little from one rank's,
+and α-CROWN takes the same steps: they cancel, so that another order of sums parts their ways.
 """
 
 from __future__ import annotations
