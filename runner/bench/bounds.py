@@ -20,6 +20,7 @@ from torch import Tensor
 from runner.bench.traffic import formula_bytes
 from runner.bounds.budget import budget_of
 from runner.bounds.rows import Rows
+from runner.execute.boundary import MeasuredFailure
 from runner.execute.job import Job, RankReport
 from runner.execute.wire import job_from_json, report_to_json
 from runner.measure.probe import Probe
@@ -32,7 +33,7 @@ from runner.parallel.strategy import Engine, Strategy, strategy_named
 from runner.property.read import read_property
 from runner.verify.deadline import Deadline, DeadlineReached
 from runner.verify.engines import DriverEngine
-from runner.verify.rank import rank_device
+from runner.verify.rank import Costs, rank_device
 from runner.verify.specs import Specs, box_around
 from runner.vocabulary import Cause, Memory, Method, Phase, Verdict
 
@@ -57,22 +58,23 @@ def _bounds(job: Job) -> RankReport:
     strategy, device = strategy_named(job.strategy), rank_device(job.device)
     bounded = _lirpa if strategy.engine is Engine.LIRPA else _driver
     with Probe(device) as probe, joined_group(device) as group:
+        costs = Costs(device, probe, group)
+        method = str(job.method)
         try:
             found = bounded(job, strategy, group, device, probe)
         except DeadlineReached:
-            return RankReport(rank, Verdict.TIMEOUT, Cause.DEADLINE, method=str(job.method))
+            ending = Verdict.TIMEOUT, Cause.DEADLINE
+            return RankReport(rank, *ending, method=method, **costs.so_far())
+        except Exception as error:
+            raise MeasuredFailure(costs.so_far()) from error
+        costs.weight_bytes = found.weight_bytes
         report = RankReport(
             rank=rank,
             verdict=Verdict.UNKNOWN,
             cause=Cause.INCOMPLETE,
-            method=str(job.method),
+            method=method,
             lower_bound=found.margin,
-            device=str(device),
-            weight_bytes=found.weight_bytes,
-            comm_bytes=group.traffic.bytes,
-            comm_s=group.traffic.seconds,
-            collectives=group.traffic.collectives,
-            **probe.measurements(),
+            **costs.so_far(),
         )
     if rank == 0:
         # Metadata of safetensors is text.

@@ -29,6 +29,9 @@ def job(
     method: Annotated[Method, typer.Option(help="As of `run`.")] = Method.COMPLETE,
     device: Annotated[Device, typer.Option(help="As of `run`.")] = Device.AUTO,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    work_memory: Annotated[
+        float | None, typer.Option(min=0.1, metavar="MIB", help="As of `run`.")
+    ] = None,
 ) -> None:
     """Write one instance as a job for torchrun, on every machine that takes part.
 
@@ -65,6 +68,7 @@ def job(
             method=method,
             device=device,
             seed=seed,
+            work_bytes=None if work_memory is None else int(work_memory * 2**20),
             counterexample=str(folder.absolute() / "counterexample.gz"),
         )
         (folder / "job.json").write_text(json.dumps(job_to_json(made), indent=2) + "\n")

@@ -63,7 +63,7 @@ def verify_job(job: Job) -> RankReport:
         return RankReport(rank, Verdict.UNKNOWN, Cause.INCOMPLETE, method="null")
     device = rank_device(job.device)
     with Probe(device) as probe, joined_group(device) as group:
-        costs = _Costs(device, probe, group)
+        costs = Costs(device, probe, group)
         try:
             finding = _verified(job, strategy, costs)
         except Exception as error:
@@ -84,7 +84,7 @@ def verify_job(job: Job) -> RankReport:
 
 
 @dataclass
-class _Costs:
+class Costs:
     """What a rank takes; known at any moment, also when it fails."""
 
     device: torch.device
@@ -109,7 +109,7 @@ class _Costs:
         }
 
 
-def _verified(job: Job, strategy: Strategy, costs: _Costs) -> Finding:
+def _verified(job: Job, strategy: Strategy, costs: Costs) -> Finding:
     """Loads network and property, and verifies."""
     device, probe, group = costs.device, costs.probe, costs.group
     if job.memory_limit_bytes is not None:

@@ -49,6 +49,7 @@ CONVOLUTIONS = {
 # α's steps: enough to move it, and few, as all strategies run in one test.
 FEW_STEPS = {**{f"mnist_fc 256x{depth}": 3 for depth in MNIST}, **dict.fromkeys(CONVOLUTIONS, 3)}
 FEW_STEPS["sri_resnet_a"] = 2
+STRATEGIES = ["tp", "sp", "fsdp", "fsdp+sp"]
 FEW_BOUNDS = 4  # of thousands
 
 
@@ -68,12 +69,12 @@ def test_bounds_by_every_method_are_those_of_baseline(
     payload = {
         "prepared": str(question.prepared),
         "property": str(question.property),
-        "strategies": ["tp", "sp", "fsdp+sp"],
+        "strategies": STRATEGIES,
         "methods": [str(method) for method in methods],
         "steps": FEW_STEPS[name],
     }
     found, *_ = bounded.targets(f"{agreement_targets.__name__}:in_few_steps", payload, ranks)
-    assert len(found) == 3 * len(methods)
+    assert len(found) == len(STRATEGIES) * len(methods)
     for what, answer in found.items():
         if what == f"{Method.ALPHA_CROWN} tp":
             assert answer["beyond"] <= FEW_BOUNDS, what

@@ -1,0 +1,54 @@
+"""What a rank of an experiment reports when its bounds do not come to an end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.bench.bounds import bounds_target
+from runner.execute.boundary import MeasuredFailure
+from runner.execute.job import Job
+from runner.execute.wire import job_to_json, report_from_json
+from runner.network.load import prepare
+from runner.parallel.weights import BlockedWeights
+from runner.vocabulary import Cause, Device, Method
+
+CATEGORY = Path(__file__).resolve().parents[2] / "benchmarks" / "digits_mlp"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    network = sorted((CATEGORY / "onnx").glob("*.onnx"))[0]
+    prepare(network, tmp_path / "prepared")
+    return Job(
+        network=str(network),
+        prepared=str(tmp_path / "prepared"),
+        property=str(sorted((CATEGORY / "vnnlib").glob("*.vnnlib"))[0]),
+        strategy="baseline",
+        ranks=1,
+        timeout_s=60.0,
+        method=Method.CROWN,
+        device=Device.CPU,
+        bounds=str(tmp_path / "bounds.safetensors"),
+    )
+
+
+def test_a_deadline_leaves_what_was_measured_until_then(job: Job) -> None:
+    report = report_from_json(bounds_target(job_to_json(replace(job, timeout_s=0.0))))
+    assert report.cause is Cause.DEADLINE
+    assert report.wall_s > 0
+    assert report.peak_tensor_bytes > 0
+
+
+def test_so_does_a_failure(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(BlockedWeights, "products", fail)
+    with pytest.raises(MeasuredFailure) as failure:
+        bounds_target(job_to_json(job))
+    assert isinstance(failure.value.__cause__, MemoryError)
+    assert failure.value.measured["peak_tensor_bytes"] > 0
