@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
+from runner.record.append import replace_file
 from runner.report.gather import Evidence
 from runner.report.grid import Grid
 from runner.report.html import Image, report_page
@@ -42,7 +43,7 @@ def write_report(evidence: Evidence, folder: Path) -> Path:
         write_table(table, side_by_side(table) if wide else [grid(table)], folder)
     images = _write_plots(evidence, folder)
     page = folder / PAGE
-    page.write_text(report_page(evidence, tables, images, folder), encoding="utf-8")
+    replace_file(page, report_page(evidence, tables, images, folder))
     return page
 
 
