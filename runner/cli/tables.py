@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from runner.report.gather import Evidence
     from runner.report.table import Table
 
+_MOST_STRATEGIES = 7  # in a row, or else words break on a terminal of 120 columns
+
 
 def print_strategies(evidence: Evidence, out: Console, by_category: bool = False) -> None:
     """What must not be overlooked, then the strategies side by side."""
     from runner.report.gather import INSTANCE
+    from runner.report.grid import columns_apart
     from runner.report.render import rich_table
     from runner.report.strategies import contradictions
     from runner.report.table import grid
@@ -28,7 +31,8 @@ def print_strategies(evidence: Evidence, out: Console, by_category: bool = False
         out.print(Text(message, style="bold red"), soft_wrap=True)
     table = strategies_table(evidence)
     for text in side_by_side(table)[slice(None) if by_category else slice(-1, None)]:
-        out.print(rich_table(text))
+        for part in columns_apart(text, _MOST_STRATEGIES):
+            out.print(rich_table(part))
     if len(evidence.categories) > 1 and not by_category:
         out.print(rich_table(grid(short(table))))
     out.print(table.note, style="dim")

@@ -9,12 +9,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_runs import compared
 from rich.console import Console
 
 from runner.report.columns import short_name
 from runner.report.gather import Evidence
-from runner.report.grid import Grid
+from runner.report.grid import Grid, columns_apart
 from runner.report.render import latex, markdown, rich_table
 from runner.report.table import Table, grid
 from runner.report.tables import (
@@ -126,3 +128,21 @@ def test_times(value: float, text: str) -> None:
 
 def test_numbers_of_things_and_differences() -> None:
     assert (count(12345.0), difference(3.14159e-8), difference(0.0)) == ("12,345", "3.1e-08", "0")
+
+
+@given(st.integers(1, 12), st.integers(1, 5))
+def test_columns_that_are_shown_apart_are_all_there_under_the_same_rows(
+    others: int, most: int
+) -> None:
+    head = ("what", *(f"strategy {index}" for index in range(others)))
+    rows = tuple((f"row {row}", *(f"{row} {index}" for index in range(others))) for row in range(2))
+    whole = Grid("title", head, (False,) * len(head), rows, frozenset({1}), "note")
+    parts = columns_apart(whole, most)
+    assert all(len(part.head) <= 1 + most for part in parts)
+    assert ("what", *(name for part in parts for name in part.head[1:])) == head
+    for index, row in enumerate(rows):
+        assert all(part.rows[index][0] == row[0] for part in parts)
+        assert (row[0], *(cell for part in parts for cell in part.rows[index][1:])) == row
+    assert [part.title for part in parts if part.title] == ["title"]
+    assert parts[-1].note == "note"
+    assert all(part.red == {1} for part in parts)
