@@ -124,8 +124,7 @@ class BlockedWeights:
             yield from self._ask_for_blocks(self._requests, name, function)
             return
         product_bytes = prod(shape(blocks[0].start, blocks[0].stop)) * dtype.itemsize
-        # Of equal bytes the products: ranks share their work.
-        if product_bytes <= blocks[0].bytes and not self._rows_apart:
+        if product_bytes < blocks[0].bytes and not self._rows_apart:
             yield from self._move_products(name, function, shape, dtype)
         else:
             yield from self._move_blocks(name, function)
