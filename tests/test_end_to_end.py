@@ -20,15 +20,9 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from runner.execute.gang import RankServer
 from runner.network.runtime import OnnxRuntime
-from runner.plan import Task, plan
 from runner.property.counterexample import parse_counterexample
 from runner.property.read import read_property
-from runner.record.folder import open_run
-from runner.record.manifest import Command
-from runner.record.schema import Outcome
-from runner.schedule import schedule
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 MLP = BENCHMARKS / "digits_mlp"
@@ -346,40 +340,6 @@ def test_a_scheduler_killed_at_any_moment_resumes_to_the_same_rows(
     names = [line.split(",")[1] for line in (UNSAT, SAT, OPEN)]
     assert found == [(name, strategy) for name in names for strategy in ("baseline", "fsdp")]
     assert len(rows(tmp_path, "ranks.csv")) == 3 * (1 + 2)
-
-
-class Watch:
-    """An observer that takes the time from a task's start until it is recorded."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {}
-
-    def started(self, task: Task) -> None:
-        self._start = time.perf_counter()
-
-    def recorded(self, outcome: Outcome) -> None:
-        taken = time.perf_counter() - self._start
-        self.seconds.setdefault(outcome.strategy, []).append(taken)
-
-
-def test_the_harness_takes_a_fraction_of_a_second_for_a_tiny_instance(
-    vnncomp2022: Path, tmp_path: Path
-) -> None:
-    """Of several times the least: what else the machine does is no cost of the harness."""
-    nano = Command(
-        (str(vnncomp2022 / "benchmarks" / "test"),),
-        ("baseline", "fsdp", "null"),
-        2,
-        filter="*nano*",
-        repeat=8,
-    )
-    tasks, watch = plan(nano), Watch()
-    with open_run(tmp_path, nano, len(tasks)) as folder, RankServer(tmp_path / "log") as server:
-        schedule(tasks, nano, folder, server, watch)
-    least = {strategy: min(seconds) for strategy, seconds in watch.seconds.items()}
-    assert least["baseline"] < 0.3
-    assert least["fsdp"] < 0.6
-    assert least["null"] < 120 / 1000, "a thousand in two minutes"
 
 
 def test_no_embedded_instance_contradicts_what_is_known(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from runner.network.graph import Graph, Op
 # Copies of the widest layer's A that live at the same time: in, out, gradient, and α's own.
 LIVE_COPIES = 8
 LEAST_ROWS = 16
-# Of a core, as the four numbers below.
+# Of a core, as the last three numbers.
 MOST_ROWS = 512
 # Of one start node, when it has many unstable neurons.
 TILES_WANTED = 8
@@ -21,8 +21,9 @@ CACHED_ROWS = 128
 
 def row_block(graph: Graph, budget: Budget) -> int:
     """Rows of a start block; even, as both sides of a neuron are rows."""
-    rows = budget.bytes // (4 * _widest(graph) * LIVE_COPIES)
-    return min(max(rows - rows % 2, LEAST_ROWS), budget.scaled(MOST_ROWS))
+    fits = budget.bytes // (4 * _widest(graph) * LIVE_COPIES)
+    rows = min(fits, budget.scaled(MOST_ROWS))
+    return max(rows - rows % 2, LEAST_ROWS)
 
 
 def tiles(rows: int, most_rows: int, graph: Graph, budget: Budget) -> int:

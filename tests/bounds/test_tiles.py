@@ -12,7 +12,14 @@ from runner.bounds.alpha import AlphaSettings
 from runner.bounds.budget import CORE, Budget
 from runner.bounds.interval import Interval
 from runner.bounds.propagate import Propagator, Settings
-from runner.bounds.tiles import CACHED_ROWS, LEAST_VALUES, TILES_WANTED, row_block, tiles
+from runner.bounds.tiles import (
+    CACHED_ROWS,
+    LEAST_ROWS,
+    LEAST_VALUES,
+    TILES_WANTED,
+    row_block,
+    tiles,
+)
 from runner.vocabulary import Method
 
 NETWORKS = {"narrow": mlp(8, 16, 4), "wide": mlp(3072, 4, 4), "cnn": cnn(channels=8, size=16)}
@@ -56,6 +63,13 @@ def test_memory_for_work_changes_bounds_by_rounding_only(method: Method) -> None
         found.append(propagator.spec_bounds(propagator.bound(box), torch.eye(4)))
     for other in found[1:]:
         assert torch.allclose(other, found[0], rtol=1e-4, atol=1e-4)
+
+
+@given(st.sampled_from(list(NETWORKS)), st.integers(1, 2**33))
+def test_a_block_has_both_sides_of_its_neurons_whatever_the_memory(name: str, memory: int) -> None:
+    rows = row_block(NETWORKS[name].graph, Budget(memory))
+    assert rows % 2 == 0
+    assert rows >= LEAST_ROWS
 
 
 def test_few_rows_of_a_small_network_are_one_tile() -> None:
