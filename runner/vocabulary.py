@@ -31,6 +31,7 @@ class Cause(StrEnum):
 
     NONE = ""
     INCOMPLETE = "incomplete"  # the bounds asked for were computed and did not decide
+    WITHIN_ROUNDING = "within_rounding"  # ONNX Runtime may overturn what real arithmetic says
     FIXED_WORKLOAD = "fixed_workload"  # the search was to do so much work, not to decide
     DEADLINE = "deadline"  # the ranks stopped by themselves, in time
     KILLED_AT_DEADLINE = "killed_at_deadline"  # the ranks did not stop and were killed

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from runner.bounds.interval import Interval
+from runner.bounds.rounding import enclosed, floor
 from runner.bounds.weights import Weights
 from runner.network.graph import Node, Op
 
@@ -40,6 +42,11 @@ class AffineMap(Protocol):
         """[*output], broadcastable."""
         ...
 
+    @property
+    def terms(self) -> int:
+        """Summands of the longest sum that a product with W, either way, or with b is."""
+        ...
+
     def start_rows(self, neurons: Tensor, dtype: torch.dtype) -> Tensor:
         """One-hot rows times W: flat neurons [N] -> [N, *input]."""
         ...
@@ -54,6 +61,10 @@ class LinearMap:
         self._outputs = node.shape[0]
         self._weights = weights
         self._weight = node.parameters["weight"]
+
+    @property
+    def terms(self) -> int:
+        return affine_terms(self._weights.shape(self._weight), self.node)
 
     def apply(self, x: Tensor) -> Tensor:
         return self._sum(x, lambda block: block)
@@ -112,6 +123,10 @@ class ConvMap:
         self._padding: list[int] = list(attributes["padding"])  # type: ignore[arg-type]
         self._dilation: list[int] = list(attributes["dilation"])  # type: ignore[arg-type]
         self._groups = int(attributes["groups"])  # type: ignore[arg-type]
+
+    @property
+    def terms(self) -> int:
+        return affine_terms(self._weights.shape(self._weight), self.node)
 
     def apply(self, x: Tensor) -> Tensor:
         return self._sum(x, lambda block: block)
@@ -188,6 +203,16 @@ class ConvMap:
         return self._weights.tensor(self.node.parameters["bias"]).to(dtype)[:, None, None]
 
 
+def affine_terms(weight: tuple[int, ...], node: Node) -> int:
+    """Summands of the longest sum that a product with a weight [out, in / groups, *kernel], either
+    way, or with the bias is; the bias of a convolution is first summed over each channel.
+    """
+    outputs, inputs, *kernel = weight
+    groups = int(node.attributes.get("groups", 1))  # type: ignore[arg-type]
+    product = max(inputs, outputs // groups) * prod(kernel)
+    return max(product + 1, outputs + prod(node.shape[1:]))
+
+
 def affine_map(node: Node, input_shape: tuple[int, ...], weights: Weights) -> AffineMap:
     if node.op is Op.LINEAR:
         return LinearMap(node, input_shape, weights)
@@ -207,10 +232,13 @@ def affine_forward(affine: AffineMap, x: Tensor) -> Tensor:
 
 
 def affine_interval(affine: AffineMap, x: Interval) -> Interval:
-    """IBP through centre and radius, two products instead of four."""
-    centre = affine.apply(x.centre).add_(affine.bias(x.lower.dtype))
-    radius = affine.magnitude(x.radius)
-    return Interval(centre - radius, centre + radius)
+    """IBP through centre and radius, two products instead of four; the sums come with it."""
+    bias, size = affine.bias(x.lower.dtype), x.size
+    centre = affine.apply(x.centre).add_(bias)
+    radius, sums = affine.magnitude(torch.cat((x.radius, size))).chunk(2)
+    sums = sums + bias.abs()
+    lower, upper = enclosed(centre, radius, sums, affine.terms)
+    return Interval(lower, upper, sums.flatten(1), floor(size, affine.terms))
 
 
 def affine_backward(affine: AffineMap, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,8 +246,10 @@ def affine_backward(affine: AffineMap, rows: Tensor) -> tuple[Tensor, Tensor]:
     return _AffineBackward.apply(rows, affine)  # type: ignore[no-any-return]
 
 
-def _flat_bias(affine: AffineMap, dtype: torch.dtype) -> Tensor:
-    return affine.bias(dtype).expand(affine.node.shape).reshape(-1)
+def bias_product(rows: Tensor, bias: Tensor) -> Tensor:
+    """A b: A [S, B, channels, *image] or [S, B, neurons] and b of one value each -> [S, B]."""
+    channels = rows if rows.dim() == 3 else rows.flatten(3).sum(3)
+    return channels @ bias.reshape(-1)
 
 
 class _AffineBackward(torch.autograd.Function):
@@ -228,7 +258,7 @@ class _AffineBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, rows: Tensor, affine: AffineMap) -> tuple[Tensor, Tensor]:
         ctx.affine = affine  # type: ignore[attr-defined]
-        constant = rows.flatten(2) @ _flat_bias(affine, rows.dtype)
+        constant = bias_product(rows, affine.bias(rows.dtype))
         product = affine.transpose(rows.flatten(0, 1))
         return product.unflatten(0, rows.shape[:2]), constant
 
@@ -238,7 +268,7 @@ class _AffineBackward(torch.autograd.Function):
         affine: AffineMap = ctx.affine
         x = affine.apply(of_product.flatten(0, 1).contiguous())
         x = x.unflatten(0, of_constant.shape)
-        bias = _flat_bias(affine, x.dtype).reshape(affine.node.shape)
+        bias = affine.bias(x.dtype)
         return x + of_constant.reshape(*of_constant.shape, *(1,) * bias.dim()) * bias, None
 
 

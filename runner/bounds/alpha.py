@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from runner.bounds.ascent import LEAST, ProjectedAdam
-from runner.bounds.backward import Frontier, Relaxations, advance, concretize
+from runner.bounds.backward import Charges, Frontier, Relaxations, advance, concretize
 from runner.bounds.checkpoint import advance_in_segments
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
@@ -47,6 +47,7 @@ def optimized_lower_bounds(
     network: BoundNetwork,
     frontier: Frontier,
     relaxations: Relaxations,
+    charges: Charges,
     unstable: AbstractSet[str],
     box: Interval,
     settings: AlphaSettings,
@@ -62,12 +63,13 @@ def optimized_lower_bounds(
     """
     with torch.no_grad(), tag.kind(Memory.A):
         # The way to the first relaxed node does not depend on α: it is gone once.
-        fixed = advance(network, frontier, relaxations, {}, stop_at_relaxed=True)
+        fixed = advance(network, frontier, relaxations, {}, charges, stop_at_relaxed=True)
     with tag.kind(Memory.ALPHA):
         slopes = _initial_slopes(fixed, relaxations, unstable)
     if not slopes:
         with torch.no_grad(), tag.kind(Memory.A):
-            return concretize(network, advance(network, fixed, relaxations, {}), box)
+            done_at_once = advance(network, fixed, relaxations, {}, charges)
+            return concretize(network, done_at_once, box, charge=True)
     ascent = ProjectedAdam(list(slopes.values()), settings.step, settings.decay, settings.momenta)
     best: Tensor | None = None
     done = False
@@ -75,11 +77,12 @@ def optimized_lower_bounds(
         last = iteration == settings.iterations - 1
         pass_back = advance_in_segments if settings.checkpoint and not last else advance
         with tag.kind(Memory.A), torch.set_grad_enabled(not last):
-            bound = concretize(network, pass_back(network, fixed, relaxations, slopes), box)
+            passed = pass_back(network, fixed, relaxations, slopes, charges)
+            bound = concretize(network, passed, box, charge=True)
         if not done:
             with torch.no_grad(), tag.kind(Memory.BOUNDS):
                 now = bound.detach()
-                best = now.clone() if best is None else torch.maximum(best, now)
+                best = now.clone() if best is None else torch.fmax(best, now)
             done = not last and enough(best)
         if last or finished(done):
             break

@@ -1,10 +1,14 @@
-"""The backward pass: from rows on a start node to a lower bound over the input box."""
+"""The backward pass: from rows on a start node to a lower bound over the input box.
+
+A pass that is charged ends in bounds that hold in real arithmetic (runner.bounds.rounding); one
+that is not is for searching alone, and proves nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +16,7 @@ from torch import Tensor
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
+from runner.bounds.rounding import charged, floor
 from runner.bounds.rules import Relaxation
 from runner.bounds.split_relu import SplitRelaxation
 from runner.network.graph import Node
@@ -22,14 +27,48 @@ Slopes = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Frontier:
-    """A valid lower bound of the start rows: sum of A · node over `pending`, plus `constant`.
+    """A lower bound of the start rows: sum of A · node over `pending`, plus `constant - error`.
 
-    pending: A [S, B, *shape] by node; constant: [S, B]; todo: nodes still to pass, in order.
+    pending: A [S, B, *shape] by node; constant: [S, B]; todo: nodes still to pass, in order;
+    error: [S, B], what rounding has cost so far, None where nothing is charged.
     """
 
     pending: Mapping[str, Tensor]
     constant: Tensor
     todo: tuple[Node, ...]
+    error: Tensor | None = None
+
+
+class Charges(Protocol):
+    """What rounding costs rows over the boxes that they are bounded over."""
+
+    def product(self, node: Node, rows: Tensor) -> Tensor | None:
+        """[S, B], for passing a node that is linear; None where that rounds nothing."""
+        ...
+
+    def values(self, name: str, rows: Tensor) -> Tensor:
+        """[S, B], for coefficients of a node that will not be multiplied before they change."""
+        ...
+
+
+@dataclass(frozen=True)
+class WholeCharges:
+    """Of rows [S, B] over the B boxes that `intervals` are of, or over parts of one box."""
+
+    network: BoundNetwork
+    intervals: Mapping[str, Interval]
+
+    def product(self, node: Node, rows: Tensor) -> Tensor | None:
+        interval = self.intervals[node.name]
+        if interval.sums is None or interval.floor is None:
+            return None
+        charge = charged(rows, interval.sums, self.network.terms(node.name))
+        return self.network.features.counted(node.name, charge + interval.floor)
+
+    def values(self, name: str, rows: Tensor) -> Tensor:
+        size = local_interval(self.network, name, self.intervals[name]).size.flatten(1)
+        charge = charged(rows, size, self.network.roundings)
+        return self.network.features.counted(name, charge)
 
 
 def frontier_at(network: BoundNetwork, start: str, rows: Tensor) -> Frontier:
@@ -43,24 +82,56 @@ def advance(
     frontier: Frontier,
     relaxations: Relaxations,
     slopes: Slopes,
+    charges: Charges | None = None,
     *,
     stop_at_relaxed: bool = False,
 ) -> Frontier:
     """Passes the nodes of `todo`, all or up to the first relaxed one."""
     pending, constant = dict(frontier.pending), frontier.constant
+    bill = _Bill(charges, frontier.error)
     for position, node in enumerate(frontier.todo):
+        if stop_at_relaxed and node.name in network.relaxed:
+            return Frontier(pending, constant, frontier.todo[position:], bill.error)
+        rows = pending.pop(node.name)
         added: Tensor | None
         if node.name in network.relaxed:
-            if stop_at_relaxed:
-                return Frontier(pending, constant, frontier.todo[position:])
-            parts, added = _relaxed(node, pending.pop(node.name), relaxations, slopes)
+            if node.name in network.start_nodes or node.name == network.graph.output:
+                bill.values(node.name, rows)
+            parts, added = _relaxed(node, rows, relaxations, slopes)
         else:
-            parts, added = network.linear[node.name].backward(pending.pop(node.name))
+            bill.product(node, rows)
+            parts, added = network.linear[node.name].backward(rows)
         for name, part in zip(node.inputs, parts, strict=True):
-            pending[name] = pending[name] + part if name in pending else part
+            if name in pending:
+                bill.values(name, pending[name], part)
+                part = pending[name] + part
+            pending[name] = part
         if added is not None:
             constant = constant + network.features.counted(node.name, added)
-    return Frontier(pending, constant, ())
+    return Frontier(pending, constant, (), bill.error)
+
+
+class _Bill:
+    """What a pass is charged. No gradient: multipliers are chosen as if nothing rounded."""
+
+    def __init__(self, charges: Charges | None, error: Tensor | None) -> None:
+        self._charges = charges
+        self.error = error
+
+    def product(self, node: Node, rows: Tensor) -> None:
+        if self._charges is not None:
+            with torch.no_grad():
+                self._add(self._charges.product(node, rows))
+
+    def values(self, name: str, *parts: Tensor) -> None:
+        if self._charges is not None:
+            with torch.no_grad():
+                for rows in parts:
+                    self._add(self._charges.values(name, rows))
+
+    def _add(self, charge: Tensor | None) -> None:
+        if charge is not None:
+            self.error = charge if self.error is None else self.error + charge
 
 
 def _relaxed(
@@ -82,6 +153,13 @@ def least(rows: Tensor, box: Interval) -> Tensor:
     return _Least.apply(rows, box)  # type: ignore[no-any-return]
 
 
+def least_charged(rows: Tensor, box: Interval, terms: int) -> Tensor:
+    """`least`, and no more than it in real arithmetic."""
+    size = box.size.flatten(1)
+    error = charged(rows, size, terms) + floor(size, terms)
+    return least(rows, box) - error
+
+
 class _Least(torch.autograd.Function):
     """Its gradient is the point of the box where the least value is taken."""
 
@@ -101,12 +179,21 @@ class _Least(torch.autograd.Function):
         return (ctx.box.centre - rows.sign() * ctx.box.radius) * weight, None
 
 
-def concretize(network: BoundNetwork, frontier: Frontier, box: Interval) -> Tensor:
-    """The least value over the box, [S, B], of a frontier that has reached the input."""
+def concretize(
+    network: BoundNetwork, frontier: Frontier, box: Interval, *, charge: bool = False
+) -> Tensor:
+    """The least value over the box, [S, B], of a frontier that has reached the input.
+
+    `charge`: as the pass was; what rounding has cost is then taken off.
+    """
     name = network.graph.input.name
     bound = frontier.constant
     if name in frontier.pending:
-        bound = bound + least(frontier.pending[name], local_interval(network, name, box))
+        rows, mine = frontier.pending[name], local_interval(network, name, box)
+        terms = network.terms(name)
+        bound = bound + (least_charged(rows, mine, terms) if charge else least(rows, mine))
+    if charge and frontier.error is not None:
+        bound = bound - frontier.error
     return network.features.total(bound)
 
 

@@ -16,6 +16,7 @@ from runner.bounds.ascent import ProjectedAdam
 from runner.bounds.backward import (
     Frontier,
     Relaxations,
+    WholeCharges,
     advance,
     concretize,
     frontier_at,
@@ -87,7 +88,8 @@ class Inspection:
 
 
 class SplitBounds:
-    """Lower bounds of rows over sub-domains of one box.
+    """Lower bounds of rows over sub-domains of one box. Those on the way to a proof are not charged
+    for their rounding; the proof itself is one pass with the multipliers that were found.
 
     `intervals`: of every node, [1, *shape]. `scale` [V]: the unit of each neuron's β.
     """
@@ -129,14 +131,16 @@ class SplitBounds:
             parts.append(self._network.features.counted(node.name, placed))
         return self._network.features.total(torch.cat(parts, 1))
 
-    def bound(self, domains: Subdomains) -> Tensor:
-        """[K, B], with the multipliers as they are."""
+    def bound(self, domains: Subdomains, *, proven: bool = False) -> Tensor:
+        """[K, B], with the multipliers as they are; `proven`: they hold in real arithmetic."""
         self._checkpoint()
+        charges = WholeCharges(self._network, self.intervals) if proven else None
         with torch.no_grad(), self._tag.kind(Memory.A):
             relaxations = self._relaxations(domains)
             slopes = self._by_node(self._parts(domains.multipliers))
-            done = advance(self._network, self._start(domains.rows), relaxations, slopes)
-            return concretize(self._network, done, self._box)
+            start = self._start(domains.rows)
+            done = advance(self._network, start, relaxations, slopes, charges)
+            return concretize(self._network, done, self._box, charge=proven)
 
     def inspect(self, domains: Subdomains) -> Inspection:
         """`bound`, and what it passes."""

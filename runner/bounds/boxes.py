@@ -19,6 +19,14 @@ from runner.bounds.budget import CORE, Budget
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
+from runner.bounds.rounding import (
+    COEFFICIENT_ROUNDINGS,
+    charged,
+    floor,
+    gamma,
+    greatest,
+    relu_line,
+)
 from runner.bounds.rules import Relaxation, ReluRule, StartRule
 from runner.bounds.tagging import Tagger
 from runner.network.graph import Node
@@ -30,20 +38,17 @@ PASS_VALUES = 256 * 1024
 
 @dataclass(frozen=True)
 class BoxBounds:
-    """Bounds of the nodes over boxes [B, *input]; `largest` [B]: of any of their values."""
+    """Bounds of the nodes over boxes [B, *input]; they hold in real arithmetic."""
 
     box: Interval
     intervals: dict[str, Interval]
 
-    @property
-    def largest(self) -> Tensor:
-        ends = [end for i in self.intervals.values() for end in (i.lower, i.upper)]
-        return torch.stack([end.flatten(1).abs().amax(1) for end in ends]).amax(0)
-
 
 @dataclass(frozen=True)
 class RowBounds:
-    """Of R rows: the lower bound [R], and its coefficients of the input [R, inputs]."""
+    """Of R rows: the lower bound [R], which holds in real arithmetic, and its coefficients of the
+    input [R, inputs].
+    """
 
     lower: Tensor
     coefficients: Tensor
@@ -84,16 +89,18 @@ class BoxPropagator:
                 interval = network.rule(node.name).interval(*inputs)
                 if node.name in known:
                     interval = interval.intersect(known[node.name])
-            if node.name in self.start_nodes:
-                interval = self._refined(node, interval, bounds)
             bounds.intervals[node.name] = interval
+            if node.name in self.start_nodes:
+                bounds.intervals[node.name] = self._refined(node, interval, bounds)
         return bounds
 
     @torch.no_grad()
     def rows(self, bounds: BoxBounds, rows: Tensor, box: Tensor) -> RowBounds:
-        """Lower bounds of rows @ outputs: rows [R, outputs], each over its box: box [R]."""
+        """Lower bounds of rows @ outputs: rows [R, outputs], each over its box: box [R]; in the
+        precision of the rows, which may be higher than that of the bounds.
+        """
         node = self._network.graph.node(self._network.graph.output)
-        lines = _Lines(self._network, bounds)
+        lines = _Lines(self._network, bounds, rows.dtype)
         parts = []
         for some, of in zip(rows.split(self._pass_rows), box.split(self._pass_rows), strict=True):
             with self._tag.kind(Memory.A):
@@ -112,24 +119,29 @@ class BoxPropagator:
         if not len(pairs):
             return interval
         starts = _Starts(self._network, node, wanted.any(0), lower.dtype, self._tag)
-        lines = _Lines(self._network, bounds)
+        lines = _Lines(self._network, bounds, lower.dtype)
         for some in pairs.split(max(1, self._pass_rows // 2)):
             box, neuron = some.unbind(1)
             with self._tag.kind(Memory.A):
                 found, _ = self._finish(starts.frontier(neuron), lines, box)
             with self._tag.kind(Memory.BOUNDS):
-                lower[box, neuron] = torch.maximum(lower[box, neuron], found[0])
-                upper[box, neuron] = torch.minimum(upper[box, neuron], -found[1])
-        return Interval(lower, upper).reshape(*interval.lower.shape)
+                # fmax, fmin: what is not a number says nothing.
+                lower[box, neuron] = torch.fmax(lower[box, neuron], found[0])
+                upper[box, neuron] = torch.fmin(upper[box, neuron], -found[1])
+        shape = interval.lower.shape
+        return interval.between(lower.reshape(shape), upper.reshape(shape))
 
     def _finish(self, start: Frontier, lines: _Lines, box: Tensor) -> tuple[Tensor, Tensor]:
         """Rows [S, R, *shape], each over the box of its R: the least values [S, R], and the rows
         [S, R, *input] on the input, of those inputs that are this rank's own.
         """
         self._checkpoint()
-        done = advance(self._network, start, lines.of(box, start), {})
+        charges = _BoxCharges(lines, box)
+        done = advance(self._network, start, lines.of(box, start), {}, charges)
         rows = done.pending[self._network.graph.input.name]
-        lower = done.constant + lines.least(rows.flatten(2), box)
+        lower = done.constant + lines.least(rows, box)
+        if done.error is not None:
+            lower = lower - done.error
         return self._network.features.total(lower), rows
 
     def _whole(self, rows: Tensor) -> Tensor:
@@ -161,43 +173,73 @@ class _Starts:
                 constant = rows.new_zeros(len(neurons))
                 at = node.name
         self._rows, self._constant, self._at, self._todo = rows, constant, at, todo
+        self._roundings = network.roundings
 
     def frontier(self, neurons: Tensor) -> Frontier:
         """Rows [2, R, *shape] of flat neurons [R]."""
         position = self._position[neurons]
         rows, constant = self._rows[position], self._constant[position]
+        # The other constants are charged with their products.
+        error = (constant.abs() * gamma(self._roundings, constant.dtype)).expand(2, -1)
         return Frontier(
-            {self._at: torch.stack((rows, -rows))}, torch.stack((constant, -constant)), self._todo
+            {self._at: torch.stack((rows, -rows))},
+            torch.stack((constant, -constant)),
+            self._todo,
+            error,
         )
 
 
 class _Lines:
     """The relaxations of all nodes that a batch of boxes has bounds for so far, and the boxes."""
 
-    def __init__(self, network: BoundNetwork, bounds: BoxBounds) -> None:
-        self._network = network
+    def __init__(self, network: BoundNetwork, bounds: BoxBounds, dtype: torch.dtype) -> None:
+        self.network = network
         self._intervals = bounds.intervals
-        inputs = local_interval(network, network.graph.input.name, bounds.box)
+        self._dtype = dtype
+        inputs = local_interval(network, network.graph.input.name, bounds.box).to(dtype)
         self._centre, self._radius = inputs.centre.flatten(1), inputs.radius.flatten(1)
+        self._size = inputs.size.flatten(1)
         self._relu: dict[str, _ReluLines] = {}
+        self._rounding: dict[str, tuple[Tensor, Tensor]] = {}
 
     def of(self, box: Tensor, start: Frontier) -> dict[str, Relaxation | ReluRelaxation]:
         """Of the relaxed nodes on the way, each row with the lines of its box [R]."""
         found: dict[str, Relaxation | ReluRelaxation] = {}
         for node in start.todo:
-            if node.name in self._network.relaxed:
+            if node.name in self.network.relaxed:
                 found[node.name] = self._relaxation(node, box)
         return found
 
     def least(self, rows: Tensor, box: Tensor) -> Tensor:
-        """The least value of A · x over the box of each R: A [S, R, inputs] -> [S, R]."""
+        """The least value of A · x over the box of each R: A [S, R, *input] -> [S, R]."""
+        flat, size = rows.flatten(2), self._size.index_select(0, box)
         centre, radius = self._centre.index_select(0, box), self._radius.index_select(0, box)
-        return (rows * centre).sum(2) - (rows.abs() * radius).sum(2)
+        terms = self.network.terms(self.network.graph.input.name)
+        # Few inputs are split: a row of them is short.
+        reach = radius + size * gamma(terms + COEFFICIENT_ROUNDINGS, self._dtype)
+        return (flat * centre).sum(2) - (flat.abs() * reach).sum(2) - floor(size, terms)
+
+    def greatest_sums(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Of each box [B, 1]: the greatest of a node's sums, and its floor [B]."""
+        interval = self._intervals[name]
+        if interval.sums is None or interval.floor is None:
+            return None
+        if name not in self._rounding:
+            self._rounding[name] = (
+                greatest(interval.sums).to(self._dtype),
+                interval.floor.to(self._dtype),
+            )
+        return self._rounding[name]
+
+    def greatest_value(self, name: str) -> Tensor:
+        """Of each box [B, 1]: the greatest absolute value of a node."""
+        size = local_interval(self.network, name, self._intervals[name]).size
+        return greatest(size.flatten(1)).to(self._dtype)
 
     def _relaxation(self, node: Node, box: Tensor) -> Relaxation | ReluRelaxation:
-        rule = self._network.relaxed[node.name]
+        rule = self.network.relaxed[node.name]
         before = node.inputs[0]
-        mine = local_interval(self._network, before, self._intervals[before])
+        mine = local_interval(self.network, before, self._intervals[before]).to(self._dtype)
         if not isinstance(rule, ReluRule):
             return rule.relax(Interval(mine.lower[box], mine.upper[box]))
         if node.name not in self._relu:
@@ -206,11 +248,33 @@ class _Lines:
 
 
 @dataclass(frozen=True)
-class _ReluLines:
-    """CROWN's two lines of every neuron of every box, [B, n]; `excess`: lower - upper slope."""
+class _BoxCharges:
+    """Of rows [S, R] over the boxes [R] that they belong to; see runner.bounds.rounding."""
 
+    lines: _Lines
+    box: Tensor
+
+    def product(self, node: Node, rows: Tensor) -> Tensor | None:
+        of_boxes = self.lines.greatest_sums(node.name)
+        if of_boxes is None:
+            return None
+        sums, least = (values.index_select(0, self.box) for values in of_boxes)
+        network = self.lines.network
+        charge = charged(rows, sums, network.terms(node.name)) + least
+        return network.features.counted(node.name, charge)
+
+    def values(self, name: str, rows: Tensor) -> Tensor:
+        size = self.lines.greatest_value(name).index_select(0, self.box)
+        network = self.lines.network
+        return network.features.counted(name, charged(rows, size, network.roundings))
+
+
+@dataclass(frozen=True)
+class _ReluLines:
+    """CROWN's two lines of every neuron of every box, [B, n]."""
+
+    lower_slope: Tensor
     upper_slope: Tensor
-    excess: Tensor
     upper_bias: Tensor
 
     @staticmethod
@@ -218,22 +282,21 @@ class _ReluLines:
         lower, upper = before.lower.flatten(1), before.upper.flatten(1)
         stable = (lower >= 0).to(lower.dtype)
         crossing = (lower < 0) & (upper > 0)
-        width = torch.where(crossing, upper - lower, 1.0)
-        slope = torch.where(crossing, upper / width, stable)
-        bias = torch.where(crossing, -lower * slope, 0.0)
+        secant, bias = relu_line(lower, upper, crossing)
         adaptive = torch.where(crossing, (upper > -lower).to(lower.dtype), stable)
-        return _ReluLines(slope, adaptive - slope, bias)
+        return _ReluLines(adaptive, torch.where(crossing, secant, stable), bias)
 
     def select(self, box: Tensor) -> _ReluLines:
         return _ReluLines(
+            self.lower_slope.index_select(0, box),
             self.upper_slope.index_select(0, box),
-            self.excess.index_select(0, box),
             self.upper_bias.index_select(0, box),
         )
 
     def backward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         flat = rows.flatten(2)
         positive = flat.clamp(min=0)
-        constant = ((flat - positive).mul_(self.upper_bias)).sum(2)
-        result = (flat * self.upper_slope).addcmul_(positive, self.excess)
-        return result.reshape(rows.shape), constant
+        negative = flat - positive
+        # One of the two is 0, so that each coefficient is rounded once.
+        result = positive.mul_(self.lower_slope).addcmul_(negative, self.upper_slope)
+        return result.reshape(rows.shape), negative.mul_(self.upper_bias).sum(2)

@@ -8,13 +8,17 @@ from math import isqrt
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from runner.bounds.backward import Frontier, Relaxations, Slopes, advance
+from runner.bounds.backward import Charges, Frontier, Relaxations, Slopes, advance
 from runner.bounds.network import BoundNetwork
 from runner.network.graph import Node
 
 
 def advance_in_segments(
-    network: BoundNetwork, frontier: Frontier, relaxations: Relaxations, slopes: Slopes
+    network: BoundNetwork,
+    frontier: Frontier,
+    relaxations: Relaxations,
+    slopes: Slopes,
+    charges: Charges,
 ) -> Frontier:
     """As `advance` to the end, to the last bit; only A between segments is kept.
 
@@ -22,27 +26,30 @@ def advance_in_segments(
     """
     *segments, last = _segments(network, frontier.todo)
     for todo in segments:
-        frontier = _checkpointed(network, frontier, todo, relaxations, slopes)
+        here = Frontier(frontier.pending, frontier.constant, todo, frontier.error)
+        frontier = _checkpointed(network, here, relaxations, slopes, charges)
     # Its gradient comes first: nothing is gained by making it twice.
-    here = Frontier(frontier.pending, frontier.constant, last)
-    return advance(network, here, relaxations, slopes)
+    here = Frontier(frontier.pending, frontier.constant, last, frontier.error)
+    return advance(network, here, relaxations, slopes, charges)
 
 
 def _checkpointed(
     network: BoundNetwork,
     frontier: Frontier,
-    todo: tuple[Node, ...],
     relaxations: Relaxations,
     slopes: Slopes,
+    charges: Charges,
 ) -> Frontier:
     before = tuple(frontier.pending)
     after: tuple[str, ...] = ()
+    error: Tensor | None = None
 
     def segment(constant: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
-        nonlocal after
-        here = Frontier(dict(zip(before, rows, strict=True)), constant, todo)
-        done = advance(network, here, relaxations, slopes)
-        after = tuple(done.pending)
+        nonlocal after, error
+        pending = dict(zip(before, rows, strict=True))
+        here = Frontier(pending, constant, frontier.todo, frontier.error)
+        done = advance(network, here, relaxations, slopes, charges)
+        after, error = tuple(done.pending), done.error
         return done.constant, *done.pending.values()
 
     constant, *rows = checkpoint(
@@ -52,7 +59,7 @@ def _checkpointed(
         use_reentrant=False,
         preserve_rng_state=False,
     )
-    return Frontier(dict(zip(after, rows, strict=True)), constant, ())
+    return Frontier(dict(zip(after, rows, strict=True)), constant, (), error)
 
 
 def _segments(network: BoundNetwork, todo: tuple[Node, ...]) -> list[tuple[Node, ...]]:

@@ -11,7 +11,13 @@ from runner.network.graph import Node
 
 
 class Features(Protocol):
-    """How the neurons of every node lie. The backward pass works on a rank's own columns only."""
+    """How the neurons of every node lie. The backward pass works on a rank's own columns only.
+
+    `ranks`: how many parts a total is the sum of.
+    """
+
+    @property
+    def ranks(self) -> int: ...
 
     def rule(self, node: Node, plain: LinearRule) -> LinearRule:
         """The rule of a linear node, with a backward pass over own columns."""
@@ -32,6 +38,8 @@ class Features(Protocol):
 
 class WholeFeatures:
     """Every rank has every column and every constant."""
+
+    ranks = 1
 
     def rule(self, node: Node, plain: LinearRule) -> LinearRule:
         return plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from runner.bounds.affine import affine_map
@@ -33,6 +34,8 @@ class BoundNetwork:
 
     def __init__(self, graph: Graph, weights: Weights, features: Features | None = None) -> None:
         self.graph = graph
+        # What bounds of neurons are computed in, if nothing asks for more.
+        self.dtype = torch.float64 if graph.dtype == "float64" else torch.float32
         self.features = features or WholeFeatures()
         self._shapes = {node.name: node.shape for node in graph.nodes}
         self.linear: dict[str, LinearRule] = {}
@@ -75,6 +78,17 @@ class BoundNetwork:
             case Op.AVGPOOL:
                 return AveragePoolRule(node, before)
         raise ValueError(f"no linear rule for operator {node.op} of node {node.name}")
+
+    @property
+    def roundings(self) -> int:
+        """Additions to the constant of a pass, and those of the ranks' parts."""
+        return 2 * len(self.graph.nodes) + self.features.ranks
+
+    def terms(self, name: str) -> int:
+        """Roundings that a charge for passing a linear node, or ending at the input, has room for."""
+        if name == self.graph.input.name:
+            return self.graph.input.size + 2 + self.roundings
+        return self.linear[name].terms + self.roundings
 
     def rule(self, name: str) -> LinearRule | RelaxedRule:
         return self.linear[name] if name in self.linear else self.relaxed[name]

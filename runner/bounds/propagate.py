@@ -1,7 +1,8 @@
 """The driver: bounds of every start node layer by layer, block by block, then of the specs.
 
 Rules of the driver: start rows exist for unstable neurons only, in blocks whose size does not
-depend on the number of ranks; each node's bounds are intersected with what is already known.
+depend on the number of ranks; each node's bounds are intersected with what is already known. All
+bounds hold in real arithmetic: passes are charged for their rounding.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from torch import Tensor
 from runner.bounds.alpha import AlphaSettings, optimized_lower_bounds
 from runner.bounds.backward import (
     Frontier,
+    WholeCharges,
     advance,
     concretize,
     frontier_at,
-    least,
+    least_charged,
     local_interval,
 )
 from runner.bounds.budget import CORE, Budget
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
+from runner.bounds.rounding import gamma
 from runner.bounds.rows import Rows, WholeRows
 from runner.bounds.rules import Relaxation, StartRule
 from runner.bounds.tagging import NoTagger, Tagger
@@ -58,6 +61,10 @@ class NetworkBounds:
     intervals: dict[str, Interval]
     relaxations: dict[str, Relaxation | ReluRelaxation] = field(default_factory=dict)
     unstable: set[str] = field(default_factory=set)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.box.lower.dtype
 
 
 def _never(best: Tensor) -> bool:
@@ -97,10 +104,22 @@ class Propagator:
                 interval = self.network.rule(node.name).interval(*inputs)
                 if known is not None:
                     interval = interval.intersect(known.intervals[node.name])
-            if node.name in self.network.start_nodes - self.network.exact - skipped:
-                interval = self._refined(node.name, interval, bounds)
             bounds.intervals[node.name] = interval
+            if node.name in self.network.start_nodes - self.network.exact - skipped:
+                bounds.intervals[node.name] = self._refined(node.name, interval, bounds)
         return bounds
+
+    def in_precision(self, bounds: NetworkBounds, dtype: torch.dtype) -> NetworkBounds:
+        """The same bounds, with relaxations of that precision; not below their own."""
+        if dtype is bounds.dtype:
+            return bounds
+        with self._tag.kind(Memory.BOUNDS):
+            intervals = {name: interval.to(dtype) for name, interval in bounds.intervals.items()}
+        converted = NetworkBounds(bounds.box.to(dtype), intervals)
+        for node in self.network.graph.nodes:
+            if node.name in bounds.relaxations:
+                self._relax(node, converted)
+        return converted
 
     def _relax(self, node: Node, bounds: NetworkBounds) -> None:
         with self._tag.kind(Memory.BOUNDS):
@@ -116,17 +135,18 @@ class Propagator:
         specs: Tensor,
         enough: Callable[[Tensor], bool] | None = None,
     ) -> Tensor:
-        """Lower bounds [S, B] of specs @ outputs, specs [S, outputs], never below IBP's.
+        """Lower bounds [S, B] of specs @ outputs, specs [S, outputs], never below IBP's, in the
+        precision of the specs, which may be higher than that of the bounds.
 
         `enough` may end α-CROWN early, given the best bounds so far of a block; without it, rows
         have nothing to do with each other, and are cut as those of a start node.
         """
         output = self.network.graph.output
+        bounds = self.in_precision(bounds, specs.dtype)
         interval = bounds.intervals[output]
         with self._tag.kind(Memory.BOUNDS):
-            found = least(
-                specs[:, None].reshape(len(specs), 1, *interval.lower.shape[1:]), interval
-            )
+            rows = specs[:, None].reshape(len(specs), 1, *interval.lower.shape[1:])
+            found = least_charged(rows, interval, specs.shape[1] + 2)
         if self.settings.method is Method.IBP:
             return found
         shape = self.network.graph.node(output).shape
@@ -146,7 +166,7 @@ class Propagator:
             return self._rows(start, bounds, self.settings.method, enough or _never)
 
         parts = self._share.share([len(block) for block in blocks], found.T, bound)
-        return torch.maximum(found, torch.cat(parts))
+        return torch.fmax(found, torch.cat(parts))
 
     def _refined(self, name: str, interval: Interval, bounds: NetworkBounds) -> Interval:
         """CROWN on the rows that matter, then α-CROWN on those that still do."""
@@ -174,9 +194,11 @@ class Propagator:
         with self._tag.kind(Memory.BOUNDS):
             for neurons, rows in zip(blocks, found, strict=True):
                 count = len(neurons)
-                lower[:, neurons] = torch.maximum(lower[:, neurons], rows[:count].T)
-                upper[:, neurons] = torch.minimum(upper[:, neurons], -rows[count:].T)
-        return Interval(lower, upper).reshape(*interval.lower.shape)
+                # fmax, fmin: what is not a number says nothing.
+                lower[:, neurons] = torch.fmax(lower[:, neurons], rows[:count].T)
+                upper[:, neurons] = torch.fmin(upper[:, neurons], -rows[count:].T)
+        shape = interval.lower.shape
+        return interval.between(lower.reshape(shape), upper.reshape(shape))
 
     def _blocks(self, name: str, lower: Tensor, upper: Tensor) -> list[Tensor]:
         """Neurons whose bounds are wanted, in blocks of fixed size."""
@@ -205,10 +227,10 @@ class Propagator:
                 constant = rows.new_zeros(len(neurons))
                 at = name
             both = torch.cat((rows, -rows)).unsqueeze(1)
-            constants = torch.cat((constant, -constant)).unsqueeze(1)
-            return Frontier(
-                {at: both.expand(-1, batch, *both.shape[2:])}, constants.expand(-1, batch), todo
-            )
+            constants = torch.cat((constant, -constant)).unsqueeze(1).expand(-1, batch)
+            # The other constants are charged with their products.
+            error = constants.abs() * gamma(self.network.roundings, dtype)
+            return Frontier({at: both.expand(-1, batch, *both.shape[2:])}, constants, todo, error)
 
     def _rows(
         self,
@@ -218,10 +240,11 @@ class Propagator:
         enough: Callable[[Tensor], bool],
     ) -> Tensor:
         self._checkpoint()
+        charges = WholeCharges(self.network, bounds.intervals)
         if method is Method.CROWN:
             with torch.no_grad(), self._tag.kind(Memory.A):
-                done = advance(self.network, start, bounds.relaxations, {})
-                return concretize(self.network, done, bounds.box)
+                done = advance(self.network, start, bounds.relaxations, {}, charges)
+                return concretize(self.network, done, bounds.box, charge=True)
 
         def stop(best: Tensor) -> bool:
             self._checkpoint()
@@ -231,6 +254,7 @@ class Propagator:
             self.network,
             start,
             bounds.relaxations,
+            charges,
             bounds.unstable,
             bounds.box,
             self.settings.alpha,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from runner.bounds import relaxation
 from runner.bounds.interval import Interval
-from runner.network import relaxation
 from runner.network.evaluate import apply
 from runner.network.graph import Node
 

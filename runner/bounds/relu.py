@@ -1,7 +1,8 @@
 """The ReLU relaxation for lower bounds (CROWN, Zhang et al. 2018; α: Xu et al. 2021).
 
 Only lower bounds are propagated: an upper bound of x is minus a lower bound of -x. A positive
-coefficient takes the lower line `slope * x`, a negative one the upper line through (l, 0), (u, u).
+coefficient takes the lower line `slope * x`, a negative one the upper line through (l, 0), (u, u),
+rounded outwards.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from runner.bounds.interval import Interval
+from runner.bounds.rounding import relu_line
 
 
 class ReluRelaxation:
@@ -32,13 +34,11 @@ class ReluRelaxation:
         lower, upper = lower[:, self.unstable], upper[:, self.unstable]
         self._crossing = crossing[:, self.unstable]
         self._everywhere = bool(self._crossing.all())
-        width = torch.where(self._crossing, upper - lower, torch.ones_like(upper))
         stable = self._slope[:, self.unstable]
-        self._upper_slope = torch.where(self._crossing, upper / width, stable)
-        self._upper_bias = torch.where(self._crossing, -upper * lower / width, 0.0)
+        secant, self._upper_bias = relu_line(lower, upper, self._crossing)
+        self._upper_slope = torch.where(self._crossing, secant, stable)
         adaptive = (upper > -lower).to(lower.dtype)
         self.adaptive = torch.where(self._crossing, adaptive, stable)
-        self._slope[:, self.unstable] = self._upper_slope
 
     def initial_slopes(self, rows: int) -> Tensor:
         """α before its first step: CROWN's adaptive choice, a copy for every row, [S, B, U]."""
@@ -68,11 +68,13 @@ class _Relu(torch.autograd.Function):
         upper_bias: Tensor,
         unstable: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        result = rows * slope
         at = rows.index_select(2, unstable)
         positive = at.clamp(min=0)
-        result.index_add_(2, unstable, positive * (slopes - upper_slope))
-        constant = ((at - positive) * upper_bias).sum(2)
+        negative = at - positive
+        constant = (negative * upper_bias).sum(2)
+        # One of the two is 0, so that each coefficient is rounded once.
+        changed = (positive * slopes).addcmul_(negative, upper_slope)
+        result = (rows * slope).index_copy_(2, unstable, changed)
         ctx.save_for_backward(at, slopes, slope, upper_slope, upper_bias, unstable)
         return result, constant
 
@@ -85,9 +87,7 @@ class _Relu(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             of_slopes = of_at * at.clamp(min=0)
         if ctx.needs_input_grad[0]:
-            of_rows = of_result * slope
-            change = torch.where(
-                at > 0, of_at * (slopes - upper_slope), of_constant.unsqueeze(2) * upper_bias
-            )
-            of_rows.index_add_(2, unstable, change)
+            downward = torch.addcmul(of_constant.unsqueeze(2) * upper_bias, of_at, upper_slope)
+            change = torch.where(at > 0, of_at * slopes, downward)
+            of_rows = (of_result * slope).index_copy_(2, unstable, change)
         return of_rows, of_slopes, None, None, None, None

@@ -20,6 +20,7 @@ from runner.bounds.affine import (
 )
 from runner.bounds.interval import Interval
 from runner.bounds.relu import ReluRelaxation
+from runner.bounds.rounding import enclosed_between, floor, outwards, unit
 from runner.bounds.weights import Weights
 from runner.network.graph import Node
 
@@ -33,7 +34,13 @@ class Rule(Protocol):
 
 
 class LinearRule(Rule, Protocol):
-    """An operator that is linear in all its inputs together."""
+    """An operator that is linear in all its inputs together.
+
+    `interval` gives the sums of a node that rounds; `terms`: summands of its longest sum.
+    """
+
+    @property
+    def terms(self) -> int: ...
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]: ...
 
@@ -65,6 +72,10 @@ class AffineRule:
     def __init__(self, affine: AffineMap) -> None:
         self.affine = affine
 
+    @property
+    def terms(self) -> int:
+        return self.affine.terms
+
     def forward(self, *inputs: Tensor) -> Tensor:
         return affine_forward(self.affine, inputs[0])
 
@@ -95,6 +106,8 @@ class ReluRule:
 class AddRule:
     """x + y, or x - y with `sign` -1."""
 
+    terms = 0
+
     def __init__(self, sign: int) -> None:
         self._sign = sign
 
@@ -104,8 +117,8 @@ class AddRule:
     def interval(self, *inputs: Interval) -> Interval:
         x, y = inputs
         if self._sign > 0:
-            return Interval(x.lower + y.lower, x.upper + y.upper)
-        return Interval(x.lower - y.upper, x.upper - y.lower)
+            return Interval(*outwards(x.lower + y.lower, x.upper + y.upper))
+        return Interval(*outwards(x.lower - y.upper, x.upper - y.lower))
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
         return [rows, rows if self._sign > 0 else -rows], None
@@ -113,6 +126,8 @@ class AddRule:
 
 class ElementwiseAffineRule:
     """scale * x + shift: BatchNorm and arithmetic with constants."""
+
+    terms = 3
 
     def __init__(self, node: Node, weights: Weights) -> None:
         self._node = node
@@ -128,7 +143,19 @@ class ElementwiseAffineRule:
 
     def interval(self, *inputs: Interval) -> Interval:
         one, other = self.forward(inputs[0].lower), self.forward(inputs[0].upper)
-        return Interval(torch.minimum(one, other), torch.maximum(one, other))
+        size, dtype = inputs[0].size, one.dtype
+        sums = self._parameter("scale", dtype).abs() * size + self._parameter("shift", dtype).abs()
+        # What the parameters may be off by counts as much as one rounding of that size.
+        if "scale_error" in self._node.parameters:
+            sums = sums + self._parameter("scale_error", dtype) * size * (1.01 / unit(dtype))
+        if "shift_error" in self._node.parameters:
+            sums = sums + self._parameter("shift_error", dtype) * (1.01 / unit(dtype))
+        lower, upper = torch.minimum(one, other), torch.maximum(one, other)
+        return Interval(
+            *enclosed_between(lower, upper, sums, self.terms),
+            sums.flatten(1),
+            floor(size, self.terms),
+        )
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
         constant = (rows * self._parameter("shift", rows.dtype)).flatten(2).sum(2)
@@ -136,6 +163,8 @@ class ElementwiseAffineRule:
 
 
 class ReshapeRule:
+    terms = 0
+
     def __init__(self, input_shape: tuple[int, ...], shape: tuple[int, ...]) -> None:
         self._input_shape = input_shape
         self._shape = shape
@@ -151,6 +180,8 @@ class ReshapeRule:
 
 
 class ConcatRule:
+    terms = 0
+
     def __init__(self, axis: int, lengths: list[int]) -> None:
         self._axis = axis
         self._lengths = lengths
@@ -177,11 +208,22 @@ class AveragePoolRule:
         self._shape = node.shape
         self._input_shape = input_shape
 
+    @property
+    def terms(self) -> int:
+        return self._kernel[0] * self._kernel[1] + 2
+
     def forward(self, *inputs: Tensor) -> Tensor:
         return F.avg_pool2d(inputs[0], self._kernel, self._stride, self._padding)
 
     def interval(self, *inputs: Interval) -> Interval:
-        return Interval(self.forward(inputs[0].lower), self.forward(inputs[0].upper))
+        size = inputs[0].size
+        sums = self.forward(size)
+        lower, upper = self.forward(inputs[0].lower), self.forward(inputs[0].upper)
+        return Interval(
+            *enclosed_between(lower, upper, sums, self.terms),
+            sums.flatten(1),
+            floor(size, self.terms),
+        )
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
         channels, window = self._shape[0], self._kernel[0] * self._kernel[1]

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from runner.bounds.rounding import relu_line
+
 
 @dataclass(frozen=True)
 class SplitNode:
@@ -49,9 +51,8 @@ class SplitRelaxation:
         crossing = (lower < 0) & (upper > 0)
         self._free = crossing.to(lower.dtype)
         self._fixed = (lower >= 0).to(lower.dtype)
-        line = upper / torch.where(crossing, upper - lower, 1.0)
-        self._upper_slope = torch.where(crossing, line, self._fixed)
-        self._upper_bias = torch.where(crossing, -lower * line, 0.0)
+        secant, self._upper_bias = relu_line(lower, upper, crossing)
+        self._upper_slope = torch.where(crossing, secant, self._fixed)
         self._pull = phases * -scale
 
     def backward(self, rows: Tensor, multipliers: Tensor) -> tuple[Tensor, Tensor]:

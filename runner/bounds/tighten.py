@@ -19,10 +19,7 @@ ROWS_AT_ONCE = 4096
 
 
 class Tightener:
-    """Over sub-domains of one box; `intervals` are the bounds of every node over it, [1, *shape].
-
-    `room`: what bounds are widened by, as rounding may hide it, [1, N].
-    """
+    """Over sub-domains of one box; `intervals` are the bounds of every node over it, [1, *shape]."""
 
     def __init__(
         self,
@@ -30,13 +27,11 @@ class Tightener:
         settings: Settings,
         space: SplitSpace,
         intervals: dict[str, Interval],
-        room: torch.Tensor,
         tag: Tagger,
         checkpoint: Callable[[], None],
     ) -> None:
         self._space = space
         self._intervals = intervals
-        self._room = room
         self._propagator = Propagator(
             network, replace(settings, method=Method.CROWN), tag, checkpoint
         )
@@ -81,6 +76,6 @@ class Tightener:
         box = known[self._propagator.network.graph.input.name]
         found = self._propagator.bound(box, NetworkBounds(box, known)).intervals
         return Interval(
-            self._space.columns_of({n: i.lower for n, i in found.items()}) - self._room,
-            self._space.columns_of({n: i.upper for n, i in found.items()}) + self._room,
+            self._space.columns_of({n: i.lower for n, i in found.items()}),
+            self._space.columns_of({n: i.upper for n, i in found.items()}),
         )

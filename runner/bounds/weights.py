@@ -29,6 +29,10 @@ class Weights(Protocol):
         """
         ...
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a whole weight."""
+        ...
+
     def tensor(self, name: str) -> Tensor:
         """A small parameter that is replicated everywhere (bias, scale, shift)."""
         ...

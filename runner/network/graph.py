@@ -57,6 +57,7 @@ class Graph:
 
     nodes: tuple[Node, ...]
     output: str
+    dtype: str = "float32"
 
     @property
     def input(self) -> Node:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from runner.bounds.affine import AffineMap, adjoint, affine_map
 from runner.bounds.interval import Interval
+from runner.bounds.rounding import enclosed, floor
 from runner.bounds.weights import BlockFunction, BlockShape
 from runner.network.graph import Node
 from runner.parallel.features import Shares
@@ -37,6 +38,9 @@ class HeldWeights:
     ) -> Iterator[tuple[int, int, Tensor]]:
         weight = self._tensors[name]
         yield 0, weight.shape[1], function(0, weight.shape[1], weight)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
 
     def tensor(self, name: str) -> Tensor:
         return self._tensors[name]
@@ -59,7 +63,10 @@ class Layout:
 class ShardedAffineRule:
     """A LinearRule: whole vectors in forward and interval, own columns in backward."""
 
-    def __init__(self, layout: Layout, fetch: Fetch, bias: Tensor, group: Group) -> None:
+    def __init__(
+        self, layout: Layout, fetch: Fetch, bias: Tensor, group: Group, terms: int
+    ) -> None:
+        self.terms = terms
         self._layout = layout
         self._group = group
         self._bias = bias
@@ -93,10 +100,15 @@ class ShardedAffineRule:
         )
 
     def interval(self, *inputs: Interval) -> Interval:
-        x = inputs[0]
-        centre = self._apply_whole(x.centre).add_(self._shaped_bias(x.lower.dtype))
-        radius = self._gathered(self._sum([x.radius], lambda part, of: part.magnitude(of)))
-        return Interval(centre - radius, centre + radius)
+        """Each rank keeps the sums of its own neurons; the limits are gathered."""
+        x, size = inputs[0], inputs[0].size
+        bias = self._shaped_bias(x.lower.dtype)[self._own]
+        centre = self._sum([x.centre], lambda part, of: part.apply(of)).add_(bias)
+        sizes = torch.cat((x.radius, size))
+        radius, sums = self._sum([sizes], lambda part, of: part.magnitude(of)).chunk(2)
+        sums = sums + bias.abs()
+        limits = self._gathered(torch.cat(enclosed(centre, radius, sums, self.terms)))
+        return Interval(*limits.chunk(2), sums.flatten(1), floor(size, self.terms))
 
     def _apply_whole(self, x: Tensor) -> Tensor:
         return self._gathered(self._sum([x], lambda part, of: part.apply(of)))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from runner.bounds.affine import affine_terms
 from runner.bounds.interval import Interval
 from runner.bounds.rules import (
     AveragePoolRule,
@@ -91,15 +92,16 @@ class ShardedFeatures:
         mine = replace(node, shape=self._local_shape(node.name))
         match node.op:
             case Op.RESHAPE:
-                return _LocalRule(plain, ReshapeRule(before, mine.shape))
+                return _LocalRule(plain, ReshapeRule(before, mine.shape), node, self)
             case Op.AVGPOOL:
-                return _LocalRule(plain, AveragePoolRule(mine, before))
+                return _LocalRule(plain, AveragePoolRule(mine, before), node, self)
             case Op.AFFINE:
                 values = {
                     name: self.local(node.name, self._whole[name].expand(node.shape), 0)
                     for name in node.parameters.values()
                 }
-                return _LocalRule(plain, ElementwiseAffineRule(mine, HeldWeights(values)))
+                rule = ElementwiseAffineRule(mine, HeldWeights(values))
+                return _LocalRule(plain, rule, node, self)
         return plain  # Add and Sub know no shapes
 
     def local(self, name: str, values: Tensor, leading: int) -> Tensor:
@@ -109,6 +111,10 @@ class ShardedFeatures:
         return values.narrow(
             leading, shares.limits[self._group.rank], shares.length(self._group.rank)
         )
+
+    @property
+    def ranks(self) -> int:
+        return self._group.size
 
     def counted(self, name: str, constant: Tensor) -> Tensor:
         if self._plan[name] is not None:
@@ -155,21 +161,32 @@ class ShardedFeatures:
             return part
 
         bias = self._whole[node.parameters["bias"]]
-        return ShardedAffineRule(layout, fetch, bias, self._group)
+        terms = affine_terms(self._source.shape(name), node)
+        return ShardedAffineRule(layout, fetch, bias, self._group, terms)
 
 
 class _LocalRule:
     """Whole vectors by one rule, own columns by another."""
 
-    def __init__(self, whole: LinearRule, local: LinearRule) -> None:
+    def __init__(
+        self, whole: LinearRule, local: LinearRule, node: Node, features: ShardedFeatures
+    ) -> None:
         self._whole = whole
         self._local = local
+        self._node = node
+        self._features = features
+        self.terms = whole.terms
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self._whole.forward(*inputs)
 
     def interval(self, *inputs: Interval) -> Interval:
-        return self._whole.interval(*inputs)
+        whole = self._whole.interval(*inputs)
+        if whole.sums is None:
+            return whole
+        shaped = whole.sums.reshape(-1, *self._node.shape)
+        own = self._features.local(self._node.name, shaped, 1).flatten(1)
+        return replace(whole, sums=own)
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
         return self._local.backward(rows)
@@ -182,6 +199,7 @@ class _WholeRule:
         self._plain = plain
         self._node = node
         self._features = features
+        self.terms = plain.terms
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self._plain.forward(*inputs)

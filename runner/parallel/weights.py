@@ -83,6 +83,9 @@ class BlockedWeights:
         blocks = [block for held in self._blocks.values() for block in held if block is not None]
         return sum(tensor.nbytes for tensor in [*blocks, *self._small.values()])
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._shapes[name]
+
     def tensor(self, name: str) -> Tensor:
         return self._small[name]
 

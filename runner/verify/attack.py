@@ -6,6 +6,7 @@ PGD stays in one flat region of the MNIST-FC networks and misses 2 of their 18 c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,8 @@ from runner.property.model import Property
 from runner.verify.specs import box_within
 from runner.vocabulary import Memory
 
+# Targets whose nearest points are told.
+MOST_ENDS = 64
 # Values of all nodes that one batch of points may keep for its gradient, in bytes; of a core.
 BATCH_BYTES = 16 * 1024 * 1024
 
@@ -49,7 +52,7 @@ class Target:
     disjunct: int
 
 
-Candidate = tuple[NDArray[np.float32], Target]
+Candidate = tuple[NDArray[np.floating], Target]
 
 
 class Attackable(Protocol):
@@ -78,7 +81,11 @@ class Attack:
         tag: Tagger,
         checkpoint: Callable[[], None],
         confirm: Callable[[Candidate], bool],
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        """`dtype`: of the network's inputs."""
+        self._dtype = dtype
+        self._ends: dict[Target, tuple[float, Tensor]] = {}
         self._network = network
         self._property = instance
         self._device = device
@@ -86,6 +93,12 @@ class Attack:
         self._tag = tag
         self._checkpoint = checkpoint
         self._confirm = confirm
+
+    @property
+    def ends(self) -> list[tuple[Target, Tensor]]:
+        """The points [*input] that came nearest to a target's region; of many targets, some."""
+        nearest = sorted(self._ends.items(), key=lambda item: item[1][0])
+        return [(target, point) for target, (_, point) in nearest[:MOST_ENDS]]
 
     def search(self, targets: list[Target], settings: AttackSettings) -> bool:
         """Whether a confirmed counterexample was found. One round: one start of each restart."""
@@ -99,7 +112,9 @@ class Attack:
     def _search_batch(self, targets: list[Target], settings: AttackSettings) -> bool:
         with self._tag.kind(Memory.OTHER):
             lower, upper = self._boxes(targets)
-            region = _Region.of(self._property, targets, self._device)
+            region = _Region.of(self._property, targets, self._device, self._dtype)
+            nearest = lower.new_full((len(targets),), torch.inf)
+            points = lower
             x = self._starts(lower, upper, settings.restarts)
             radius = (upper - lower)[:, None] / 2
             direction = self._random(*x.shape[:2], self._property.outputs) * 2 - 1
@@ -108,14 +123,19 @@ class Attack:
                 x = x.detach().requires_grad_()
                 outputs = self._network.forward(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
                 excess = region.excess(outputs)
-                if self._confirmed(x.detach(), region.worst(excess), targets):
+                worst = region.worst(excess.detach())
+                if self._confirmed(x.detach(), worst, targets):
                     return True
+                nearest, points = _nearer(nearest, points, worst, x.detach())
                 diversify = step < settings.diversify
                 goal = (direction * outputs).sum() if diversify else excess.clamp(min=0).sum()
                 (gradient,) = torch.autograd.grad(goal, x)
                 size = 1.0 if diversify else settings.size(step - settings.diversify)
                 x = x.detach() - size * radius * gradient.sign()
                 x = torch.minimum(torch.maximum(x, lower[:, None]), upper[:, None])
+        for target, distance, point in zip(targets, nearest.tolist(), points, strict=True):
+            if distance < self._ends.get(target, (math.inf, point))[0]:
+                self._ends[target] = distance, point
         return False
 
     def _confirmed(self, x: Tensor, worst: Tensor, targets: list[Target]) -> bool:
@@ -131,7 +151,7 @@ class Attack:
         shape = self._network.input_shape
         cases = self._property.cases
         boxes = {
-            case: box_within(cases[case], shape, self._device)
+            case: box_within(cases[case], shape, self._device, self._dtype)
             for case in {target.case for target in targets}
         }
         lower = torch.cat([boxes[target.case].lower for target in targets])
@@ -152,7 +172,15 @@ class Attack:
 
     def _random(self, *shape: int) -> Tensor:
         """Uniform in [0, 1), the same on every rank and every device."""
-        return torch.rand(shape, generator=self._generator).to(self._device)
+        return torch.rand(shape, generator=self._generator).to(self._device, self._dtype)
+
+
+def _nearer(nearest: Tensor, points: Tensor, worst: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of T targets, the least of `nearest` [T] and of worst [T, R], and the points they are at."""
+    least, restart = worst.min(1)
+    found = x[torch.arange(len(x), device=x.device), restart]
+    better = (least < nearest).reshape(-1, *(1,) * (found.dim() - 1))
+    return torch.minimum(least, nearest), torch.where(better, found, points)
 
 
 @dataclass(frozen=True)
@@ -163,15 +191,19 @@ class _Region:
     rhs: Tensor  # [T, K]
 
     @staticmethod
-    def of(instance: Property, targets: list[Target], device: torch.device) -> _Region:
+    def of(
+        instance: Property, targets: list[Target], device: torch.device, dtype: torch.dtype
+    ) -> _Region:
         regions = [instance.cases[target.case].unsafe[target.disjunct] for target in targets]
         most = max(1, *(len(region.rhs) for region in regions))
-        matrix = np.zeros((len(regions), most, instance.outputs), dtype=np.float32)
-        rhs = np.full((len(regions), most), np.inf, dtype=np.float32)
+        matrix = np.zeros((len(regions), most, instance.outputs))
+        rhs = np.full((len(regions), most), np.inf)
         for index, region in enumerate(regions):
             matrix[index, : len(region.rhs)] = region.matrix
             rhs[index, : len(region.rhs)] = region.rhs
-        return _Region(torch.from_numpy(matrix).to(device), torch.from_numpy(rhs).to(device))
+        return _Region(
+            torch.from_numpy(matrix).to(device, dtype), torch.from_numpy(rhs).to(device, dtype)
+        )
 
     def excess(self, outputs: Tensor) -> Tensor:
         """[T, R, outputs] -> how far each constraint is from holding [T, R, K]; <= 0 holds."""

@@ -2,14 +2,17 @@
 
 A conjunction cannot hold in a box where some mix of its rows, with weights >= 0, stays above the
 same mix of its thresholds. Over linear lower bounds the best mix is a small concave maximum; any
-mix is sound, so a few steps of ascent are enough.
+mix is sound, so a few steps of ascent are enough. What a mix rounds is taken off its margin.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from runner.bounds.rounding import COEFFICIENT_ROUNDINGS, gamma
 from runner.verify.specs import Specs
 
 STEPS = 12
@@ -40,29 +43,57 @@ class Disjuncts:
         lower, radius = lower.double()[:, self._rows], radius.double()[:, None]
         slopes = coefficients.double()[:, self._rows]
         usable = self._real & lower.isfinite()
-        centre = torch.where(usable, lower + (slopes.abs() * radius[:, None]).sum(3), 0.0)
         first = torch.where(usable, lower, -torch.inf).argmax(2, keepdim=True)
         weights = torch.zeros_like(lower).scatter_(2, first, 1.0)
         best = torch.where(usable, lower, -torch.inf).amax(2)
         if self._rows.shape[1] > 1:
-            weights, best = _ascended(weights, best, centre, slopes, radius, usable)
+            mixture = _Mixture.of(lower, slopes, radius, usable)
+            weights, best = _ascended(weights, best, mixture)
         spread = weights.new_zeros(*weights.shape[:2], coefficients.shape[1])
         return best, spread.scatter_add(2, self._rows.expand_as(weights), weights)
 
 
-def _ascended(
-    weights: Tensor, best: Tensor, centre: Tensor, slopes: Tensor, radius: Tensor, usable: Tensor
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class _Mixture:
+    """Linear lower bounds of K rows of each disjunct: `usable` [N, disjuncts, K], at the `centre`
+    of a box [N, disjuncts, K], `slopes` [N, disjuncts, K, inputs], over `radius` [N, 1, inputs];
+    `rounding`: what a mix may be off by for a weight of 1, [N, disjuncts, K].
+    """
+
+    usable: Tensor
+    centre: Tensor
+    slopes: Tensor
+    radius: Tensor
+    rounding: Tensor
+
+    @staticmethod
+    def of(lower: Tensor, slopes: Tensor, radius: Tensor, usable: Tensor) -> _Mixture:
+        reach = (slopes.abs() * radius[:, None]).sum(3)
+        centre = torch.where(usable, lower + reach, 0.0)
+        terms = slopes.shape[2] + slopes.shape[3] + COEFFICIENT_ROUNDINGS
+        sums = torch.where(usable, lower.abs() + 2 * reach, 0.0)
+        return _Mixture(usable, centre, slopes, radius, 2 * sums * gamma(terms, sums.dtype))
+
+    def margin(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a mix [N, disjuncts, K]: its least value over the box [N, disjuncts], in real
+        arithmetic, and its slopes [N, disjuncts, inputs].
+        """
+        slope = torch.einsum("ndk,ndki->ndi", weights, self.slopes)
+        least = (weights * (self.centre - self.rounding)).sum(2)
+        return least - (slope.abs() * self.radius).sum(2), slope
+
+
+def _ascended(weights: Tensor, best: Tensor, mixture: _Mixture) -> tuple[Tensor, Tensor]:
     """Exponentiated gradient from equal weights, keeping what is best."""
-    logits = torch.zeros_like(centre).masked_fill(~usable, -torch.inf)
+    logits = torch.zeros_like(mixture.centre).masked_fill(~mixture.usable, -torch.inf)
     for step in range(STEPS):
         trial = logits.softmax(2).nan_to_num(0.0)
-        slope = torch.einsum("ndk,ndki->ndi", trial, slopes)
-        margin = (trial * centre).sum(2) - (slope.abs() * radius).sum(2)
-        better = usable.any(2) & (margin > best)
+        margin, slope = mixture.margin(trial)
+        better = mixture.usable.any(2) & (margin > best)
         best = torch.where(better, margin, best)
         weights = torch.where(better[..., None], trial, weights)
-        gradient = centre - torch.einsum("ndki,ndi->ndk", slopes, slope.sign() * radius)
+        worst = slope.sign() * mixture.radius
+        gradient = mixture.centre - torch.einsum("ndki,ndi->ndk", mixture.slopes, worst)
         size = gradient.abs().amax(2, keepdim=True).clamp(min=1e-30)
         logits = logits + FIRST_STEP / (1 + step) ** 0.5 * gradient / size
     return weights, best

@@ -10,13 +10,15 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from runner.bounds.alpha import AlphaSettings
 from runner.bounds.budget import Budget, budget_of
+from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.propagate import Propagator, Settings
 from runner.bounds.rows import Rows, WholeRows
-from runner.bounds.tagging import Tagger
+from runner.bounds.tagging import NoTagger, Tagger
 from runner.bounds.tiles import row_block
 from runner.network.blocks import weights_of
 from runner.network.lirpa import lirpa_bounds
@@ -26,16 +28,17 @@ from runner.parallel.blocks import plan_blocks
 from runner.parallel.features import column_row_zones, plan_features
 from runner.parallel.group import Group
 from runner.parallel.specs import SharedRows
-from runner.parallel.strategy import Axis, Engine, Strategy
+from runner.parallel.strategy import STRATEGIES, Axis, Engine, Strategy
 from runner.parallel.tensor import ShardedFeatures
 from runner.parallel.weights import BlockedWeights
 from runner.property.model import Property
 from runner.verify.attack import Target
 from runner.verify.deadline import Deadline
+from runner.verify.exact import excluded_exactly
 from runner.verify.finding import Confirmation
 from runner.verify.incomplete import Incomplete, OpenCase, ladder
 from runner.verify.sharing import Alike, Apart, Sharing
-from runner.verify.specs import Specs, box_around
+from runner.verify.specs import Room, Specs, box_around, no_room
 from runner.vocabulary import Memory, Method
 
 
@@ -46,6 +49,10 @@ class Bounding(Protocol):
 
     def run(self, tightest: Method) -> None:
         """Methods from the cheapest to `tightest`, until nothing is open; may raise."""
+        ...
+
+    def close(self, target: Target) -> None:
+        """A disjunct that is not to be bounded any more."""
         ...
 
     @property
@@ -67,12 +74,21 @@ class VerificationEngine(Protocol):
     neurons: int
     weight_bytes: int
     budget: Budget
+    dtype: torch.dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, *input_shape] -> [B, outputs], differentiable."""
+        """[B, *input_shape] -> [B, outputs], differentiable, in the precision of x."""
         ...
 
-    def bounding(self, instance: Property, deadline: Deadline) -> Bounding: ...
+    def bounding(
+        self, instance: Property, deadline: Deadline, room: Room = no_room
+    ) -> Bounding:
+        """`room`: how far above its limit each row must be proved."""
+        ...
+
+    def excluded_exactly(self, instance: Property, target: Target) -> bool:
+        """Whether rational arithmetic proves at once that no point meets a disjunct."""
+        ...
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
         """Which sub-problems of a branch and bound are this rank's."""
@@ -119,17 +135,35 @@ class DriverEngine:
             interval_only=column_row_zones(graph) if strategy.interval_zones else frozenset(),
         )
         self.graph = graph
+        self.dtype = self._network.dtype
+        self._source = source
         self.input_shape = graph.input.shape
         self.neurons = sum(node.size for node in graph.nodes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._network.forward(x)
 
-    def bounding(self, instance: Property, deadline: Deadline) -> Bounding:
+    def bounding(
+        self, instance: Property, deadline: Deadline, room: Room = no_room
+    ) -> Bounding:
         checkpoint, rows = self._rows(deadline)
         return Incomplete(
-            self._network, instance, self._device, self._settings, self._tag, checkpoint, rows
+            self._network,
+            instance,
+            self._device,
+            self._settings,
+            self._tag,
+            checkpoint,
+            rows,
+            room,
         )
+
+    def excluded_exactly(self, instance: Property, target: Target) -> bool:
+        """Rank 0 decides, from the file: it holds no more than a small network there."""
+        excluded = self._group.rank == 0 and excluded_exactly(
+            self.graph, self._source, instance.cases[target.case], target.disjunct
+        )
+        return self._group.decide(excluded)
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
         if Axis.DOMAINS not in self._strategy.sharded or self._group.size == 1:
@@ -159,11 +193,14 @@ class DriverEngine:
 class LirpaEngine:
     """auto_LiRPA's own `compute_bounds` on the torch module: what a user has today."""
 
-    def __init__(self, network: Path, device: torch.device, tag: Tagger) -> None:
+    def __init__(self, network: Path, prepared: Path, device: torch.device, tag: Tagger) -> None:
+        """`prepared`: what its claims are proved on."""
         with tag.kind(Memory.WEIGHTS):
             loaded = load_module(network)
             self._module = loaded.module.to(device)
+        self._prepared = prepared
         self._device = device
+        self.dtype = next(self._module.buffers(), torch.zeros(())).dtype
         self.budget = budget_of(device)
         self.input_shape = loaded.input_shape
         self.weight_bytes = sum(value.nbytes for value in self._module.state_dict().values())
@@ -190,52 +227,94 @@ class LirpaEngine:
         outputs: Tensor = self._module(x)
         return outputs.flatten(1)
 
-    def bounding(self, instance: Property, deadline: Deadline) -> Bounding:
-        return LirpaBounding(self._module, self.input_shape, self._device, instance, deadline.check)
+    def bounding(
+        self, instance: Property, deadline: Deadline, room: Room = no_room
+    ) -> Bounding:
+        def proof() -> Bounding:
+            baseline = STRATEGIES["baseline"]
+            engine = DriverEngine(self._prepared, baseline, Group(), self._device, NoTagger())
+            return engine.bounding(instance, deadline, room)
+
+        boxes = [box_around(c, self.input_shape, self._device, self.dtype) for c in instance.cases]
+        specs = [Specs.of(case, self._device, room) for case in instance.cases]
+        return LirpaBounding(self._module, boxes, specs, deadline.check, proof)
+
+    def excluded_exactly(self, instance: Property, target: Target) -> bool:
+        """Not auto_LiRPA's."""
+        return False
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
         return Alike(deadline.check, confirmation)
 
 
 class LirpaBounding:
-    """Every case with every method anew, all specs of a case at once. Float32 only: no recheck."""
+    """Every case with every method anew, all specs of a case at once.
+
+    auto_LiRPA's bounds are as its arithmetic rounds them, and prove nothing by themselves: what
+    they exclude is excluded once the driver's bounds by the same methods (`proof`) say so as well.
+    Those are not measured: no tensor of them is followed.
+    """
 
     def __init__(
         self,
         module: torch.nn.Module,
-        input_shape: tuple[int, ...],
-        device: torch.device,
-        instance: Property,
+        boxes: list[Interval],
+        specs: list[Specs],
         checkpoint: Callable[[], None],
+        proof: Callable[[], Bounding],
     ) -> None:
         self._module = module
-        self._boxes = [box_around(case, input_shape, device) for case in instance.cases]
-        self._specs = [Specs.of(case, device) for case in instance.cases]
+        self._boxes = boxes
+        self._specs = specs
         self._margins = [
-            torch.full((specs.disjuncts,), -torch.inf, device=device) for specs in self._specs
+            specs.thresholds.new_full((specs.disjuncts,), -torch.inf) for specs in self._specs
         ]
         self._checkpoint = checkpoint
+        self._make_proof = proof
+        self._proof: Bounding | None = None
+        self._closed: set[Target] = set()
         self.method = Method.IBP
 
     def run(self, tightest: Method) -> None:
         for method in ladder(tightest):
             for index, specs in enumerate(self._specs):
-                if len(specs.rows) and not bool((self._margins[index] > 0).all()):
+                if self._claimed_open(index):
                     self.method = method
                     self._checkpoint()
                     box = self._boxes[index]
-                    rows = specs.rows.float()
+                    rows = specs.rows.to(box.lower)
                     found = lirpa_bounds(self._module, box.lower[0], box.upper[0], rows, method)
-                    margins = specs.margins(found.double()).float()
+                    margins = specs.margins(found.double())
                     # fmax: bounds that overflowed (not a number) say nothing.
                     self._margins[index] = torch.fmax(self._margins[index], margins)
+            if not any(map(self._claimed_open, range(len(self._specs)))):
+                self._prove(method)
+                return
+
+    def _prove(self, method: Method) -> None:
+        with _disable_current_modes():
+            if self._proof is None:
+                self._proof = self._make_proof()
+                for target in self._closed:
+                    self._proof.close(target)
+            self._proof.run(method)
+
+    def close(self, target: Target) -> None:
+        self._closed.add(target)
+
+    def _claimed_open(self, index: int) -> list[int]:
+        """Disjuncts of a case that auto_LiRPA does not exclude."""
+        found = (self._margins[index] <= 0).nonzero()[:, 0].tolist()
+        return [disjunct for disjunct in found if Target(index, disjunct) not in self._closed]
 
     @property
     def open_targets(self) -> list[Target]:
+        if self._proof is not None:
+            return self._proof.open_targets
         return [
             Target(case, disjunct)
-            for case, margins in enumerate(self._margins)
-            for disjunct in (margins <= 0).nonzero()[:, 0].tolist()
+            for case in range(len(self._specs))
+            for disjunct in self._claimed_open(case)
         ]
 
     @property
@@ -259,5 +338,5 @@ def engine_for(
 ) -> VerificationEngine:
     """`budget`: what suits the device where none is given; auto_LiRPA knows none."""
     if strategy.engine is Engine.LIRPA:
-        return LirpaEngine(network, device, tag)
+        return LirpaEngine(network, prepared, device, tag)
     return DriverEngine(prepared, strategy, group, device, tag, budget)

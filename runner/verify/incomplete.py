@@ -1,4 +1,9 @@
-"""Bounds of every case and disjunct, from the cheapest method to the tightest one asked for."""
+"""Bounds of every case and disjunct, from the cheapest method to the tightest one asked for.
+
+Bounds of the specs are computed in float64: their rows are few, and nothing but rounding would
+keep a margin that is there from being proved. Bounds of neurons are computed in the precision of
+the network, or in float64 where their rounding would cost too much of their width.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,16 @@ from torch import Tensor
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.bounds.rounding import gamma
 from runner.bounds.rows import Rows
 from runner.bounds.tagging import Tagger
 from runner.property.model import Property
 from runner.verify.attack import Target
-from runner.verify.specs import Specs, box_around
+from runner.verify.specs import Room, Specs, box_around, no_room
 from runner.vocabulary import BOUNDS, Method
 
-# Margins within this many units of rounding of the largest value are computed again in float64.
-ROUNDING_UNITS = 64
+# Of a node's width in interval bounds: if rounding has a larger share, float32 is too coarse.
+COARSE_SHARE = 0.02
 
 
 def ladder(tightest: Method) -> tuple[Method, ...]:
@@ -30,7 +36,10 @@ def ladder(tightest: Method) -> tuple[Method, ...]:
 
 @dataclass
 class CaseProgress:
-    """What is proved of one case: the best margin [disjuncts] and which disjuncts are open."""
+    """What is proved of one case: the best margin [disjuncts] and which disjuncts are open.
+
+    `box` and `known`, bounds over it, are in the precision that the case is worked on in.
+    """
 
     box: Interval
     specs: Specs
@@ -71,8 +80,12 @@ class Incomplete:
         tag: Tagger,
         checkpoint: Callable[[], None],
         rows: Rows | None = None,
+        room: Room = no_room,
     ) -> None:
+        """`room`: how far above its limit a row must be proved."""
         self._network = network
+        self._instance = instance
+        self._device = device
         self._settings = settings
         self._tag = tag
         self._checkpoint = checkpoint
@@ -81,10 +94,10 @@ class Incomplete:
         self._done: set[Method] = set()
         self.cases: list[CaseProgress] = []
         for case in instance.cases:
-            specs = Specs.of(case, device)
+            specs = Specs.of(case, device, room)
             nothing = torch.full((specs.disjuncts,), -torch.inf, dtype=torch.float64, device=device)
             everything = torch.ones(specs.disjuncts, dtype=torch.bool, device=device)
-            box = box_around(case, network.graph.input.shape, device)
+            box = box_around(case, network.graph.input.shape, device, network.dtype)
             self.cases.append(CaseProgress(box, specs, nothing, everything))
 
     def run(self, tightest: Method) -> None:
@@ -97,6 +110,20 @@ class Incomplete:
                 if bool(case.open.any()):
                     self.method = method
                     self._bound(case, method)
+
+    def close(self, target: Target) -> None:
+        """A disjunct that is excluded by other means."""
+        case = self.cases[target.case]
+        case.open[target.disjunct] = False
+        case.margins[target.disjunct] = torch.fmax(
+            case.margins[target.disjunct], torch.zeros_like(case.margins[target.disjunct])
+        )
+
+    def in_float64(self, number: int) -> None:
+        """Works on a case in float64 from now on, from the beginning."""
+        case, shape = self.cases[number], self._network.graph.input.shape
+        case.box = box_around(self._instance.cases[number], shape, self._device, torch.float64)
+        case.known = None
 
     @property
     def open_targets(self) -> list[Target]:
@@ -120,50 +147,46 @@ class Incomplete:
         return min((case.bound for case in self.cases), default=math.inf)
 
     def _bound(self, case: CaseProgress, method: Method) -> None:
-        margins, slack = self._margins(case, method, torch.float32)
-        doubtful = (margins > 0) & (margins <= slack) & case.open
-        proved = (margins > slack) & case.open
-        if bool(doubtful.any()):
-            # Too near to the threshold for float32: the whole method again in float64.
-            exact, slack = self._margins(case, method, torch.float64)
-            margins = torch.where(doubtful, exact, margins)
-            proved |= doubtful & (exact > slack)
-        # fmax: bounds that overflowed (not a number) say nothing.
-        case.margins = torch.where(case.open, torch.fmax(case.margins, margins), case.margins)
-        case.open = case.open & ~proved
-
-    def _margins(
-        self, case: CaseProgress, method: Method, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        """Margins of the open disjuncts and the rounding they may hide, [disjuncts], float64."""
         settings = replace(self._settings, method=method)
         propagator = Propagator(self._network, settings, self._tag, self._checkpoint, self._rows)
-        known = case.known if dtype is torch.float32 else None
-        bounds = propagator.bound(case.box.to(dtype), known)
-        if dtype is torch.float32:
-            case.known = bounds
+        case.known = propagator.bound(case.box, case.known)
+        if case.known.dtype is not torch.float64 and self._coarse(case.known):
+            self.in_float64(next(n for n, c in enumerate(self.cases) if c is case))
+            case.known = propagator.bound(case.box)
         specs = case.specs.select(case.open)
-        found = self._spec_bounds(propagator, bounds, specs, dtype)
-        # Values that cancel later leave their rounding behind: the largest of any node counts.
-        ends = [end for i in bounds.intervals.values() for end in (i.lower, i.upper)]
-        largest = torch.stack([end.abs().max() for end in ends]).max().double()
-        scale = specs.rows.abs().sum(1) * largest + specs.thresholds.abs()
-        slack = specs.margins(scale + specs.thresholds) * torch.finfo(dtype).eps * ROUNDING_UNITS
-        return specs.margins(found.double()), slack
+        margins = specs.margins(self._spec_bounds(propagator, case.known, specs))
+        # fmax: bounds that overflowed (not a number) say nothing.
+        case.margins = torch.where(case.open, torch.fmax(case.margins, margins), case.margins)
+        case.open = case.open & ~(margins > 0)
+
+    def _coarse(self, bounds: NetworkBounds) -> bool:
+        """Whether rounding makes up much of the width of a node's interval bounds."""
+        network = self._network
+        shares = []
+        for name, interval in bounds.intervals.items():
+            if interval.sums is None:
+                continue
+            cost = 2 * interval.sums.sum() * gamma(network.terms(name), bounds.dtype)
+            cost = network.features.total(network.features.counted(name, cost))
+            shares.append(float(cost) / max(float((interval.upper - interval.lower).sum()), 1e-300))
+        # Not below: where values have overflowed, shares are no numbers.
+        return not all(share <= COARSE_SHARE for share in shares)
 
     def _spec_bounds(
-        self, propagator: Propagator, bounds: NetworkBounds, specs: Specs, dtype: torch.dtype
+        self, propagator: Propagator, bounds: NetworkBounds, specs: Specs
     ) -> Tensor:
         """Lower bounds [S], in blocks of whole disjuncts so that each can stop when it is done."""
         parts = []
-        for block in _blocks(specs, self._settings.row_block):
+        bounds = propagator.in_precision(bounds, torch.float64)
+        # Rows of float64 take twice the room.
+        for block in _blocks(specs, max(1, self._settings.row_block // 2)):
 
             def enough(best: Tensor, block: Specs = block) -> bool:
-                margins = block.margins(best[:, 0].double())[block.disjunct]
+                margins = block.margins(best[:, 0])[block.disjunct]
                 return bool((margins > 0).all())
 
-            parts.append(propagator.spec_bounds(bounds, block.rows.to(dtype), enough)[:, 0])
-        return torch.cat(parts) if parts else specs.thresholds.new_zeros(0).to(dtype)
+            parts.append(propagator.spec_bounds(bounds, block.rows, enough)[:, 0])
+        return torch.cat(parts) if parts else specs.thresholds.new_zeros(0)
 
 
 def _blocks(specs: Specs, rows: int) -> Iterator[Specs]:

@@ -14,7 +14,6 @@ from runner.network.graph import Graph
 from runner.verify.attack import Target
 from runner.verify.box_store import Boxes, BoxStore, divisible, halves
 from runner.verify.disjuncts import Disjuncts
-from runner.verify.incomplete import ROUNDING_UNITS
 from runner.verify.rounds import run_rounds
 from runner.verify.search import Outcome, SearchContext
 from runner.verify.sharing import Meeting
@@ -40,13 +39,12 @@ def batch_boxes(graph: Graph, budget: Budget) -> int:
 
 @dataclass(frozen=True)
 class _Margins:
-    """Of N boxes and each disjunct [N, disjuncts]: how far it is excluded, and the rounding that
-    this may hide. Of the linear bounds that say so, [N, disjuncts, inputs]: the `slopes` of their
-    mix, and how `steep` they are one by one (what cancels in the mix is still worth a cut).
+    """Of N boxes and each disjunct [N, disjuncts]: how far it is excluded, proved. Of the linear
+    bounds that say so, [N, disjuncts, inputs]: the `slopes` of their mix, and how `steep` they are
+    one by one (what cancels in the mix is still worth a cut).
     """
 
     margins: Tensor
-    slack: Tensor
     slopes: Tensor
     steep: Tensor
 
@@ -150,12 +148,9 @@ class InputSplit:
         """
         bounds = self._propagator.bound(self._interval(boxes), self._known(boxes))
         found = self._margins(bounds, boxes)
-        closed = boxes.open & (found.margins > found.slack)
+        closed = boxes.open & (found.margins > 0)
         if self._context.workload is not None:
             closed = torch.zeros_like(closed)
-        doubtful = boxes.open & (found.margins > 0) & ~closed
-        if bool(doubtful.any()) and self._context.workload is None:
-            closed |= doubtful & self._closed_exactly(boxes, doubtful.any(1))
         margins = torch.maximum(found.margins, boxes.margins)
         self._closed = torch.where(closed, margins, self._closed).amin(0).minimum(self._closed)
         known = [bounds.intervals[node.name] for node in self._start_nodes]
@@ -189,31 +184,18 @@ class InputSplit:
         }
 
     def _margins(self, bounds: BoxBounds, boxes: Boxes) -> _Margins:
-        specs, dtype = self._specs, bounds.box.lower.dtype
+        specs = self._specs
         box, row = boxes.open[:, specs.disjunct].nonzero().unbind(1)
-        found = self._propagator.rows(bounds, specs.rows.to(dtype)[row], box)
+        # In float64: there are few rows of specs, and many of neurons.
+        found = self._propagator.rows(bounds, specs.rows[row], box)
         count = (len(boxes), len(specs.rows))
         margins = specs.thresholds.new_full(count, -torch.inf)
-        margins[box, row] = (found.lower.double() - specs.thresholds[row]).nan_to_num(-torch.inf)
+        margins[box, row] = (found.lower - specs.thresholds[row]).nan_to_num(-torch.inf)
         coefficients = found.coefficients.new_zeros((*count, boxes.lower.shape[1]))
         coefficients[box, row] = found.coefficients
-        scale = bounds.largest.double()[:, None] * specs.rows.abs().sum(1) + specs.thresholds.abs()
-        slack = scale * torch.finfo(dtype).eps * ROUNDING_UNITS
         radius = (boxes.upper.double() - boxes.lower.double()) / 2
         mixed, weights = self._disjuncts.mixed(margins, coefficients, radius)
-        slopes = weights @ coefficients.double()
-        steep = weights @ coefficients.abs().double()
-        return _Margins(mixed, (weights * slack[:, None]).sum(2), slopes, steep)
-
-    def _closed_exactly(self, boxes: Boxes, doubtful: Tensor) -> Tensor:
-        """Disjuncts [N, disjuncts] that float64 closes, of the boxes of a mask [N]."""
-        some = boxes.select(doubtful)
-        found = self._margins(
-            self._propagator.bound(self._interval(some).to(torch.float64), {}), some
-        )
-        closed = torch.zeros_like(boxes.open)
-        closed[doubtful] = found.margins > found.slack
-        return closed
+        return _Margins(mixed, weights @ coefficients, weights @ coefficients.abs())
 
     def _found(self, boxes: Boxes, corners: Tensor) -> bool:
         """Tries the centres and the corners; of all, the candidate deepest inside its region."""
@@ -225,7 +207,7 @@ class InputSplit:
             points = torch.cat([centres, corners]).maximum(within.lower).minimum(within.upper)
             shape = self._context.network.graph.input.shape
             outputs = self._context.network.forward(points.reshape(-1, *shape)).double()
-            excess = outputs @ self._specs.rows.T - self._specs.thresholds
+            excess = outputs @ self._specs.rows.T - self._specs.limits
             excess = self._disjuncts.best(excess)
             excess = torch.where(boxes.open.repeat(2, 1), excess, torch.inf)
             least, disjunct = excess.nan_to_num(torch.inf).min(1)

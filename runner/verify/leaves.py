@@ -1,8 +1,13 @@
-"""Sub-domains where every ReLU is decided: the network is linear there, and an LP decides them."""
+"""Sub-domains where every ReLU is decided: the network is linear there, and an LP decides them.
+
+The LP's answer is not trusted. Its dual values are multipliers of the rows and of the splits, with
+which a backward pass proves the bound as any other.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,32 +16,22 @@ from torch import Tensor
 
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
+from runner.bounds.rounding import gamma
 from runner.bounds.split import SplitSpace
 
-# What HiGHS may be wrong by, of values scaled to 1, with room to spare.
-TOLERANCE = 1e-6
-OPTIMAL, INFEASIBLE = 0, 2
+OPTIMAL = 0
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """Bounds lower, upper and phases [N] of the unstable neurons' inputs; rows [K, outputs] and
-    thresholds [K] in float64: the unsafe region is rows @ outputs <= thresholds.
+class Certificate:
+    """Multipliers that may prove a leaf: a mix `row` [outputs] of its rows, and of each unstable
+    neuron [N] what its split counts with. The leaf is closed if the row is then greater than
+    `threshold`.
     """
 
-    lower: Tensor
-    upper: Tensor
-    phases: Tensor
-    rows: Tensor
-    thresholds: Tensor
-
-
-@dataclass(frozen=True)
-class Answer:
-    """`closed`: proved to hold no counterexample. `point` [1, *input]: the nearest to one."""
-
-    closed: bool
-    point: Tensor | None = None
+    row: Tensor
+    threshold: float
+    multipliers: Tensor
 
 
 class Leaves:
@@ -47,28 +42,53 @@ class Leaves:
     ) -> None:
         self._network = network
         self._space = space
-        self._intervals = intervals
+        self._intervals = {name: i.to(torch.float64) for name, i in intervals.items()}
         self._linear = network.relaxed.keys() == {node.name for node in space.nodes}
 
-    def solve(self, leaf: Leaf) -> Answer:
-        """Neither closed nor a point where the LP cannot tell."""
+    def solve(
+        self, phases: Tensor, lower: Tensor, rows: Tensor, thresholds: Tensor
+    ) -> Certificate | Tensor | None:
+        """Of unstable neurons [N], their phases and lower limits; the unsafe region is
+        rows @ outputs <= thresholds (rows [K, outputs]). What may prove that the leaf has no point
+        of it, or such a point [1, *input]; None where the LP cannot tell.
+        """
         if not self._linear:
-            return Answer(False)
-        box = self._intervals[self._network.graph.input.name].to(torch.float64)
+            return None
+        box = self._intervals[self._network.graph.input.name]
         centre, radius = box.centre, box.radius
         free = radius.flatten().nonzero()[:, 0]
         moved = torch.zeros((1 + len(free), radius.numel()), dtype=torch.float64)
         moved[torch.arange(1, 1 + len(free)), free.cpu()] = radius.flatten()[free].cpu()
         x = centre + moved.to(radius.device).reshape(-1, *radius.shape[1:])
-        inputs, outputs = self._affine(x, leaf)
-        signs = leaf.phases.to(torch.float64)
-        split = (leaf.phases != 0).nonzero()[:, 0]
-        constraints = -(inputs * signs)[:, split].T
-        margins = outputs @ leaf.rows.T
-        margins[0] -= leaf.thresholds
-        return self._least(constraints, margins.T, centre, radius, free)
+        inputs, outputs = self._affine(x, lower)
+        split = (phases != 0).nonzero()[:, 0]
+        constraints = -(inputs * phases.to(torch.float64))[:, split].T
+        margins = outputs @ rows.T
+        margins[0] -= thresholds
+        limits, sizes = _scaled(torch.cat((constraints, margins.T)))
+        solved = _least_maximum(limits)
+        if solved is None:
+            return None
+        least, moves, duals = solved
+        if least <= 0:
+            point = centre.clone().flatten()
+            point[free] += torch.from_numpy(moves).to(point.device) * radius.flatten()[free]
+            return point.reshape(centre.shape)
+        weights = torch.from_numpy(duals).to(sizes.device) / sizes
+        multipliers = torch.zeros(len(phases), dtype=torch.float64, device=sizes.device)
+        multipliers[split] = weights[: len(split)]
+        return self._certificate(weights[len(split) :], rows, thresholds, multipliers)
 
-    def _affine(self, x: Tensor, leaf: Leaf) -> tuple[Tensor, Tensor]:
+    def _certificate(
+        self, weights: Tensor, rows: Tensor, thresholds: Tensor, multipliers: Tensor
+    ) -> Certificate:
+        """The mix of the rows, and its threshold with what mixing may have rounded."""
+        size = self._intervals[self._network.graph.output].size.flatten()
+        sums = weights @ (rows.abs() @ size + thresholds.abs())
+        rounding = float(sums) * gamma(2 * len(rows) + 8, torch.float64)
+        return Certificate(weights @ rows, float(weights @ thresholds) + rounding, multipliers)
+
+    def _affine(self, x: Tensor, lower: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs of unstable neurons and outputs: row 0 at the first point, then differences."""
         network = self._network
         starts = {node.name: node for node in self._space.nodes}
@@ -77,7 +97,7 @@ class Leaves:
             before = [values[name] for name in node.inputs]
             if node.name in starts:
                 flat = before[0].flatten(1)
-                values[node.name] = (flat * self._active(node.name, leaf)).reshape(before[0].shape)
+                values[node.name] = (flat * self._active(node.name, lower)).reshape(before[0].shape)
             else:
                 values[node.name] = network.linear[node.name].forward(*before)
         inputs = self._space.columns_of(values)
@@ -86,41 +106,32 @@ class Leaves:
             found[1:] -= found[:1].clone()
         return inputs, outputs
 
-    def _active(self, name: str, leaf: Leaf) -> Tensor:
+    def _active(self, name: str, lower: Tensor) -> Tensor:
         node = next(node for node in self._space.nodes if node.name == name)
         active = (self._intervals[node.before].lower >= 0).flatten()
-        active[node.neurons] = leaf.lower[node.start : node.stop] >= 0
+        active[node.neurons] = lower[node.start : node.stop] >= 0
         return active.to(torch.float64)
 
-    def _least(
-        self, constraints: Tensor, margins: Tensor, centre: Tensor, radius: Tensor, free: Tensor
-    ) -> Answer:
-        """The least t with margins <= t where constraints <= 0; column 0 is constant."""
-        # Takes longer to import than most instances take; few searches come to a leaf.
-        from scipy.optimize import linprog
 
-        signs, wanted = _scaled(constraints), _scaled(margins)
-        count = signs.shape[1] - 1
-        upper = np.concatenate((signs[:, 1:], wanted[:, 1:]))
-        last = np.concatenate((np.zeros(len(signs)), -np.ones(len(wanted))))[:, None]
-        limits = np.concatenate((TOLERANCE - signs[:, 0], -wanted[:, 0]))
-        goal = np.concatenate((np.zeros(count), [1.0]))
-        sides = [(-1.0, 1.0)] * count + [(None, None)]
-        found = linprog(goal, np.concatenate((upper, last), 1), limits, bounds=sides)
-        if found.status == INFEASIBLE:
-            return Answer(True)
-        if found.status != OPTIMAL:
-            return Answer(False)
-        if found.fun > TOLERANCE:
-            return Answer(True)
-        point = centre.clone().flatten()
-        moves = torch.from_numpy(found.x[:-1]).to(point.device)
-        point[free] += moves * radius.flatten()[free]
-        return Answer(False, point.reshape(centre.shape))
+def _least_maximum(rows: NDArray[np.float64]) -> tuple[float, NDArray[np.float64], Any] | None:
+    """The least t with c + a · x <= t for all rows (c, a), x in [-1, 1]; that x, and the dual
+    values of the rows, which are at least 0. None where the solver finds none.
+    """
+    # Takes longer to import than most instances take; few searches come to a leaf.
+    from scipy.optimize import linprog
+
+    count = rows.shape[1] - 1
+    goal = np.concatenate((np.zeros(count), [1.0]))
+    matrix = np.concatenate((rows[:, 1:], -np.ones((len(rows), 1))), 1)
+    sides = [(-1.0, 1.0)] * count + [(None, None)]
+    found = linprog(goal, matrix, -rows[:, 0], bounds=sides)
+    if found.status != OPTIMAL:
+        return None
+    return float(found.fun), found.x[:-1], np.clip(-found.ineqlin.marginals, 0.0, None)
 
 
-def _scaled(rows: Tensor) -> NDArray[np.float64]:
+def _scaled(rows: Tensor) -> tuple[NDArray[np.float64], Tensor]:
     """Rows of linear functions over [-1, 1], each divided by its greatest possible size."""
-    size = rows.abs().sum(1, keepdim=True).clamp(min=1e-300)
-    scaled: NDArray[np.float64] = (rows / size).cpu().numpy()
-    return scaled
+    size = rows.abs().sum(1).clamp(min=1e-300)
+    scaled: NDArray[np.float64] = (rows / size[:, None]).cpu().numpy()
+    return scaled, size

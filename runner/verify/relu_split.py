@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from runner.bounds.beta import BetaSettings
+from runner.bounds.beta import BetaSettings, Subdomains
 from runner.verify.attack import Target
 from runner.verify.branching import Question, early, filtered
 from runner.verify.domains import Domains, DomainStore, joined
-from runner.verify.leaves import Leaf
+from runner.verify.leaves import Certificate
 from runner.verify.rounds import run_rounds
 from runner.verify.search import Outcome, SearchContext
 from runner.verify.seeds import Seeds, minimiser, search
@@ -94,10 +94,10 @@ class ReluSplit:
         self._undecided[:] = False
         disjuncts = self._context.case.open.nonzero()[:, 0]
         self._closed[disjuncts.cpu()] = torch.inf
-        domains, bounds = self._root.domains(disjuncts, self._settings.root)
+        domains, bounds, multipliers = self._root.domains(disjuncts, self._settings.root)
         self._whole = domains.to(torch.device("cpu"))
         if self._context.sharing.keeps_root:
-            self._keep_open(domains, bounds)
+            self._keep_open(domains, bounds, multipliers)
             self._record(len(disjuncts), 0)
 
     def round(self) -> None:
@@ -145,8 +145,8 @@ class ReluSplit:
     def _split(self, taken: Domains) -> bool:
         """Splits domains and bounds their children; whether a counterexample was found."""
         root = self._root
-        rows = root.rows.of_domains(taken.disjunct, torch.float32)
-        thresholds = root.rows.thresholds[:, taken.disjunct].float()
+        rows = root.rows.of_domains(taken.disjunct, root.dtype)
+        thresholds = root.rows.goal(taken.disjunct, root.dtype)
         parents = taken.subdomains(rows)
         seen = root.bounds.inspect(parents)
         free = self._context.workload is None
@@ -171,8 +171,8 @@ class ReluSplit:
             )
         if self._tightens:
             children = self._tightened(children)
-        rows = root.rows.of_domains(children.disjunct, torch.float32)
-        goal = root.rows.goal(children.disjunct)
+        rows = root.rows.of_domains(children.disjunct, root.dtype)
+        goal = root.rows.goal(children.disjunct, root.dtype)
         if not free:
             goal = torch.full_like(goal, torch.inf)
         bounds, multipliers = root.bounds.optimized(
@@ -181,7 +181,7 @@ class ReluSplit:
             self._settings.child,
             children.margins if free else None,
         )
-        self._keep_open(children.with_multipliers(multipliers), bounds)
+        self._keep_open(children, bounds, multipliers)
         self._record(2 * int(splittable.sum()), int(taken.depth.max()) + 1)
         return False
 
@@ -198,16 +198,18 @@ class ReluSplit:
         possible = (lower <= upper).all(1)
         return replace(children, lower=lower, upper=upper).select(possible)
 
-    def _keep_open(self, domains: Domains, bounds: Tensor) -> None:
-        """Stores the domains that bounds [K, B] do not close."""
-        rows, disjunct = self._root.rows, domains.disjunct
-        margins = rows.margins(bounds, disjunct)
-        closed = (margins > rows.slack(torch.float32)[:, disjunct]).any(0)
-        doubtful = (margins > 0).any(0) & ~closed
+    def _keep_open(self, domains: Domains, bounds: Tensor, multipliers: Tensor) -> None:
+        """Stores the domains that bounds [K, B], of these multipliers [K, B, V], do not close."""
+        disjunct = domains.disjunct
+        margins = self._root.rows.margins(bounds, disjunct)
+        closed = (margins > 0).any(0)
         if self._context.workload is not None:
             closed = torch.zeros_like(closed)
-        elif bool(doubtful.any()):
-            closed[doubtful] = self._closed_exactly(domains.select(doubtful))
+        elif bool(closed.any()):
+            proved = self._proved(domains.select(closed), multipliers[:, closed])
+            margins[:, closed] = proved
+            closed[closed.clone()] = (proved > 0).any(0)
+        domains = domains.with_multipliers(multipliers)
         # A child holds less than its parent, so what was proved of the parent holds.
         best = torch.maximum(margins.amax(0), domains.margins)
         least = best.new_full((len(self._closed),), torch.inf)
@@ -217,12 +219,13 @@ class ReluSplit:
         if len(kept):
             self.store.put(self._with_families(kept) if self._tightens else kept)
 
-    def _closed_exactly(self, domains: Domains) -> Tensor:
-        """Too near to the threshold for float32: the same multipliers in float64."""
+    def _proved(self, domains: Domains, multipliers: Tensor) -> Tensor:
+        """Margins [K, B] that hold in real arithmetic, of the multipliers that were found."""
         rows, disjunct = self._root.rows, domains.disjunct
-        subdomains = domains.subdomains(rows.of_domains(disjunct, torch.float64))
-        bounds = self._root.bounds.to(torch.float64).bound(subdomains.to(torch.float64))
-        return (rows.margins(bounds, disjunct) > rows.slack(torch.float64)[:, disjunct]).any(0)
+        found = domains.subdomains(rows.of_domains(disjunct, torch.float64))
+        found = replace(found, multipliers=multipliers).to(torch.float64)
+        bounds = self._root.bounds.to(torch.float64).bound(found, proven=True)
+        return rows.margins(bounds, disjunct)
 
     def _with_families(self, domains: Domains) -> Domains:
         """Domains of the same splits are as urgent as their weakest, so they stay together."""
@@ -238,39 +241,42 @@ class ReluSplit:
         nearest = margins[:, weakest].argmax(0)
         x = minimiser(context.network, inputs[nearest, weakest], context.within)
         disjunct = taken.disjunct[weakest]
-        rows = root.rows.of_domains(disjunct, torch.float32)
-        thresholds = root.rows.thresholds[:, disjunct].float()
-        return search(context, Seeds(x, disjunct, rows, thresholds))
+        rows = root.rows.of_domains(disjunct, x.dtype)
+        limits = root.rows.limits[:, disjunct].to(x.dtype)
+        return search(context, Seeds(x, disjunct, rows, limits))
 
     def _decided_by_lp(self, leaves: Domains) -> bool:
         """Closes domains without an unstable neuron; whether one has a confirmed counterexample."""
         context, rows = self._context, self._root.rows
         for index in range(len(leaves)):
             context.checkpoint()
-            disjunct = int(leaves.disjunct[index])
-            answer = self._root.leaves.solve(
-                Leaf(
-                    leaves.lower[index],
-                    leaves.upper[index],
-                    leaves.phases[index],
-                    rows.rows[:, disjunct],
-                    rows.thresholds[:, disjunct],
-                )
+            leaf, disjunct = leaves.select(torch.tensor([index])), int(leaves.disjunct[index])
+            found = self._root.leaves.solve(
+                leaf.phases[0], leaf.lower[0], rows.rows[:, disjunct], rows.thresholds[:, disjunct]
             )
-            if answer.closed:
-                # The LP says that no margin is negative, not how far from it they are.
-                self._closed[disjunct] = min(float(self._closed[disjunct]), 0.0)
-                continue
-            if answer.point is not None:
+            if isinstance(found, Certificate):
+                margin = self._certified(leaf, found)
+                if margin > 0:
+                    self._closed[disjunct] = min(float(self._closed[disjunct]), margin)
+                    continue
+            elif found is not None:
                 within = context.within
-                point = torch.minimum(
-                    torch.maximum(answer.point.float(), within.lower), within.upper
-                )
+                point = found.to(within.lower)
+                point = torch.minimum(torch.maximum(point, within.lower), within.upper)
                 candidate = point.flatten().cpu().numpy(), Target(context.number, disjunct)
                 if context.confirm(candidate):
                     return True
             self._undecided[disjunct] = True
         return False
+
+    def _certified(self, leaf: Domains, certificate: Certificate) -> float:
+        """The margin of a leaf that a solver's multipliers prove in real arithmetic."""
+        bounds = self._root.bounds.to(torch.float64)
+        multipliers = certificate.multipliers[bounds.space.columns] / bounds.scale
+        rows = certificate.row.reshape(1, 1, -1)
+        domain = Subdomains(rows, leaf.phases, leaf.before, multipliers.reshape(1, 1, -1))
+        found = bounds.bound(domain.to(torch.float64), proven=True)
+        return float(found) - certificate.threshold
 
     def _record(self, domains: int, depth: int) -> None:
         """The least margin over the disjuncts that are open on this rank, or of all in the end."""

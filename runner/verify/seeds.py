@@ -20,14 +20,14 @@ FIRST_STEP = 0.2
 
 @dataclass(frozen=True)
 class Seeds:
-    """Points x [W, *input], and of each the disjunct [W], rows [K, W, outputs] and thresholds
-    [K, W]: its unsafe region is where all rows are at most their thresholds.
+    """Points x [W, *input], and of each the disjunct [W], rows [K, W, outputs] and limits [K, W]:
+    its unsafe region is where all rows are at most their limits.
     """
 
     x: Tensor
     disjunct: Tensor
     rows: Tensor
-    thresholds: Tensor
+    limits: Tensor
 
 
 def minimiser(network: BoundNetwork, inputs: Tensor, within: Interval) -> Tensor:
@@ -49,7 +49,7 @@ def search(context: SearchContext, seeds: Seeds) -> bool:
             context.checkpoint()
             x = x.detach().requires_grad_()
             outputs = context.network.forward(x)
-            excess = torch.einsum("kwo,wo->wk", seeds.rows, outputs) - seeds.thresholds.T
+            excess = torch.einsum("kwo,wo->wk", seeds.rows, outputs) - seeds.limits.T
             if _confirmed(context, x.detach(), excess.detach().amax(1), seeds.disjunct):
                 return True
             (gradient,) = torch.autograd.grad(excess.clamp(min=0).sum(), x)

@@ -11,7 +11,6 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from runner.bounds.interval import Interval
 from runner.bounds.propagate import NetworkBounds
 from runner.parallel.group import Group
 from runner.parallel.levelling import moves
@@ -239,7 +238,8 @@ class Apart:
         intervals = {}
         for name, interval in known.intervals.items():
             lower, upper = interval.lower.contiguous(), interval.upper.contiguous()
-            intervals[name] = Interval(
+            # This rank's own sums hold: the values lie in its own bounds, and in these.
+            intervals[name] = interval.between(
                 self._group.broadcast(lower, 0), self._group.broadcast(upper, 0)
             )
         return NetworkBounds(known.box, intervals)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,21 +13,31 @@ from torch import Tensor
 from runner.bounds.interval import Interval
 from runner.property.model import Case
 
+# Of rows [S, outputs]: by how much more than its limit each must be proved to lie above it [S].
+Room = Callable[[Tensor], Tensor]
+
+
+def no_room(rows: Tensor) -> Tensor:
+    return rows.new_zeros(len(rows))
+
 
 @dataclass(frozen=True)
 class Specs:
-    """Rows [S, outputs], thresholds [S] and the disjunct [S] that each row belongs to.
+    """Rows [S, outputs], limits [S], thresholds [S] and the disjunct [S] that each row belongs to.
 
-    A disjunct is excluded as soon as one of its rows is proved greater than its threshold.
+    An output is unsafe where all rows of a disjunct are at most their limits. The disjunct is
+    excluded as soon as one of its rows is proved greater than its threshold, which is the limit
+    rounded up, and further by what the runtime may add (`room`).
     """
 
     rows: Tensor
+    limits: Tensor
     thresholds: Tensor
     disjunct: Tensor
     disjuncts: int
 
     @staticmethod
-    def of(case: Case, device: torch.device) -> Specs:
+    def of(case: Case, device: torch.device, room: Room = no_room) -> Specs:
         sizes = [len(conjunction.rhs) for conjunction in case.unsafe]
         outputs = case.unsafe[0].matrix.shape[1] if case.unsafe else 0
         matrix = np.concatenate([c.matrix for c in case.unsafe] or [np.zeros((0, outputs))])
@@ -34,26 +45,24 @@ class Specs:
         disjunct = torch.repeat_interleave(
             torch.arange(len(sizes)), torch.tensor(sizes, dtype=torch.long)
         )
-        return Specs(
-            torch.from_numpy(matrix).to(device),
-            torch.from_numpy(rhs).to(device),
-            disjunct.to(device),
-            len(sizes),
-        )
+        rows, limits = torch.from_numpy(matrix).to(device), torch.from_numpy(rhs).to(device)
+        # Twice: a limit may be the difference of two numbers, and the room is added to it.
+        thresholds = limits + room(rows)
+        for _ in range(2):
+            thresholds = torch.nextafter(thresholds, torch.full_like(thresholds, torch.inf))
+        return Specs(rows, limits, thresholds, disjunct.to(device), len(sizes))
 
     def select(self, disjuncts: Tensor) -> Specs:
         """Only the rows of some disjuncts (a mask [disjuncts]); numbers stay as they are."""
-        keep = disjuncts[self.disjunct]
-        return Specs(self.rows[keep], self.thresholds[keep], self.disjunct[keep], self.disjuncts)
+        return self._chosen(disjuncts[self.disjunct])
 
     def part(self, start: int, stop: int) -> Specs:
         """Only rows start to stop; numbers stay as they are."""
-        return Specs(
-            self.rows[start:stop],
-            self.thresholds[start:stop],
-            self.disjunct[start:stop],
-            self.disjuncts,
-        )
+        return self._chosen(slice(start, stop))
+
+    def _chosen(self, at: Tensor | slice) -> Specs:
+        of_rows = (self.rows, self.limits, self.thresholds, self.disjunct)
+        return Specs(*(values[at] for values in of_rows), self.disjuncts)
 
     def margins(self, bounds: Tensor) -> Tensor:
         """Of lower bounds [S]: each disjunct's best margin [disjuncts], -inf without rows."""
@@ -61,12 +70,16 @@ class Specs:
         return margins.scatter_reduce(0, self.disjunct, bounds - self.thresholds, "amax")
 
 
-def box_around(case: Case, shape: tuple[int, ...], device: torch.device) -> Interval:
-    """The smallest float32 box [1, *shape] that contains the case's float64 box."""
-    lower, upper = case.lower.astype(np.float32), case.upper.astype(np.float32)
-    lower = np.where(lower > case.lower, np.nextafter(lower, np.float32(-np.inf)), lower)
-    upper = np.where(upper < case.upper, np.nextafter(upper, np.float32(np.inf)), upper)
-    return _interval(lower, upper, shape, device)
+def box_around(
+    case: Case, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32
+) -> Interval:
+    """The smallest box [1, *shape] of a dtype that contains the case's."""
+    lower, upper = torch.from_numpy(case.lower), torch.from_numpy(case.upper)
+    below, above = lower.to(dtype), upper.to(dtype)
+    down, up = torch.full_like(below, -torch.inf), torch.full_like(above, torch.inf)
+    below = torch.where(below.double() > lower, torch.nextafter(below, down), below)
+    above = torch.where(above.double() < upper, torch.nextafter(above, up), above)
+    return Interval(below.reshape(1, *shape).to(device), above.reshape(1, *shape).to(device))
 
 
 def box_within(case: Case, shape: tuple[int, ...], device: torch.device) -> Interval:

@@ -13,7 +13,6 @@ from runner.bounds.interval import Interval
 from runner.bounds.split import SplitSpace
 from runner.bounds.tighten import Tightener
 from runner.verify.domains import Domains
-from runner.verify.incomplete import ROUNDING_UNITS
 from runner.verify.leaves import Leaves
 from runner.verify.padded_rows import PaddedRows
 from runner.verify.search import SearchContext
@@ -44,18 +43,16 @@ class SplitRoot:
         if known is None:
             raise ValueError("a ReLU split starts from bounds of every node")
         network, tag, checkpoint = context.network, context.tag, context.checkpoint
-        intervals, rooms = widened(known.intervals)
+        intervals = known.intervals
         space = SplitSpace.of(network, intervals)
         lower = {name: interval.lower for name, interval in intervals.items()}
         upper = {name: interval.upper for name, interval in intervals.items()}
         before = Interval(space.columns_of(lower), space.columns_of(upper))
-        room = space.columns_of(rooms)
-        largest = max(float(end.abs().max()) for end in (*lower.values(), *upper.values()))
         ones = before.lower.new_ones(sum(space.slots))
         return SplitRoot(
             SplitBounds(network, space, intervals, ones, tag, checkpoint),
-            PaddedRows.of(context.case.specs, largest),
-            Tightener(network, context.settings, space, intervals, room, tag, checkpoint),
+            PaddedRows.of(context.case.specs),
+            Tightener(network, context.settings, space, intervals, tag, checkpoint),
             Leaves(network, space, intervals),
             before,
             context.settings.budget,
@@ -69,8 +66,15 @@ class SplitRoot:
         fits = self.budget.scaled(BATCH_BYTES) // (4 * each * self.rows.count)
         return min(max(LEAST_BATCH, fits - fits % 2), self.budget.scaled(MOST_BATCH))
 
-    def domains(self, disjuncts: Tensor, settings: BetaSettings) -> tuple[Domains, Tensor]:
-        """The whole box for each disjunct [B], and bounds [K, B]; sets the scale of β."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the search is computed in; proofs are in float64."""
+        return self.before.lower.dtype
+
+    def domains(self, disjuncts: Tensor, settings: BetaSettings) -> tuple[Domains, Tensor, Tensor]:
+        """The whole box for each disjunct [B], bounds [K, B] and the multipliers [K, B, V] that
+        they come from; sets the scale of β.
+        """
         count = len(disjuncts)
         lower, upper = (
             end.expand(count, -1).clone() for end in (self.before.lower, self.before.upper)
@@ -83,7 +87,7 @@ class SplitRoot:
             disjuncts, phases, lower, upper, multipliers.transpose(0, 1), nothing, depth, nothing
         )
         rows = self.rows.of_domains(disjuncts, lower.dtype)
-        goal = self.rows.goal(disjuncts)
+        goal = self.rows.goal(disjuncts, lower.dtype)
         bounds, found = self.bounds.optimized(domains.subdomains(rows), goal, settings)
         domains = domains.with_multipliers(found)
         seen = self.bounds.inspect(domains.subdomains(rows))
@@ -92,22 +96,4 @@ class SplitRoot:
             s.clamp(min=max(1e-6, LEAST_SCALE * float(s.sum()) / max(1, len(s)))) for s in sizes
         ]
         self.bounds.scale = torch.cat(scales)
-        return domains, bounds
-
-
-def widened(intervals: dict[str, Interval]) -> tuple[dict[str, Interval], dict[str, Tensor]]:
-    """Bounds of every node with room for the rounding they may hide, and that room, [1, *shape].
-
-    The box, which is first, is as it is. Values that cancel leave their rounding behind, so the
-    largest of any node so far counts.
-    """
-    wider, rooms = {}, {}
-    largest = 0.0
-    for index, (name, interval) in enumerate(intervals.items()):
-        ends = (interval.lower, interval.upper)
-        largest = max(largest, *(float(end.abs().max()) for end in ends))
-        unit = torch.finfo(interval.lower.dtype).eps * ROUNDING_UNITS
-        room = largest * unit if index else 0.0
-        wider[name] = Interval(interval.lower - room, interval.upper + room)
-        rooms[name] = torch.full_like(interval.lower, room)
-    return wider, rooms
+        return domains, bounds, found

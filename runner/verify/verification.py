@@ -1,16 +1,20 @@
 """One instance: attack, then bounds, then branch and bound or a longer attack on what is open.
 
+Before anything is proved, ONNX Runtime is compared with float64 at points of the boxes: margins
+that it may overturn decide nothing (runner.verify.agreement).
+
 A fixed workload is bounds and branch and bound alone, over everything, and decides nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from runner.measure.probe import Probe
 from runner.property.model import Property
+from runner.verify.agreement import Agreement, Nearest, compare
 from runner.verify.attack import Attack, AttackSettings, Target
 from runner.verify.complete import Complete, few_inputs, tightest_bounds
 from runner.verify.deadline import Deadline, DeadlineReached
@@ -26,11 +30,11 @@ LAST_ATTACK = AttackSettings(restarts=20, steps=60)
 FIRST_ATTACK_ROUNDS = 1
 LAST_ATTACK_ROUNDS = 4
 # No attack round starts after these shares of the time.
-FIRST_ATTACK_SHARE = 0.15
-LAST_ATTACK_SHARE = 0.7
+FIRST_SHARE = 0.15
+LAST_SHARE = 0.7
 
 
-@dataclass(frozen=True)
+@dataclass
 class Verification:
     """The phases over one loaded network."""
 
@@ -44,49 +48,59 @@ class Verification:
     probe: Probe
     progress: Progress
     workload: Workload | None = None
+    _bounding: Bounding | None = None
+    _aside: dict[Target, Nearest] = field(default_factory=dict)
+    _step: str = "start"
 
     def run(self) -> Finding:
         """Never raises DeadlineReached: that is a finding, `timeout`."""
-        bounding = self.engine.bounding(self.instance, self.deadline)
         try:
-            return self._phases(bounding) if self.workload is None else self._fixed(bounding)
+            return self._phases() if self.workload is None else self._fixed()
         except DeadlineReached:
-            return self._finding(Verdict.TIMEOUT, Cause.DEADLINE, bounding)
+            return self._finding(Verdict.TIMEOUT, Cause.DEADLINE)
 
-    def _phases(self, bounding: Bounding) -> Finding:
-        attack = Attack(
-            self.engine,
-            self.instance,
-            self.device,
-            self.seed,
-            self.probe,
-            self.deadline.check,
-            self.confirmation,
-        )
+    def _phases(self) -> Finding:
+        targets = [
+            Target(index, disjunct)
+            for index, case in enumerate(self.instance.cases)
+            for disjunct in range(len(case.unsafe))
+        ]
+        if not targets:
+            return Finding(Verdict.UNSAT, Cause.NONE, "", None, self.instance.empty)
+        attack = self._attack()
         with self.probe.phase(Phase.ATTACK):
-            targets = [
-                Target(index, disjunct)
-                for index, case in enumerate(self.instance.cases)
-                for disjunct in range(len(case.unsafe))
-            ]
-            if self._attack(attack, targets, FIRST_ATTACK, FIRST_ATTACK_ROUNDS, FIRST_ATTACK_SHARE):
+            self._step = "attack"
+            if self._attacked(attack, targets, FIRST_ATTACK, FIRST_ATTACK_ROUNDS, FIRST_SHARE):
                 return Finding(Verdict.SAT, Cause.NONE, "attack")
         with self.probe.phase(Phase.INCOMPLETE):
-            self._bound(bounding)
-        if not bounding.open_targets:
-            return self._finding(Verdict.UNSAT, Cause.NONE, bounding)
-        cases = bounding.open_cases if self.method is Method.COMPLETE else []
+            self._step = "comparison with ONNX Runtime"
+            agreement = self._compared(attack)
+            self._step = "bounds"
+            self._bounding = self.engine.bounding(self.instance, self.deadline, agreement.room)
+            self._set_aside(agreement, targets)
+            self._bound(self._bounding)
+        if not self._bounding.open_targets and not self._aside:
+            return self._proved()
+        cases = self._bounding.open_cases if self.method is Method.COMPLETE else []
         with self.probe.phase(Phase.ATTACK):
-            rounds, open_targets = _last_rounds(cases), bounding.open_targets
-            if self._attack(attack, open_targets, LAST_ATTACK, rounds, LAST_ATTACK_SHARE):
+            self._step = "last attack"
+            rounds = LAST_ATTACK_ROUNDS if self._aside else _last_rounds(cases)
+            rest = [*self._aside, *self._bounding.open_targets]
+            if self._attacked(attack, rest, LAST_ATTACK, rounds, LAST_SHARE):
                 return Finding(Verdict.SAT, Cause.NONE, "attack")
         if cases:
             with self.probe.phase(Phase.COMPLETE):
-                return self._complete(bounding)
-        return self._finding(Verdict.UNKNOWN, Cause.INCOMPLETE, bounding)
+                self._step = "branch and bound"
+                outcome = self._searches().run(cases)
+                if outcome is Outcome.COUNTEREXAMPLE:
+                    return Finding(Verdict.SAT, Cause.NONE, self.progress.method)
+                if outcome is Outcome.PROVED and not self._aside:
+                    return self._proved()
+        return self._finding(Verdict.UNKNOWN, Cause.INCOMPLETE)
 
-    def _fixed(self, bounding: Bounding) -> Finding:
+    def _fixed(self) -> Finding:
         """All bounds and the workload, from all disjuncts: what is proved on the way stays open."""
+        self._bounding = bounding = self.engine.bounding(self.instance, self.deadline)
         cases = bounding.open_cases
         with self.probe.phase(Phase.INCOMPLETE):
             for method in BOUNDS:
@@ -95,7 +109,32 @@ class Verification:
                     case.progress.open = torch.ones_like(case.progress.open)
         with self.probe.phase(Phase.COMPLETE):
             self._searches().run(cases)
-        return self._finding(Verdict.UNKNOWN, Cause.FIXED_WORKLOAD, bounding)
+        return self._finding(Verdict.UNKNOWN, Cause.FIXED_WORKLOAD)
+
+    def _compared(self, attack: Attack) -> Agreement:
+        """ONNX Runtime beside float64, which every rank hears of."""
+        return compare(
+            self.engine,
+            self.instance,
+            attack.ends,
+            self.confirmation.replay,
+            self.engine.dtype,
+            self.deadline.check,
+        )
+
+    def _set_aside(self, agreement: Agreement, targets: list[Target]) -> None:
+        """Targets that no proof would decide, as a point is too near. Where the point is on the
+        very limit and the limit excludes itself, exact arithmetic may still decide.
+        """
+        for target in targets:
+            nearest = agreement.nearest[target]
+            if nearest.decides:
+                continue
+            region = self.instance.cases[target.case].unsafe[target.disjunct]
+            strict = bool(region.strict.any()) and nearest.room == 0
+            if not (strict and self.engine.excluded_exactly(self.instance, target)):
+                self._aside[target] = nearest
+            self._bounding.close(target)
 
     def _bound(self, bounding: Bounding) -> None:
         if self.method is Method.COMPLETE:
@@ -103,14 +142,6 @@ class Verification:
             bounding.run(tightest_bounds(bounding.open_cases))
         else:
             bounding.run(self.method)
-
-    def _complete(self, bounding: Bounding) -> Finding:
-        outcome = self._searches().run(bounding.open_cases)
-        if outcome is Outcome.PROVED:
-            return self._finding(Verdict.UNSAT, Cause.NONE, bounding)
-        if outcome is Outcome.COUNTEREXAMPLE:
-            return Finding(Verdict.SAT, Cause.NONE, self.progress.method)
-        return self._finding(Verdict.UNKNOWN, Cause.INCOMPLETE, bounding)
 
     def _searches(self) -> Complete:
         return Complete(
@@ -124,7 +155,19 @@ class Verification:
             self.workload,
         )
 
-    def _attack(
+    def _attack(self) -> Attack:
+        return Attack(
+            self.engine,
+            self.instance,
+            self.device,
+            self.seed,
+            self.probe,
+            self.deadline.check,
+            self.confirmation,
+            self.engine.dtype,
+        )
+
+    def _attacked(
         self,
         attack: Attack,
         targets: list[Target],
@@ -137,15 +180,39 @@ class Verification:
             for _ in range(rounds)
         )
 
-    def _finding(self, verdict: Verdict, cause: Cause, bounding: Bounding) -> Finding:
-        """A candidate that ONNX Runtime rejected is worth telling where nothing is proved."""
-        message = ""
-        if verdict is not Verdict.UNSAT and self.confirmation.rejected:
-            cause = Cause.INVALID_COUNTEREXAMPLE if verdict is Verdict.UNKNOWN else cause
-            message = f"ONNX Runtime rejected {self.confirmation.rejected} candidate(s)"
-        bound = bounding.lower_bound
-        method = self.progress.method or bounding.method
-        return Finding(verdict, cause, method, None if bound == -torch.inf else bound, message)
+    def _proved(self) -> Finding:
+        """`unsat`, unless VNN-COMP's checker would accept a point that lies outside of the box."""
+        if self.confirmation.share_outside():
+            return self._finding(Verdict.UNKNOWN, Cause.OUTSIDE_BOX)
+        return self._finding(Verdict.UNSAT, Cause.NONE)
+
+    def _finding(self, verdict: Verdict, cause: Cause) -> Finding:
+        """With how far it came and what stood in the way, where nothing is decided."""
+        bounding = self._bounding
+        bound = bounding.lower_bound if bounding is not None else -torch.inf
+        method = self.progress.method or (str(bounding.method) if bounding is not None else "")
+        reasons = []
+        if verdict is not Verdict.UNSAT:
+            if verdict is Verdict.UNKNOWN and cause is Cause.INCOMPLETE and self._aside:
+                cause = Cause.WITHIN_ROUNDING
+            if self.confirmation.share_outside():
+                cause = cause if verdict is Verdict.TIMEOUT else Cause.OUTSIDE_BOX
+                reasons.append(self.confirmation.outside)
+            reasons += [str(nearest) for nearest in list(self._aside.values())[:1]]
+            reasons.append(self._progress_words(bound))
+            if self.confirmation.rejected:
+                reasons.append(f"ONNX Runtime rejected {self.confirmation.rejected} candidate(s)")
+        lower = None if bound == -torch.inf else bound
+        return Finding(verdict, cause, method, lower, "; ".join(filter(None, reasons)))
+
+    def _progress_words(self, bound: float) -> str:
+        words = f"came to: {self._step}"
+        if self.progress.domains:
+            words += f", {self.progress.domains} sub-problems"
+        if self._bounding is not None and bound > -torch.inf:
+            count = len(self._bounding.open_targets)
+            words += f", least margin {bound:.4g}, {count} disjunct(s) open"
+        return words
 
 
 def _last_rounds(cases: list[OpenCase]) -> int:

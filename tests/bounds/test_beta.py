@@ -37,9 +37,8 @@ class Root:
         lower = self.space.columns_of({n: i.lower for n, i in self.intervals.items()})
         upper = self.space.columns_of({n: i.upper for n, i in self.intervals.items()})
         self.before = Interval(lower, upper)
-        room = torch.zeros_like(lower)
         self.tightener = Tightener(
-            bound, Settings(), self.space, self.intervals, room, NoTagger(), lambda: None
+            bound, Settings(), self.space, self.intervals, NoTagger(), lambda: None
         )
 
     def split(self, batch: int, splits: int, seed: int = 0) -> Subdomains:

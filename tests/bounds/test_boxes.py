@@ -66,9 +66,9 @@ def test_each_box_has_what_it_has_alone() -> None:
             alone = Interval(box.lower[index : index + 1], box.upper[index : index + 1])
             propagator = Propagator(network.bound(), Settings(Method.CROWN))
             expected = propagator.spec_bounds(propagator.bound(alone), specs)[:, 0]
-            # The Propagator also knows interval bounds of the output.
+            # The Propagator also knows interval bounds of the output, and charges less.
             assert (found[index] <= expected + 1e-4).all()
-            assert (found[index] - expected).abs().median() < 1e-4
+            assert (found[index] - expected).abs().median() < 1e-3
 
 
 def test_known_bounds_of_a_larger_box_are_kept() -> None:

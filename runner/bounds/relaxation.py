@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runner.bounds.rounding import COEFFICIENT_ROUNDINGS, gamma, outwards, unit
 from runner.network.graph import Node, Op
 from runner.network.lirpa import s_shape_slopes
 
@@ -24,10 +25,17 @@ class Relaxation(Protocol):
         """
 
 
+# Roundings of a computed sigmoid or tanh: the vector mathematics of torch err by an ulp or two in
+# exp and tanh, and sigmoid adds a sum and a quotient.
+FUNCTION_ROUNDINGS = 8
+
+
 def interval(node: Node, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds of f(x), [B, *out_shape], from bounds of x, [B, *in_shape]; f is monotone."""
     function = _function(node)
-    return function(lower), function(upper)
+    if node.op is Op.MAXPOOL:
+        return function(lower), function(upper)
+    return outwards(function(lower), function(upper), FUNCTION_ROUNDINGS)
 
 
 def relax(node: Node, lower: Tensor, upper: Tensor) -> Relaxation:
@@ -73,21 +81,36 @@ _TABLE_END = 500.0
 def _relax_s_shape(node: Node, lower: Tensor, upper: Tensor) -> ElementwiseRelaxation:
     """auto_LiRPA's slopes with offsets of our own.
 
-    Its offsets are good to float32 only, and wrong by up to 0.9 beyond its table; the extremes of
-    f(x) - slope * x are known exactly, so no slope can be unsound.
+    Its offsets are good to float32 only, and wrong by up to 0.9 beyond its table; where f(x) -
+    slope * x has its extremes is known, so no slope can be unsound. Offsets are moved out by the
+    rounding of these extremes (`_rounding`).
     """
     within = (lower >= -_TABLE_END) & (upper <= _TABLE_END)
-    lower, upper = lower.clamp(-_TABLE_END, _TABLE_END), upper.clamp(-_TABLE_END, _TABLE_END)
+    inner = lower.clamp(-_TABLE_END, _TABLE_END), upper.clamp(-_TABLE_END, _TABLE_END)
     below, above = (
-        torch.where(within, slope, 0.0).clamp(min=0)
-        for slope in s_shape_slopes(node.op, lower, upper)
+        torch.where(within, slope, 0.0).clamp(min=0) for slope in s_shape_slopes(node.op, *inner)
     )
-    return ElementwiseRelaxation(
-        below,
-        _gaps(node, below, lower, upper).amin(0),
-        above,
-        _gaps(node, above, lower, upper).amax(0),
-    )
+    # Beyond the table slopes are 0, and the extremes of f itself are at the ends.
+    least = _gaps(node, below, lower, upper).amin(0) - _rounding(below, lower, upper)
+    most = _gaps(node, above, lower, upper).amax(0) + _rounding(above, lower, upper)
+    # Room for the sum over all neurons that they become part of.
+    room = gamma(least[0].numel() + COEFFICIENT_ROUNDINGS, least.dtype)
+    least, most = least - least.abs() * room, most + most.abs() * room
+    return ElementwiseRelaxation(below, least, above, most)
+
+
+def _rounding(slope: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Of f(x) - slope * x at an end or where f has that slope.
+
+    The values are at most 1 and |slope * x|, each with a few roundings. Where f has the slope is
+    found as p' with an error d: the value there is off by at most d² / 2 times the greatest second
+    derivative, as the first is 0. p(r) of the relative slope r is stretch * arcosh(r^(-1/2)), whose
+    derivative stretch / (2 r (1 - r)^(1/2)) grows near 1, but moving r by k u moves p by no more
+    than stretch * (k u)^(1/2), and by k u relatively elsewhere; the derivative's bound is 0.77 for
+    tanh (stretch 1) and 0.097 for sigmoid (stretch 2): with k = 16, off by less than 8 u.
+    """
+    ulp = unit(slope.dtype)
+    return 32 * ulp + 8 * ulp * slope * torch.maximum(lower.abs(), upper.abs()).nan_to_num(0.0)
 
 
 def _gaps(node: Node, slope: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
@@ -100,7 +123,8 @@ def _gaps(node: Node, slope: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     points = torch.stack(
         (lower, upper, tangent.clamp(lower, upper), (-tangent).clamp(lower, upper))
     )
-    return function(points) - slope * points
+    # Where bounds are infinite the slope is 0.
+    return function(points) - torch.where(slope == 0, 0.0, slope * points)
 
 
 @dataclass(frozen=True)
@@ -109,13 +133,14 @@ class MaxPoolRelaxation:
 
     winner: [B, outputs], the index in the flat input of the largest lower bound; exact: [B,
     outputs], whether no other input can exceed it; constant: [B, outputs], the maximum's upper
-    bound, 0 where exact.
+    bound, 0 where exact; rounding: [B, outputs], what sums of coefficients and constants may lose.
     """
 
     in_shape: torch.Size
     winner: Tensor
     exact: Tensor
     constant: Tensor
+    rounding: Tensor
 
     def backward(self, A: Tensor) -> tuple[Tensor, Tensor]:
         A = A.flatten(2)
@@ -123,7 +148,7 @@ class MaxPoolRelaxation:
         coefficients = positive + negative * self.exact
         A_in = A.new_zeros(*A.shape[:2], self.in_shape.numel())
         A_in = A_in.scatter_add(2, self.winner.expand_as(A), coefficients)
-        bias = (negative * self.constant).sum(2)
+        bias = (negative * (self.constant + self.rounding) - positive * self.rounding).sum(2)
         return A_in.reshape(*A.shape[:2], *self.in_shape), bias
 
 
@@ -136,11 +161,17 @@ def _relax_maxpool(node: Node, lower: Tensor, upper: Tensor) -> MaxPoolRelaxatio
     largest, winner = lowers.max(dim=2, keepdim=True)
     others = uppers.scatter(2, winner, -torch.inf).amax(2)
     exact = largest.squeeze(2) >= others
+    most = uppers.amax(2)
+    # An input may win in every window that holds it, and all outputs' constants are one sum.
+    terms = lowers.shape[2] + exact[0].numel() + COEFFICIENT_ROUNDINGS
+    of_winner = torch.maximum(largest.squeeze(2).abs(), uppers.gather(2, winner).squeeze(2).abs())
+    rounding = (of_winner + most.abs()) * gamma(terms, lower.dtype)
     return MaxPoolRelaxation(
         in_shape,
         indices.expand_as(lowers).gather(2, winner).flatten(1),
         exact.flatten(1),
-        torch.where(exact, 0.0, uppers.amax(2)).flatten(1),
+        torch.where(exact, 0.0, most).flatten(1),
+        rounding.flatten(1),
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from runner.network.evaluate import apply
 from runner.network.graph import Node, Op
-from runner.network.relaxation import interval, relax
+from runner.bounds.relaxation import interval, relax
 
 DTYPES = [torch.float32, torch.float64]
 S_SHAPES = [Op.SIGMOID, Op.TANH]
@@ -122,7 +122,9 @@ def test_infinite_bounds_give_the_range_of_the_function(op: Op) -> None:
     infinite = torch.full((1, 1), torch.inf)
     A_in, bias = relax(node, -infinite, infinite).backward(torch.tensor([[[1.0]], [[-1.0]]]))
     assert A_in.flatten().tolist() == [0, 0]
-    assert bias.flatten().tolist() == ([0, -1] if op is Op.SIGMOID else [-1, -1])
+    exact = torch.tensor([0.0, -1.0] if op is Op.SIGMOID else [-1.0, -1.0])
+    assert (bias.flatten() <= exact).all()
+    torch.testing.assert_close(bias.flatten(), exact, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("op", S_SHAPES)
@@ -158,7 +160,8 @@ def test_max_pool_is_exact_where_one_input_is_always_the_largest() -> None:
     lower = torch.tensor([[0.0, 0.0], [0.0, 5.0]]).expand(1, 2, 2, 2)
     A = torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1, 1).expand(2, 1, 2, 1, 1)
     A_in, bias = relax(node, lower, lower + 4).backward(A)
-    assert bias.flatten().tolist() == [0, 0]
+    assert (bias <= 0).all()
+    torch.testing.assert_close(bias, torch.zeros_like(bias), rtol=0, atol=1e-4)
     assert A_in[0, 0, 0].tolist() == [[0, 0], [0, 1]]
     assert A_in[1, 0, 0].tolist() == [[0, 0], [0, -1]]
 

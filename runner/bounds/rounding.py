@@ -1,0 +1,145 @@
+"""What rounding may do to a bound, and what is taken off for it: the arithmetic of every proof.
+
+All bounds are statements about real arithmetic on the weights of the file. Let u be the unit
+roundoff, and γ(n) = n u / (1 - n u). *Lemma* (Higham, Accuracy and Stability of Numerical
+Algorithms, 2nd ed., §3.1 and §3.5): a computed sum of n products is, whatever the order and with
+or without fused multiply-add, within γ(n) of what the absolute products add up to. It holds for
+plain products and convolutions, not for Winograd's, FFT's or TF32's: `plain_products` switches
+those off.
+
+*Theorem.* A backward pass holds coefficients A_k, a constant c and an error e with
+
+    row · z(start)  >=  sum_k A_k z_k + c - e    for the exact values z of every point of the box.
+
+1. Linear nodes. Let |z| <= m, and let s = |W| m + |b| be the *sums* of the node. Then
+   A (W z + b) >= Â z + fl(A b) - γ(n) |A| s, as |Â - A W| <= γ(n) |A| |W|. One product of a row
+   and a vector is *charged*, and no other product of matrices. The constants of a pass are at most
+   the sum of all |A_k| s_k, so K additions of them add K to n.
+2. Relaxed nodes. A line is valid for its slope as a float: offsets are rounded outwards (`relu_line`).
+   fl(a λ) is within u of a λ, relatively; what that is worth is charged with the next product, as
+   sums are at least the values: n grows by a few. That fails where coefficients may cancel before
+   they are multiplied: where two ways meet, both are charged before they are added (`charged`
+   with the size of the node in place of its sums), and so is a relaxed node behind a relaxed node.
+3. The box. With ĉ its centre and r̂ >= max(u - ĉ, ĉ - l) rounded up, A x >= A ĉ - |A| r̂, which is
+   off by γ(n) |A| (|ĉ| + r̂) at most.
+4. Intervals. W ĉ + b and |W| r̂ are together within γ(n) of s, and the ends move out by that.
+5. Underflow adds the smallest normal number to each product; `floor` counts that.
+
+Computed sums and charges are rounded themselves: `gamma` has room for three factors of
+1 / (1 - γ(n)). A number that is none (an overflow) proves nothing: intervals become infinite, and
+comparisons with it are false.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# Roundings of one coefficient between two products (a slope, a split, two ways that meet).
+COEFFICIENT_ROUNDINGS = 8
+
+
+def unit(dtype: torch.dtype) -> float:
+    """u: what rounding to nearest changes at most, relatively."""
+    return torch.finfo(dtype).eps / 2
+
+
+def gamma(terms: int, dtype: torch.dtype) -> float:
+    """γ(terms), with room for the rounding of what it is multiplied with; inf: nothing is known."""
+    share = terms * unit(dtype)
+    return share / (1 - share) / (1 - share) ** 3 * (1 + 1e-6) if share < 0.2 else math.inf
+
+
+def smallest(dtype: torch.dtype) -> float:
+    """What underflow changes at most, even where subnormal numbers are flushed to zero."""
+    return torch.finfo(dtype).tiny
+
+
+def charged(rows: Tensor, sums: Tensor, terms: int) -> Tensor:
+    """γ(terms) |A| s: coefficients A [S, B, *shape] and sums [B or 1, n] to [S, B].
+
+    Sums [B, 1] are the greatest of each domain, which is looser and takes a single pass over A.
+    """
+    flat = rows.detach().flatten(2)
+    if sums.shape[1] == 1:
+        weight = torch.linalg.vector_norm(flat, 1, dim=2) * sums[:, 0]
+    elif sums.shape[0] == 1:
+        weight = flat.abs() @ sums[0]
+    else:
+        weight = torch.einsum("sbn,bn->sb", flat.abs(), sums)
+    return weight * gamma(terms + COEFFICIENT_ROUNDINGS, rows.dtype)
+
+
+def greatest(sums: Tensor) -> Tensor:
+    """[B, n] to [B, 1]; 0 of none."""
+    return sums.amax(1, keepdim=True) if sums.shape[1] else sums.new_zeros(len(sums), 1)
+
+
+def floor(size: Tensor, terms: int) -> Tensor:
+    """What underflow in a product costs any row [B], of an input's size [B, *shape]."""
+    return size.flatten(1).sum(1) * (2 * terms * smallest(size.dtype))
+
+
+def enclosed(
+    centre: Tensor, radius: Tensor, sums: Tensor, terms: int
+) -> tuple[Tensor, Tensor]:
+    """Lower and upper limits centre ± radius, both of them sums of `terms` products."""
+    dtype = centre.dtype
+    reach = radius + (sums * gamma(terms + COEFFICIENT_ROUNDINGS, dtype) + smallest(dtype) * terms)
+    return known(centre - reach, -torch.inf), known(centre + reach, torch.inf)
+
+
+def enclosed_between(
+    lower: Tensor, upper: Tensor, sums: Tensor, terms: int
+) -> tuple[Tensor, Tensor]:
+    """Limits that are sums of `terms` products each, moved out by their rounding."""
+    dtype = lower.dtype
+    reach = sums * gamma(terms + COEFFICIENT_ROUNDINGS, dtype) + smallest(dtype) * terms
+    return known(lower - reach, -torch.inf), known(upper + reach, torch.inf)
+
+
+def known(limit: Tensor, otherwise: float) -> Tensor:
+    """A limit that is not a number says nothing."""
+    return limit.nan_to_num(nan=otherwise, posinf=torch.inf, neginf=-torch.inf)
+
+
+def outwards(lower: Tensor, upper: Tensor, roundings: int = 1) -> tuple[Tensor, Tensor]:
+    """Limits that were rounded `roundings` times, relatively, moved out by that."""
+    share, least = 2 * roundings * unit(lower.dtype), smallest(lower.dtype)
+    return (
+        known(lower - (lower.abs() * share + least), -torch.inf),
+        known(upper + (upper.abs() * share + least), torch.inf),
+    )
+
+
+def half_width(lower: Tensor, upper: Tensor, centre: Tensor) -> Tensor:
+    """r̂ with lower and upper in centre ± r̂, whatever the centre lost."""
+    return torch.maximum(upper - centre, centre - lower) * (1 + 4 * unit(lower.dtype))
+
+
+def relu_line(lower: Tensor, upper: Tensor, crossing: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and offset of a line above ReLU over [lower, upper], both 0 where it does not cross 0.
+
+    The slope is at least the secant's, so that the line is lowest at `lower`, where the offset
+    keeps it above 0. Offsets have room for the sum that they become part of.
+    """
+    dtype = lower.dtype
+    width = torch.where(crossing, upper - lower, 1.0)
+    slope = torch.where(width < torch.inf, upper / width * (1 + 8 * unit(dtype)), 1.0)
+    room = 1 + 8 * unit(dtype) + gamma(lower.shape[-1] + COEFFICIENT_ROUNDINGS, dtype)
+    offset = -lower * slope * room
+    return torch.where(crossing, slope, 0.0), torch.where(crossing, offset, 0.0)
+
+
+def plain_products() -> None:
+    """Switches off whatever computes products and convolutions otherwise than as sums of products
+    in their own precision, in this process.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    # cuDNN chooses Winograd and FFT as it likes; without it, torch unfolds and multiplies.
+    torch.backends.cudnn.enabled = False
+    torch.backends.nnpack.set_flags(False)

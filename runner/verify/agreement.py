@@ -1,0 +1,176 @@
+"""How far ONNX Runtime is from real arithmetic where a proof speaks: at points of the boxes.
+
+A proof is about real arithmetic on the file's weights. VNN-COMP replays on ONNX Runtime, which may
+say otherwise where margins are small: what is nearer to its limit than SAFETY times the largest
+difference that was seen is not called `unsat`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from runner.bounds.interval import Interval
+from runner.property.model import Property
+from runner.verify.attack import Attackable, Target
+from runner.verify.specs import Specs, box_within
+
+SAFETY = 4.0
+# Points that are compared: of all boxes together, and of each box at least.
+POINTS, LEAST_POINTS = 100, 3
+# Rows whose worst corner, as the gradient at the centre sees it, is among the points.
+CORNERS = 32
+# Values of all nodes that one batch of points may take, in bytes; of a core.
+BATCH_BYTES = 16 * 1024 * 1024
+
+# Flat inputs [points, inputs] to outputs [points, outputs] on ONNX Runtime, the same on all ranks.
+Replay = Callable[[Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Of one target: how far the least point of its box is above its limits, in float64, and what
+    a proof must exceed there.
+    """
+
+    margin: float
+    room: float
+
+    @property
+    def decides(self) -> bool:
+        """Whether a proof may still count."""
+        return self.margin > self.room
+
+    def __str__(self) -> str:
+        difference = self.room / SAFETY
+        return (
+            f"a point of the box has a margin of {self.margin:.3g}, and ONNX Runtime differs from "
+            f"exact arithmetic by up to {difference:.3g}: at most {SAFETY:g} times that decides "
+            "nothing"
+        )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """`differences` [points, outputs]: of ONNX Runtime's outputs and those of float64."""
+
+    differences: Tensor
+    nearest: dict[Target, Nearest]
+
+    def room(self, rows: Tensor) -> Tensor:
+        """By how much more than its limit each row [S, outputs] must be proved to lie above it."""
+        return _room(self.differences, rows)
+
+
+def _room(differences: Tensor, rows: Tensor) -> Tensor:
+    """inf where a difference is no number: then nothing is known of ONNX Runtime."""
+    largest = (differences @ rows.T).abs().amax(0)
+    return SAFETY * largest.nan_to_num(nan=torch.inf)
+
+
+def compare(
+    network: Attackable,
+    instance: Property,
+    attacked: Sequence[tuple[Target, Tensor]],
+    replay: Replay,
+    dtype: torch.dtype,
+    checkpoint: Callable[[], None],
+) -> Agreement:
+    """At points of every box: its centre, corners, points at random, and where an attack ended
+    (`attacked`: points [*input] in the box of their target). The same on every rank. `dtype`: of
+    the network's inputs; `checkpoint` may raise.
+    """
+    count = max(LEAST_POINTS, math.ceil(POINTS / max(1, len(instance.cases))))
+    by_case: dict[int, list[Tensor]] = {}
+    for target, point in attacked:
+        by_case.setdefault(target.case, []).append(point)
+    device = attacked[0][1].device if attacked else torch.device("cpu")
+    generator = torch.Generator().manual_seed(0)
+    points, cases = [], []
+    for number, case in enumerate(instance.cases):
+        box = box_within(case, network.input_shape, device, dtype)
+        specs = Specs.of(case, device)
+        some = [*_drawn(box, count, generator), *by_case.get(number, ())]
+        if len(instance.cases) * len(specs.rows) <= CORNERS:
+            some += _worst_corners(network, box, specs)
+        points.append(torch.stack(some))
+        cases.append(torch.full((len(some),), number))
+    return _compared(network, instance, torch.cat(points), torch.cat(cases), replay, checkpoint)
+
+
+def _drawn(box: Interval, count: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The centre, then corners and inner points in turn."""
+    lower, upper = box.lower[0], box.upper[0]
+    for index in range(count):
+        share = torch.rand(lower.shape, generator=generator).to(lower)
+        if index % 2:
+            share = share.round()
+        share = share if index else torch.full_like(share, 0.5)
+        yield torch.minimum(torch.maximum(lower + share * (upper - lower), lower), upper)
+
+
+def _worst_corners(network: Attackable, box: Interval, specs: Specs) -> list[Tensor]:
+    """Of each row, the corner that lowers it most if the network were linear."""
+    if not len(specs.rows):
+        return []
+    x = box.centre.expand(len(specs.rows), *box.lower.shape[1:]).clone().requires_grad_()
+    outputs = network.forward(x)
+    (gradient,) = torch.autograd.grad((outputs * specs.rows.to(outputs)).sum(), x)
+    return list(torch.where(gradient > 0, box.lower, box.upper))
+
+
+def _compared(
+    network: Attackable,
+    instance: Property,
+    points: Tensor,
+    cases: Tensor,
+    replay: Replay,
+    checkpoint: Callable[[], None],
+) -> Agreement:
+    exact = _exact_outputs(network, points, checkpoint)
+    given = replay(points.flatten(1), exact.shape[1])
+    differences = given.to(exact) - exact
+    nearest = {}
+    for number, case in enumerate(instance.cases):
+        specs = Specs.of(case, exact.device)
+        mine = exact[(cases == number).to(exact.device)]
+        room = _room(differences, specs.rows)
+        for disjunct in range(specs.disjuncts):
+            rows = specs.disjunct == disjunct
+            above = mine @ specs.rows[rows].T - specs.limits[rows]
+            nearest[Target(number, disjunct)] = _least(above, room[rows])
+    return Agreement(differences, nearest)
+
+
+def _least(above: Tensor, room: Tensor) -> Nearest:
+    """Of margins [points, K] and rooms [K]: the point that is the hardest to prove anything at."""
+    if not above.shape[1]:
+        return Nearest(-math.inf, 0.0)
+    spare, row = (above - room).nan_to_num(nan=-torch.inf).max(1)
+    point = int(spare.argmin())
+    return Nearest(float(above[point, row[point]]), float(room[row[point]]))
+
+
+def _exact_outputs(
+    network: Attackable, points: Tensor, checkpoint: Callable[[], None]
+) -> Tensor:
+    """[points, outputs] in float64, whose own rounding is small beside any other."""
+    fits = max(1, network.budget.scaled(BATCH_BYTES) // (8 * network.neurons))
+    parts = []
+    with torch.no_grad():
+        for some in points.split(fits):
+            checkpoint()
+            parts.append(network.forward(some.double()))
+    return torch.cat(parts)
+
+
+def replayed(run: Callable[[NDArray[np.floating]], NDArray[np.floating]], points: Tensor) -> Tensor:
+    """Flat points on ONNX Runtime, one by one, as the competition replays them."""
+    outputs = [run(point.cpu().numpy()).astype(np.float64) for point in points]
+    return torch.from_numpy(np.stack(outputs))
