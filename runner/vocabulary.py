@@ -50,6 +50,7 @@ class Cause(StrEnum):
     SHAPE_MISMATCH = "shape_mismatch"  # the property does not fit the network
     REPLAY_MISMATCH = "replay_mismatch"  # the loaded network differs from ONNX Runtime
     INVALID_COUNTEREXAMPLE = "invalid_counterexample"
+    OUTSIDE_BOX = "outside_box"  # a counterexample that lies in the box only as float32 rounds
     INTERNAL_ERROR = "internal_error"
 
 

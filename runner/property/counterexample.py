@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,20 @@ from runner.vocabulary import Cause
 _ASSIGNMENT = re.compile(r"\(\s*([XY])_(\d+)\s+([^\s()]+)\s*\)")
 
 
-def format_counterexample(inputs: ArrayLike, outputs: ArrayLike) -> str:
-    """One assignment a line, of flat arrays of any float dtype and any shape.
+def printed(values: ArrayLike) -> list[str]:
+    """The shortest decimals that read back as the same float64, of any shape, flat.
 
-    Values are the shortest decimals that read back as the same float64, so a float32 value is
-    the same to a reader in either precision.
+    A float32 value is thus the same to a reader in either precision.
     """
+    return [repr(value) for value in np.asarray(values, dtype=np.float64).reshape(-1).tolist()]
+
+
+def format_counterexample(inputs: ArrayLike, outputs: ArrayLike) -> str:
+    """One assignment a line, of arrays of any float dtype and any shape."""
     lines = [
-        f"({letter}_{index} {value!r})"
+        f"({letter}_{index} {digits})"
         for letter, values in (("X", inputs), ("Y", outputs))
-        for index, value in enumerate(np.asarray(values, dtype=np.float64).reshape(-1).tolist())
+        for index, digits in enumerate(printed(values))
     ]
     return "(" + "\n".join(lines) + ")\n"
 
@@ -47,24 +52,45 @@ def write_counterexample(path: Path, inputs: ArrayLike, outputs: ArrayLike) -> N
         temporary.unlink(missing_ok=True)
 
 
-def parse_counterexample(text: str) -> tuple[Vector, Vector]:
-    """The flat float64 inputs and outputs that a counterexample assigns.
+@dataclass(frozen=True)
+class Assignment:
+    """What a counterexample assigns, as it is printed; every value reads as a float64."""
 
-    Raises InstanceError(INVALID_COUNTEREXAMPLE) when it is not in the format.
-    """
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    def values(self) -> tuple[Vector, Vector]:
+        """The flat float64 inputs and outputs."""
+        return np.array(self.inputs, dtype=np.float64), np.array(self.outputs, dtype=np.float64)
+
+
+def parse_counterexample(text: str) -> tuple[Vector, Vector]:
+    """The flat float64 inputs and outputs that a counterexample assigns; see `read_assignment`."""
+    return read_assignment(text).values()
+
+
+def read_assignment(text: str) -> Assignment:
+    """Raises InstanceError(INVALID_COUNTEREXAMPLE) when `text` is not in the format."""
     # What is left without the assignments is the outer pair of parentheses, or something is wrong.
     if "".join(_ASSIGNMENT.sub("", text).split()) != "()":
         raise _invalid("expected ((X_0 value) … (Y_0 value) …) and nothing else")
-    values: dict[str, list[float]] = {"X": [], "Y": []}
+    values: dict[str, list[str]] = {"X": [], "Y": []}
     for letter, index, value in _ASSIGNMENT.findall(text):
         if int(index) != len(values[letter]):
             raise _invalid(f"{letter}_{index} where {letter}_{len(values[letter])} is expected")
-        try:
-            values[letter].append(float(value))
-        except ValueError as error:
-            raise _invalid(f"{letter}_{index} is {value!r}, not a number") from error
-    inputs, outputs = (np.array(values[letter], dtype=np.float64) for letter in ("X", "Y"))
-    return inputs, outputs
+        if not is_number(value):
+            raise _invalid(f"{letter}_{index} is {value!r}, not a number")
+        values[letter].append(value)
+    return Assignment(tuple(values["X"]), tuple(values["Y"]))
+
+
+def is_number(text: str) -> bool:
+    """Whether it reads as a float64."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _invalid(message: str) -> InstanceError:

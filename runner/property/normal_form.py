@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from runner.errors import InstanceError
-from runner.property.logic import And, Comparison, Formula, Kind
+from runner.property.logic import And, Comparison, Formula, Kind, Variable
 from runner.property.model import Case, Conjunction, Property
+from runner.property.numbers import Exact, Interval, Limit
 from runner.vocabulary import Cause
 
 # An `and` of n two-way `or` has 2**n disjuncts: refuse before memory runs out.
@@ -19,18 +22,23 @@ MAXIMUM_CONJUNCTIONS = 100_000
 MAXIMUM_BOUNDS = 5_000_000
 MAXIMUM_ENTRIES = 50_000_000
 
-_Interval = tuple[float, float]
-_UNBOUNDED: _Interval = (-math.inf, math.inf)
+_UNBOUNDED = Interval(Limit(-math.inf, 0, 0, -math.inf), Limit(math.inf, 0, 0, math.inf))
+_GREATEST = int(sys.float_info.max)
 
 
 @dataclass(frozen=True)
 class Declarations:
-    """The variables of a file: how many are input and output, and what the file calls them."""
+    """The variables of a file: how many are input and output, and what the file calls them.
+
+    `input_shape`, `output_shape`: where it declares them.
+    """
 
     file: str
     inputs: int
     outputs: int
-    input_name: Callable[[int], str]
+    name: Callable[[Variable], str]
+    input_shape: tuple[int, ...] | None = None
+    output_shape: tuple[int, ...] | None = None
 
     def error(self, cause: Cause, message: str, line: int | None = None) -> InstanceError:
         """An error that says where: `file:line: message`."""
@@ -45,32 +53,36 @@ class _Part:
     `box` maps an input's index to its interval; inputs that it leaves out are unbounded.
     """
 
-    box: Mapping[int, _Interval]
+    box: Mapping[int, Interval]
     unsafe: tuple[tuple[Comparison, ...], ...]
 
 
 def to_property(formula: Formula, declarations: Declarations) -> Property:
     """Distributes `and` over `or`; conjunctions with one input box share a Case.
 
-    A strict bound on an input becomes the next float64 inside it, as boxes are closed. Raises
-    InstanceError: MALFORMED_PROPERTY for an unbounded input or an empty box,
-    UNSUPPORTED_PROPERTY for a constraint that is no box bound and for too large a union.
+    Raises InstanceError: MALFORMED_PROPERTY for an unbounded input, UNSUPPORTED_PROPERTY for a
+    constraint that is no box bound and for too large a union.
     """
     parts = _distribute(formula, declarations)
-    if not parts:
-        message = "no input satisfies all assertions together; correct the input bounds"
-        raise declarations.error(Cause.MALFORMED_PROPERTY, message)
     _check_size(declarations, bounds=len(parts) * declarations.inputs)
-    return Property(declarations.inputs, declarations.outputs, _cases(parts, declarations))
+    return Property(
+        inputs=declarations.inputs,
+        outputs=declarations.outputs,
+        cases=_cases(parts, declarations),
+        empty="" if parts else _why_empty(formula, declarations),
+        input_shape=declarations.input_shape,
+        output_shape=declarations.output_shape,
+        input_name=lambda index: declarations.name(Variable(Kind.INPUT, index)),
+    )
 
 
 def _distribute(formula: Formula, declarations: Declarations) -> list[_Part]:
     """The disjuncts of a formula. Those whose input box is empty are left out."""
     if isinstance(formula, Comparison):
-        return [_literals((formula,), declarations)]
+        return _literals((formula,), declarations)
     if isinstance(formula, And):
         literals = [part for part in formula.parts if isinstance(part, Comparison)]
-        result = [_literals(literals, declarations)]
+        result = _literals(literals, declarations)
         for part in formula.parts:
             if not isinstance(part, Comparison):
                 result = _both(result, _distribute(part, declarations), declarations)
@@ -90,42 +102,80 @@ def _join_unboxed(parts: list[_Part]) -> list[_Part]:
     return [*boxed, _Part({}, unsafe)]
 
 
-def _literals(comparisons: Iterable[Comparison], declarations: Declarations) -> _Part:
-    """The conjunction of comparisons that stand side by side, whose box may not be empty."""
-    box: dict[int, _Interval] = {}
+def _literals(comparisons: Iterable[Comparison], declarations: Declarations) -> list[_Part]:
+    """The conjunction of comparisons that stand side by side; none where its box is empty."""
+    box: dict[int, Interval] = {}
     outputs: list[Comparison] = []
     satisfiable = True
     for comparison in comparisons:
-        if not math.isfinite(comparison.bound):
-            message = "a number is too large for float64; scale the constraint"
-            raise declarations.error(Cause.MALFORMED_PROPERTY, message, comparison.line)
         if not comparison.terms:
             holds = comparison.bound > 0 or (comparison.bound == 0 and not comparison.strict)
             satisfiable = satisfiable and holds
         elif all(variable.kind is Kind.OUTPUT for variable, _ in comparison.terms):
+            numbers = (comparison.bound, *(coefficient for _, coefficient in comparison.terms))
+            if not all(map(_fits_float64, numbers)):
+                raise _too_large(comparison, declarations)
             outputs.append(comparison)
         else:
             _tighten(box, comparison, declarations)
-    return _Part(box, (tuple(outputs),) if satisfiable else ())
+    if any(lower > upper for lower, upper in box.values()):
+        return []
+    return [_Part(box, (tuple(outputs),) if satisfiable else ())]
 
 
-def _tighten(box: dict[int, _Interval], comparison: Comparison, declarations: Declarations) -> None:
+def _tighten(box: dict[int, Interval], comparison: Comparison, declarations: Declarations) -> None:
     if len(comparison.terms) != 1:
-        message = "not supported: a constraint that relates an input to other inputs or to "
-        message += "outputs; only bounds on single inputs are"
+        names = " and ".join(declarations.name(variable) for variable, _ in comparison.terms)
+        message = f"not supported: a constraint that relates {names}; of inputs, only bounds by "
+        message += "numbers are"
         raise declarations.error(Cause.UNSUPPORTED_PROPERTY, message, comparison.line)
     ((variable, coefficient),) = comparison.terms
     lower, upper = box.get(variable.position, _UNBOUNDED)
-    limit = comparison.bound / coefficient + 0.0  # never -0.0
+    nudge = 0 if not comparison.strict else -1 if coefficient > 0 else 1
+    try:
+        limit = Limit.of(_quotient(comparison.bound, coefficient), nudge)
+    except OverflowError as error:
+        raise _too_large(comparison, declarations) from error
     if coefficient > 0:
-        upper = min(upper, math.nextafter(limit, -math.inf) if comparison.strict else limit)
+        upper = min(upper, limit)
     else:
-        lower = max(lower, math.nextafter(limit, math.inf) if comparison.strict else limit)
-    if lower > upper:
-        message = f"empty input box: {declarations.input_name(variable.position)} is at least "
-        message += f"{lower!r} and at most {upper!r}; correct one of the two bounds"
-        raise declarations.error(Cause.MALFORMED_PROPERTY, message, comparison.line)
-    box[variable.position] = (lower, upper)
+        lower = max(lower, limit)
+    box[variable.position] = Interval(lower, upper)
+
+
+def _fits_float64(number: Exact) -> bool:
+    return -_GREATEST <= number <= _GREATEST
+
+
+def _too_large(comparison: Comparison, declarations: Declarations) -> InstanceError:
+    message = "a number is too large for float64; scale the constraint"
+    return declarations.error(Cause.MALFORMED_PROPERTY, message, comparison.line)
+
+
+def _quotient(number: Exact, divisor: Exact) -> Exact:
+    """Most bounds are of a variable as it is, and division of fractions is slow."""
+    if divisor in (1, -1):
+        return number if divisor == 1 else -number
+    return Fraction(number) / divisor
+
+
+def _why_empty(formula: Formula, declarations: Declarations) -> str:
+    """Which bounds contradict each other, where those that always hold do so."""
+    box: dict[int, Interval] = {}
+    for comparison in formula.parts if isinstance(formula, And) else ():
+        if not isinstance(comparison, Comparison):
+            continue
+        for variable, _ in comparison.terms:
+            if variable.kind is Kind.INPUT:
+                _tighten(box, comparison, declarations)
+                lower, upper = box[variable.position]
+                if lower > upper:
+                    message = f"no input satisfies it: {declarations.name(variable)} is to be "
+                    message += f"{lower.said('at least', 'above')} and "
+                    message += f"{upper.said('at most', 'below')}; correct one of the two bounds "
+                    message += "if that is not meant"
+                    return f"{declarations.file}:{comparison.line}: {message}"
+    return f"{declarations.file}: no input satisfies all assertions together"
 
 
 def _both(left: list[_Part], right: list[_Part], declarations: Declarations) -> list[_Part]:
@@ -154,18 +204,18 @@ def _bounds(parts: list[_Part]) -> int:
 
 
 def _intersection(
-    left: Mapping[int, _Interval], right: Mapping[int, _Interval]
-) -> Mapping[int, _Interval] | None:
+    left: Mapping[int, Interval], right: Mapping[int, Interval]
+) -> Mapping[int, Interval] | None:
     """The box inside both; None when it is empty."""
     if not right:
         return left
     box = dict(left)
     for index, (lower, upper) in right.items():
         known = box.get(index, _UNBOUNDED)
-        lower, upper = max(lower, known[0]), min(upper, known[1])
+        lower, upper = max(lower, known.lower), min(upper, known.upper)
         if lower > upper:
             return None
-        box[index] = (lower, upper)
+        box[index] = Interval(lower, upper)
     return box
 
 
@@ -184,7 +234,7 @@ def _check_size(
 
 
 def _cases(parts: list[_Part], declarations: Declarations) -> tuple[Case, ...]:
-    boxes: dict[tuple[_Interval, ...], dict[tuple[Comparison, ...], None]] = {}
+    boxes: dict[tuple[Interval, ...], dict[tuple[Comparison, ...], None]] = {}
     for part in parts:
         box = _whole_box(part.box, declarations)
         boxes.setdefault(box, {}).update(dict.fromkeys(part.unsafe))
@@ -193,30 +243,47 @@ def _cases(parts: list[_Part], declarations: Declarations) -> tuple[Case, ...]:
     _check_size(declarations, entries=rows * declarations.outputs)
     # One disjunct is often shared by all boxes of a union.
     lowered = {disjunct: _lower(disjunct, declarations.outputs) for disjunct in distinct}
-    cases = []
-    for box, unsafe in boxes.items():
-        lower, upper = np.array(box, dtype=np.float64).reshape(-1, 2).T.copy()
-        cases.append(Case(lower, upper, tuple(lowered[disjunct] for disjunct in unsafe)))
-    return tuple(cases)
+    return tuple(
+        Case.between(box, (lowered[disjunct] for disjunct in unsafe))
+        for box, unsafe in boxes.items()
+    )
 
 
-def _whole_box(box: Mapping[int, _Interval], declarations: Declarations) -> tuple[_Interval, ...]:
+def _whole_box(box: Mapping[int, Interval], declarations: Declarations) -> tuple[Interval, ...]:
     for index in range(declarations.inputs):
         for limit, side in zip(box.get(index, _UNBOUNDED), ("lower", "upper"), strict=True):
-            if math.isinf(limit):
-                message = f"unbounded input {declarations.input_name(index)}: it has no {side} "
-                message += "bound; assert one"
+            if math.isinf(limit.below):
+                name = declarations.name(Variable(Kind.INPUT, index))
+                message = f"unbounded input {name}: it has no {side} bound; assert one"
                 raise declarations.error(Cause.MALFORMED_PROPERTY, message)
     return tuple(box[index] for index in range(declarations.inputs))
 
 
 def _lower(disjunct: tuple[Comparison, ...], outputs: int) -> Conjunction:
+    """Thresholds are rounded up, so that the region loses nothing that the file calls unsafe."""
     matrix = np.zeros((len(disjunct), outputs))
+    bounds: list[Exact] = []
     for row, comparison in enumerate(disjunct):
+        factor = _exact_factor(comparison)
         for variable, coefficient in comparison.terms:
-            matrix[row, variable.position] = coefficient
+            matrix[row, variable.position] = float(factor * coefficient)
+        bounds.append(factor * comparison.bound)
     return Conjunction(
         matrix,
-        np.array([comparison.bound for comparison in disjunct], dtype=np.float64),
+        np.array([Limit.of(bound).above for bound in bounds], dtype=np.float64),
         np.array([comparison.strict for comparison in disjunct], dtype=np.bool_),
+        tuple(bounds),
     )
+
+
+def _exact_factor(comparison: Comparison) -> int:
+    """What a row is multiplied by for float64 to hold its coefficients; 1 where nothing helps."""
+    coefficients = [coefficient for _, coefficient in comparison.terms]
+    factor = math.lcm(*(coefficient.denominator for coefficient in coefficients))
+    if all(map(_is_float64, coefficients)) or not _fits_float64(factor * comparison.bound):
+        return 1
+    return factor if all(_is_float64(factor * number) for number in coefficients) else 1
+
+
+def _is_float64(number: Exact) -> bool:
+    return _fits_float64(number) and Fraction(float(number)) == number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import reduce
@@ -15,6 +16,7 @@ import vnnlib
 
 from runner.errors import InstanceError
 from runner.property.logic import (
+    CUT_OFF,
     MAXIMUM_NESTING,
     Formula,
     Kind,
@@ -28,9 +30,12 @@ from runner.property.logic import (
 )
 from runner.property.model import Property
 from runner.property.normal_form import Declarations, to_property
+from runner.property.numbers import OutOfRangeError, exact
 from runner.vocabulary import Cause
 
-_EXPONENT_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?[eE][+-]?\d+(?![\w.])")
+_COMMENT = re.compile(r";[^\n]*")
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?([eE][+-]?\d+)?(?![\w.])", re.ASCII)
+_SYNTAX = re.compile(r"Parse error: syntax error at line (\d+), column (\d+): '(.*)'", re.DOTALL)
 _RELATIONS: dict[type[vnnlib.Comparison], Relation] = {
     vnnlib.LessEqual: Relation.LESS_EQUAL,
     vnnlib.LessThan: Relation.LESS,
@@ -40,7 +45,8 @@ _RELATIONS: dict[type[vnnlib.Comparison], Relation] = {
     vnnlib.NotEqual: Relation.NOT_EQUAL,
 }
 _KINDS = {vnnlib.SymbolKind.Input: Kind.INPUT, vnnlib.SymbolKind.Output: Kind.OUTPUT}
-_REAL_TYPES = ("Real", "F16", "F32", "F64")
+_TYPED = re.compile(r"\(\s*declare-(input|output)\s+(\S+)\s+([^\s()\[\]\"]+)")
+_REAL_TYPES = ("real", "float16", "float32", "float64")
 
 
 def parse(text: str, file: str) -> Property:
@@ -50,15 +56,30 @@ def parse(text: str, file: str) -> Property:
     package tells it, line.
     """
     _check_readable(text, file)
-    query = _query(_EXPONENT_NUMBER.sub(_without_exponent, text), file)
+    # Line by line the same, without what the package need not see.
+    code = _COMMENT.sub("", text)
+    _check_types(code, file)
+    query = _query(_plain_numbers(code, file), code, file)
     network = _network(query, file)
     inputs, outputs = network.inputs[0], network.outputs[0]
+    sides: dict[Kind, vnnlib.InputDefinition | vnnlib.OutputDefinition] = {
+        Kind.INPUT: inputs,
+        Kind.OUTPUT: outputs,
+    }
 
-    def input_name(index: int) -> str:
-        place = ",".join(str(i) for i in np.unravel_index(index, inputs.shape))
-        return f"{inputs.name}[{place}]" if inputs.shape else str(inputs.name)
+    def name(variable: Variable) -> str:
+        side = sides[variable.kind]
+        place = ",".join(str(i) for i in np.unravel_index(variable.position, side.shape))
+        return f"{side.name}[{place}]" if side.shape else str(side.name)
 
-    declarations = Declarations(file, math.prod(inputs.shape), math.prod(outputs.shape), input_name)
+    declarations = Declarations(
+        file,
+        math.prod(inputs.shape),
+        math.prod(outputs.shape),
+        name,
+        tuple(inputs.shape),
+        tuple(outputs.shape),
+    )
     lowering = _Lowering(file)
     formulas = [lowering.formula(assertion.expr) for assertion in query.assertions]
     return to_property(conjunction(formulas), declarations)
@@ -67,46 +88,79 @@ def parse(text: str, file: str) -> Property:
 def _check_readable(text: str, file: str) -> None:
     # The package stops at a NUL as if the file ended there, and overflows its stack when nested.
     if "\0" in text:
-        message = f"{file}: not a text file (it has a NUL character); is it really VNN-LIB?"
-        raise InstanceError(Cause.MALFORMED_PROPERTY, message)
-    depth = 0
-    for parenthesis in re.findall(r"[()]", re.sub(r";[^\n]*", "", text)):
-        depth += 1 if parenthesis == "(" else -1
-        if depth > MAXIMUM_NESTING:
-            message = f"{file}: not supported: nested deeper than {MAXIMUM_NESTING}"
-            raise InstanceError(Cause.UNSUPPORTED_PROPERTY, message)
+        raise _malformed(file, "not a text file (it has a NUL character); is it really VNN-LIB?")
+    depth = begin = 0
+    for number, line in enumerate(_COMMENT.sub("", text).split("\n"), start=1):
+        for parenthesis in re.findall(r"[()]", line):
+            begin = number if depth == 0 else begin
+            depth += 1 if parenthesis == "(" else -1
+            if depth > MAXIMUM_NESTING:
+                raise _unsupported(f"{file}:{number}", f"nested deeper than {MAXIMUM_NESTING}")
+    if depth > 0:
+        raise _malformed(f"{file}:{begin}", CUT_OFF)
 
 
-def _without_exponent(number: re.Match[str]) -> str:
-    """The same float64 in the only notation that the package's grammar has: 1e-3 is 0.001."""
-    value = float(number[0])
-    if math.isinf(value):
-        return number[0]
-    digits = format(Decimal(repr(value)), "f")
-    return digits if "." in digits else digits + ".0"
+def _check_types(code: str, file: str) -> None:
+    # The package takes any word for a type, and then says that no number fits it.
+    for found in _TYPED.finditer(code):
+        what, name, word = found.groups()
+        if word not in _REAL_TYPES:
+            message = f"{what} {name} of type {word}; only {', '.join(_REAL_TYPES)} are"
+            raise _unsupported(f"{file}:{_line(code, found)}", message)
 
 
-def _query(text: str, file: str) -> vnnlib.Query:
+def _plain_numbers(code: str, file: str) -> str:
+    """With numbers in the only notation that the package's grammar has: 1e-3 is 0.001."""
+
+    def plain(number: re.Match[str]) -> str:
+        try:
+            exact(number[0])
+        except OutOfRangeError as error:
+            raise _malformed(f"{file}:{_line(code, number)}", str(error)) from error
+        if not number[1]:
+            return number[0]
+        digits = format(Decimal(number[0]), "f")
+        return digits if "." in digits else digits + ".0"
+
+    return _NUMBER.sub(plain, code)
+
+
+def _query(plain: str, code: str, file: str) -> vnnlib.Query:
     try:
-        return vnnlib.parse_query_string(text)
+        return vnnlib.parse_query_string(plain)
     except vnnlib.VNNLibException as error:
-        message = f"{file}{_explanation(str(error))}"
-        raise InstanceError(Cause.MALFORMED_PROPERTY, message) from error
+        raise _malformed(*_explanation(str(error), file)) from error
     except (IndexError, ValueError) as error:
         # The package reads numbers with std::stoll and std::stod, whose exceptions come through.
-        message = f"{file}: a number is outside the 64-bit range; write one that is inside"
-        raise InstanceError(Cause.MALFORMED_PROPERTY, message) from error
+        found = next(filter(_is_unreadable, _NUMBER.finditer(code)), None)
+        place = f"{file}:{_line(code, found)}" if found else file
+        what = found[0] if found else "a number"
+        message = f"{what} is outside the 64-bit range; write one that is inside"
+        raise _malformed(place, message) from error
 
 
-def _explanation(report: str) -> str:
-    """`:line: message` from what the package says: a line of text, or JSON with several errors."""
+def _is_unreadable(number: re.Match[str]) -> bool:
+    if number[0].lstrip("-").isdecimal():
+        return abs(int(number[0])) >= 2**63
+    return 0 < abs(float(number[0])) < sys.float_info.min
+
+
+def _explanation(report: str, file: str) -> tuple[str, str]:
+    """Place and message from what the package says: a line, or JSON with several errors."""
+    syntax = _SYNTAX.fullmatch(report)
+    if syntax:
+        symbol = repr(syntax[3]) if syntax[3] else "the end of the file"
+        message = f"{symbol} (column {syntax[2]}) is not expected here; correct it. VNN-LIB "
+        message += "2.0 has and, or, <=, <, >=, >, ==, !=, +, -, * and numbers like -1.5"
+        return f"{file}:{syntax[1]}", message
     try:
         first = json.loads(report)["errors"][0]
     except (json.JSONDecodeError, KeyError, IndexError):
-        line = re.search(r"line (\d+)", report)
-        place = f":{line[1]}" if line else ""
-        return f"{place}: {report}; correct the file, or download it again"
-    return f":{first['line']}: {first['message']}: {first['offendingSymbol']}. {first['hint']}"
+        return file, f"{report}; correct the file, or download it again"
+    symbol, hint = first["offendingSymbol"], first["hint"]
+    if "IntConstant" in hint:
+        hint = f"Only a real number fits here: write {symbol}.0"
+    return f"{file}:{first['line']}", f"{first['message']}: {symbol}. {hint}"
 
 
 def _network(query: vnnlib.Query, file: str) -> vnnlib.Network:
@@ -119,12 +173,13 @@ def _network(query: vnnlib.Query, file: str) -> vnnlib.Network:
     for what, variables in (("input", network.inputs), ("output", network.outputs)):
         if len(variables) != 1:
             raise _unsupported(file, f"{len(variables)} {what} variables; only one is")
-        if variables[0].dtype.name not in _REAL_TYPES:
-            dtype = variables[0].dtype.name
-            raise _unsupported(file, f"{what} {variables[0].name} of type {dtype}; only reals are")
     if network.hidden:
         raise _unsupported(file, f"hidden variable {network.hidden[0].name}")
     return network
+
+
+def _line(code: str, found: re.Match[str]) -> int:
+    return code.count("\n", 0, found.start()) + 1
 
 
 class _Lowering:
@@ -137,8 +192,8 @@ class _Lowering:
     def formula(self, node: vnnlib.BoolExpr) -> Formula:
         match node:
             case vnnlib.Comparison():
-                left, right = self._linear(node.lhs), self._linear(node.rhs)
-                return compare(left, _RELATIONS[type(node)], right, self.line)
+                operands = [self._linear(node.lhs), self._linear(node.rhs)]
+                return compare(operands, _RELATIONS[type(node)], self.line)
             case vnnlib.And():
                 return conjunction([self.formula(part) for part in node.args])
             case vnnlib.Or():
@@ -151,12 +206,12 @@ class _Lowering:
             case vnnlib.Var():
                 self.line = node.line
                 index = _flat_index(node.indices, node.shape)
-                return Linear({Variable(_KINDS[node.kind], index): 1.0})
+                return Linear({Variable(_KINDS[node.kind], index): 1})
             case vnnlib.Literal():
                 self.line = node.line
-                return Linear(constant=float(node.lexeme))
+                return Linear(constant=exact(node.lexeme))
             case vnnlib.Negate():
-                return self._linear(node.expr).scaled(-1.0)
+                return self._linear(node.expr).scaled(-1)
             case vnnlib.Plus():
                 return reduce(add, [self._linear(part) for part in node.args])
             case vnnlib.Minus():
@@ -181,3 +236,7 @@ def _flat_index(indices: Sequence[int], shape: Sequence[int]) -> int:
 
 def _unsupported(place: str, what: str) -> InstanceError:
     return InstanceError(Cause.UNSUPPORTED_PROPERTY, f"{place}: not supported: {what}")
+
+
+def _malformed(place: str, message: str) -> InstanceError:
+    return InstanceError(Cause.MALFORMED_PROPERTY, f"{place}: {message}")

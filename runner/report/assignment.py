@@ -7,10 +7,8 @@ from __future__ import annotations
 import math
 import re
 
-import numpy as np
-
 from runner.errors import InstanceError
-from runner.property.model import Vector
+from runner.property.counterexample import Assignment, is_number
 from runner.vocabulary import Cause
 
 _HEAD = re.compile(r"\S+\s+[A-Za-z]\w*\s*\[([\d,\s]*)\]")
@@ -22,8 +20,8 @@ def is_assignment(text: str) -> bool:
     return bool(lines) and _HEAD.fullmatch(lines[0]) is not None
 
 
-def parse_assignment(text: str) -> tuple[Vector, Vector]:
-    """The flat float64 input and output of one network with one of each, in this order.
+def parse_assignment(text: str) -> Assignment:
+    """Of one network with one input and one output, in this order.
 
     Raises InstanceError: INVALID_COUNTEREXAMPLE when it is not in the format,
     UNSUPPORTED_PROPERTY when it assigns any other number of variables.
@@ -37,14 +35,14 @@ def parse_assignment(text: str) -> tuple[Vector, Vector]:
         values, lines = lines[1 : size + 1], lines[size + 1 :]
         if len(values) < size:
             raise _invalid(f"{len(values)} values under {head[0]!r}")
-        try:
-            variables.append(np.array([float(value) for value in values], dtype=np.float64))
-        except ValueError as error:
-            raise _invalid(f"under {head[0]!r}: {error}") from error
+        wrong = next((value for value in values if not is_number(value)), None)
+        if wrong is not None:
+            raise _invalid(f"under {head[0]!r}: {wrong!r} is not a number")
+        variables.append(tuple(values))
     if len(variables) != 2:
         message = f"assigns {len(variables)} variables; only one input and one output are supported"
         raise InstanceError(Cause.UNSUPPORTED_PROPERTY, message)
-    return variables[0], variables[1]
+    return Assignment(*variables)
 
 
 def _lines(text: str) -> list[str]:

@@ -10,13 +10,13 @@ import numpy as np
 from runner.errors import InstanceError
 from runner.files import read_bytes
 from runner.network.runtime import OnnxRuntime
-from runner.property.counterexample import parse_counterexample
+from runner.property.counterexample import Assignment, read_assignment
+from runner.property.inside import CHECKER_TOLERANCE, Outside, excess_in, outside
 from runner.property.model import Case, Property, Vector
+from runner.property.numbers import OutOfRangeError
 from runner.property.read import read_property
 from runner.report.assignment import is_assignment, parse_assignment
 from runner.vocabulary import Cause, StrEnum
-
-INPUT_TOLERANCE = 1e-4  # absolute, on each side of the box; the output has none
 
 
 class Validity(StrEnum):
@@ -35,7 +35,8 @@ class Validity(StrEnum):
 @dataclass(frozen=True)
 class Replay:
     """`outputs` are ONNX Runtime's, `stated` the file's; `excess`: how far the input lies outside
-    the box of the case it is closest to, 0 inside.
+    the box of the case it is closest to, 0 inside, both as the network's precision rounds them.
+    `rounding`: how far a valid one lies outside by exact arithmetic, if beyond the tolerance.
     """
 
     validity: Validity
@@ -44,6 +45,7 @@ class Replay:
     outputs: Vector | None = None
     stated: Vector | None = None
     excess: float = 0.0
+    rounding: str = ""
 
 
 def replay(network: Path, property_path: Path, counterexample: Path | None) -> Replay:
@@ -51,7 +53,8 @@ def replay(network: Path, property_path: Path, counterexample: Path | None) -> R
     if counterexample is None:
         return Replay(Validity.MISSING)
     try:
-        inputs, stated = _read(counterexample)
+        assigned = _read(counterexample)
+        inputs, stated = assigned.values()
     except InstanceError as error:
         malformed = error.cause is Cause.INVALID_COUNTEREXAMPLE
         validity = Validity.MALFORMED if malformed else Validity.UNCHECKED
@@ -68,46 +71,55 @@ def replay(network: Path, property_path: Path, counterexample: Path | None) -> R
     if (instance.inputs, instance.outputs) != (len(inputs), len(outputs)):
         detail = f"{property_path}: {instance.inputs} inputs and {instance.outputs} outputs"
         return Replay(Validity.UNCHECKED, detail, inputs, outputs, stated)
-    validity, excess = _judge(instance, inputs, outputs, runtime.dtype)
-    return Replay(validity, "", inputs, outputs, stated, excess)
+    validity, excess, cases = _judge(instance, inputs, outputs, runtime.dtype)
+    rounding = _rounding(instance, cases, assigned)
+    return Replay(validity, "", inputs, outputs, stated, excess, rounding)
 
 
-def _read(path: Path) -> tuple[Vector, Vector]:
+def _read(path: Path) -> Assignment:
     """Inputs and stated outputs, in the format of VNN-LIB 1.0 or 2.0; none of an empty file."""
     try:
         text = read_bytes(path, Cause.INVALID_COUNTEREXAMPLE).decode("ascii")
     except UnicodeDecodeError as error:
         raise InstanceError(Cause.INVALID_COUNTEREXAMPLE, f"{path}: not text: {error}") from error
     if not text.strip():
-        return np.zeros(0), np.zeros(0)
+        return Assignment()
     try:
-        return parse_assignment(text) if is_assignment(text) else parse_counterexample(text)
+        return parse_assignment(text) if is_assignment(text) else read_assignment(text)
     except InstanceError as error:
         raise InstanceError(error.cause, f"{path}: {error}") from error
 
 
 def _judge(
     instance: Property, inputs: Vector, outputs: Vector, dtype: type[np.floating]
-) -> tuple[Validity, float]:
-    """Compares in the network's own precision: a bound that float32 cannot hold is rounded too."""
-    found = [
-        (_excess(case, inputs, dtype), any(region.holds(outputs) for region in case.unsafe))
-        for case in instance.cases
+) -> tuple[Validity, float, list[Case]]:
+    """Compares in the network's own precision: a bound that float32 cannot hold is rounded too.
+
+    With the cases that make it valid.
+    """
+    excess = [excess_in(dtype, case, inputs) for case in instance.cases]
+    unsafe = [
+        (distance, case)
+        for distance, case in zip(excess, instance.cases, strict=True)
+        if any(region.holds_in_float64(outputs) for region in case.unsafe)
     ]
-    unsafe = [excess for excess, is_unsafe in found if is_unsafe]
-    closest = min((excess for excess, _ in found), default=np.inf)
-    if unsafe and min(unsafe) == 0:
-        return Validity.VALID, 0.0
-    if unsafe and min(unsafe) <= INPUT_TOLERANCE:
-        return Validity.TOLERATED, min(unsafe)
-    if closest > INPUT_TOLERANCE:
-        return Validity.OUTSIDE, closest
-    return Validity.SAFE, closest
+    allowed = [(distance, case) for distance, case in unsafe if distance <= CHECKER_TOLERANCE]
+    if allowed:
+        least = min(distance for distance, _ in allowed)
+        validity = Validity.TOLERATED if least else Validity.VALID
+        return validity, least, [case for _, case in allowed]
+    closest = min(excess, default=np.inf)
+    return Validity.SAFE if closest <= CHECKER_TOLERANCE else Validity.OUTSIDE, closest, []
 
 
-def _excess(case: Case, inputs: Vector, dtype: type[np.floating]) -> float:
-    x, lower, upper = (side.astype(dtype) for side in (inputs, case.lower, case.upper))
-    if np.all((lower <= x) & (x <= upper)):
-        return 0.0
-    below, above = case.lower - inputs, inputs - case.upper
-    return float(np.nan_to_num(np.maximum(below, above), nan=np.inf).max())
+def _rounding(instance: Property, cases: list[Case], assigned: Assignment) -> str:
+    """What exact arithmetic has against a point that is valid for all of these cases."""
+    try:
+        found = [outside(case, assigned.inputs) for case in cases]
+    except OutOfRangeError:
+        return ""  # too small to matter
+    beyond: list[Outside] = [place for place in found if place and not place.tolerated]
+    if not beyond or len(beyond) < len(cases):
+        return ""
+    nearest = min(beyond, key=lambda place: place.excess)
+    return nearest.said(instance.input_name(nearest.index))

@@ -55,7 +55,8 @@ def stories(run: Run, evidence: Evidence) -> list[Story]:
 
 def describe_property(instance: Property) -> str:
     """A property in words."""
-    widths = np.concatenate([case.upper - case.lower for case in instance.cases] or [np.zeros(0)])
+    ends = [case.nearest for case in instance.cases]
+    widths = np.concatenate([upper - lower for lower, upper in ends] or [np.zeros(0)])
     disjuncts = [region for case in instance.cases for region in case.unsafe]
     sizes = sorted({len(region.rhs) for region in disjuncts})
     boxes = "1 box" if len(instance.cases) == 1 else f"{len(instance.cases)} boxes"
@@ -148,6 +149,8 @@ def _replayed(source: Instance, path: Path) -> str:
     if found.stated is not None and len(found.stated) == len(found.outputs):
         difference = float(np.abs(found.stated - found.outputs).max())
         said += f"; greatest difference to the file's: {difference:.2g}"
+    if found.rounding:
+        said += f"; only as rounded: {found.rounding}"
     return said
 
 

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from runner.network.runtime import OnnxRuntime
 from runner.parallel.group import Group
-from runner.property.counterexample import write_counterexample
+from runner.property.counterexample import printed, write_counterexample
+from runner.property.inside import CHECKER_TOLERANCE, excess_in, outside
 from runner.property.model import Property
 from runner.verify.attack import Candidate
 from runner.vocabulary import Cause, Verdict
+
+MESSAGE_BYTES = 400
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,12 @@ class Finding:
 class Confirmation:
     """Replays candidates on ONNX Runtime with the original file: on rank 0, and all ranks hear it.
 
-    The first that holds, with output tolerance 0, is written to `counterexample`.
+    The first that holds is written to `counterexample`: in the network's own input type, as it is
+    printed, it lies in the box within the tolerance of inputs, by exact arithmetic and by
+    VNN-COMP's rule, and its outputs are finite and unsafe with tolerance 0.
+
+    `outside` tells of a point that VNN-COMP's rule alone lets in, as it rounds limits: then
+    neither `sat` nor `unsat` may be said, unless another point is confirmed.
     """
 
     def __init__(
@@ -41,9 +50,10 @@ class Confirmation:
         self._counterexample = counterexample
         self._group = group
         self._runtime: OnnxRuntime | None = None
-        self._held: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        self._held: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
         self.rejected = 0
         self.confirmed = False
+        self.outside = ""
 
     def __call__(self, candidate: Candidate) -> bool:
         holds = self._holds(candidate) if self._group.rank == 0 else False
@@ -65,12 +75,36 @@ class Confirmation:
         if self._held is not None and self._group.rank == writer:
             write_counterexample(self._counterexample, *self._held)
 
+    def share_outside(self) -> str:
+        """All ranks together: `outside` of the first rank that has one, on every rank."""
+        room = torch.zeros(MESSAGE_BYTES, dtype=torch.uint8)
+        said = self.outside.encode()[:MESSAGE_BYTES]
+        room[: len(said)] = torch.tensor(list(said), dtype=torch.uint8)
+        rows = self._group.all_gather(room).tolist()
+        told = (bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows)
+        self.outside = next(filter(None, told), "")
+        return self.outside
+
     def _holds(self, candidate: Candidate) -> bool:
-        point, target = candidate
+        values, target = candidate
         if self._runtime is None:
             self._runtime = OnnxRuntime(self._network)
+        dtype = self._runtime.dtype
+        with np.errstate(over="ignore"):
+            point = np.asarray(values).astype(dtype)
         outputs = self._runtime.run(point)
-        if not self._property.cases[target.case].unsafe[target.disjunct].holds(outputs):
+        if not (np.all(np.isfinite(point)) and np.all(np.isfinite(outputs))):
             return False
-        self._held = point, outputs
-        return True
+        case = self._property.cases[target.case]
+        if not case.unsafe[target.disjunct].holds(outputs):
+            return False
+        found = outside(case, printed(point))
+        accepted = excess_in(dtype, case, point.astype(np.float64)) <= CHECKER_TOLERANCE
+        if found and not found.tolerated:
+            if accepted:
+                name = self._property.input_name(found.index)
+                self.outside = f"{found.said(name)}, and in the box only as {dtype.__name__} rounds"
+            return False
+        if accepted:
+            self._held = point, outputs
+        return accepted

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runner.bounds.interval import Interval
+from runner.property.inside import CHECKER_TOLERANCE
 from runner.property.model import Case
 
 # Of rows [S, outputs]: by how much more than its limit each must be proved to lie above it [S].
@@ -82,23 +83,44 @@ def box_around(
     return Interval(below.reshape(1, *shape).to(device), above.reshape(1, *shape).to(device))
 
 
-def box_within(case: Case, shape: tuple[int, ...], device: torch.device) -> Interval:
-    """The float32 values inside the case's box: a counterexample may not lie outside it.
+def box_within(
+    case: Case, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32
+) -> Interval:
+    """The values of a float dtype inside the case's box: a counterexample may have no others.
 
-    Where no float32 lies between the limits, the one nearest to the lower limit stands in.
+    Where none lies between two limits, those beside them stand in that lie within the tolerance
+    of the input; where even these do not, what the limits round to: a checker that rounds limits
+    accepts no others.
     """
-    lower, upper = case.lower.astype(np.float32), case.upper.astype(np.float32)
-    lower = np.where(lower < case.lower, np.nextafter(lower, np.float32(np.inf)), lower)
-    upper = np.where(upper > case.upper, np.nextafter(upper, np.float32(-np.inf)), upper)
-    nearest = case.lower.astype(np.float32)
-    empty = lower > upper
-    lower, upper = np.where(empty, nearest, lower), np.where(empty, nearest, upper)
-    return _interval(lower, upper, shape, device)
+    kind = torch.zeros(0, dtype=dtype).numpy().dtype
+    least, greatest = case.within
+    lower, upper = _rounded(least, kind, np.inf), _rounded(greatest, kind, -np.inf)
+    none = lower > upper
+    if np.any(none):
+        with np.errstate(over="ignore"):
+            first, last = (limit.astype(kind) for limit in case.nearest)
+        below = least - upper <= CHECKER_TOLERANCE
+        above = lower - greatest <= CHECKER_TOLERANCE
+        beneath, beyond = upper, lower
+        lower = np.where(none, np.where(below, beneath, np.where(above, beyond, first)), lower)
+        upper = np.where(none, np.where(above, beyond, np.where(below, beneath, last)), upper)
+    most = np.finfo(kind).max
+    return _interval(lower.clip(-most, most), upper.clip(-most, most), shape, device)
+
+
+def _rounded(
+    values: NDArray[np.float64], kind: np.dtype[np.floating], towards: float
+) -> NDArray[np.floating]:
+    """The nearest values of a float dtype that do not lie on the other side."""
+    with np.errstate(over="ignore"):
+        rounded = values.astype(kind)
+    past = rounded < values if towards > 0 else rounded > values
+    return np.where(past, np.nextafter(rounded, kind.type(towards)), rounded)
 
 
 def _interval(
-    lower: NDArray[np.float32],
-    upper: NDArray[np.float32],
+    lower: NDArray[np.floating],
+    upper: NDArray[np.floating],
     shape: tuple[int, ...],
     device: torch.device,
 ) -> Interval:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -62,17 +63,56 @@ def refusal(text: str) -> tuple[Cause, str]:
         ("(>= Y_0 3)", [-1, 0, -3, 0]),
         ("(<= 3 Y_0)", [-1, 0, -3, 0]),
         ("(>= 3.0 Y_0)", [1, 0, 3, 0]),
-        ("(< Y_0 -1.5e-3)", [1, 0, -0.0015, 1]),
+        ("(< Y_0 -1.25e-1)", [1, 0, -0.125, 1]),
         ("(> Y_0 +.5)", [-1, 0, -0.5, 1]),
         ("(<= Y_0 Y_1)", [1, -1, 0, 0]),
         ("(>= Y_0 Y_1)", [-1, 1, 0, 0]),
         ("(<= (+ Y_0 (* 2 Y_1)) 3)", [1, 2, 3, 0]),
         ("(<= (+ Y_0 Y_0 1 Y_1) (- Y_1 4 Y_0))", [3, 0, -5, 0]),
         ("(<= (* -1 (* (+ Y_0 1) 2)) (- 6))", [-2, 0, -4, 0]),
+        ("(<= (/ Y_0 4 2) (/ 1 8))", [0.125, 0, 0.125, 0]),
+        ("(not (<= Y_0 3))", [-1, 0, -3, 1]),
+        ("(not (> Y_0 3))", [1, 0, 3, 0]),
     ],
 )
 def test_a_comparison_of_outputs_is_one_row(assertion: str, row: list[float]) -> None:
     assert unsafe(f"(assert {assertion})") == [[row]]
+
+
+def test_a_chain_compares_each_operand_with_the_next() -> None:
+    assert unsafe("(assert (<= 1 Y_0 Y_1 4))") == [[[-1, 0, -1, 0], [1, -1, 0, 0], [0, 1, 4, 0]]]
+    assert unsafe("(assert (= Y_0 1 1))") == [[[1, 0, 1, 0], [-1, 0, -1, 0]]]
+
+
+def test_not_turns_and_into_or() -> None:
+    both = "(and (<= Y_0 1) (or (< Y_1 2) (= Y_0 3)))"
+    assert unsafe(f"(assert (not {both}))") == [
+        [[-1, 0, -1, 1]],
+        [[0, -1, -2, 0], [-1, 0, -3, 1]],
+        [[0, -1, -2, 0], [1, 0, 3, 1]],
+    ]
+    assert unsafe(f"(assert (not (not {both})))") == unsafe(f"(assert {both})")
+
+
+@pytest.mark.parametrize(
+    "bound", ["0.1", "-0.1", "0.3", "-1.5e-3", "16777217", "1e-400", "(/ 1 3)"]
+)
+def test_a_threshold_loses_nothing_by_rounding(bound: str) -> None:
+    (case,) = parse(BOX + f"(assert (<= Y_0 {bound}))").cases
+    (region,) = case.unsafe
+    (exactly,) = region.bounds
+    rounded = float(region.rhs[0])
+    assert np.nextafter(rounded, -np.inf) < exactly <= Fraction(rounded)
+
+
+def test_a_row_is_scaled_where_float64_cannot_hold_its_coefficients() -> None:
+    assert unsafe("(assert (<= (+ (* 0.1 Y_0) (* 0.25 Y_1)) 0.5))") == [[[2, 5, 10, 0]]]
+    assert unsafe("(assert (<= (* 0.25 Y_0) 0.5))") == [[[0.25, 0, 0.5, 0]]]
+
+
+def test_a_row_that_no_factor_makes_exact_has_the_nearest_coefficients() -> None:
+    digits = "0.12345678901234567891"
+    assert unsafe(f"(assert (<= (* {digits} Y_0) 1))") == [[[float(digits), 0, 1, 0]]]
 
 
 def test_several_asserts_are_one_conjunction() -> None:
@@ -151,10 +191,11 @@ def test_the_tightest_of_several_bounds_holds() -> None:
     assert (lower, upper) == ([-1.0, 0.0], [0.5, 2.0])
 
 
-def test_a_strict_input_bound_excludes_its_value() -> None:
-    ((lower, upper, _),) = regions(parse(BOX + "(assert (< X_0 0.5))(assert (> X_0 -0.5))"))
-    assert -0.5 < lower[0] == np.nextafter(-0.5, 0)
-    assert 0.5 > upper[0] == np.nextafter(0.5, 0)
+def test_a_strict_input_bound_excludes_its_value_alone() -> None:
+    (case,) = parse(BOX + "(assert (< X_0 0.5))(assert (> X_0 -0.5))").cases
+    assert (case.lower[0], case.upper[0]) == (-0.5, 0.5)
+    least, greatest = case.within
+    assert (least[0], greatest[0]) == (np.nextafter(-0.5, 0), np.nextafter(0.5, 0))
 
 
 def test_an_input_may_be_pinned_by_an_equality() -> None:
@@ -162,10 +203,15 @@ def test_an_input_may_be_pinned_by_an_equality() -> None:
     assert lower[0] == upper[0] == 0.5
 
 
-def test_values_are_what_python_reads() -> None:
-    digits = "0.1000000000000000055511151231257827"
-    ((_, upper, _),) = regions(parse(BOX + f"(assert (<= X_0 {digits}))"))
-    assert upper[0] == float(digits)
+@pytest.mark.parametrize("digits", ["0.1", "0.7", "16777217", "101325.0031", "0.30000001192092896"])
+def test_limits_are_exact_and_rounded_outwards(digits: str) -> None:
+    pinned = f"(assert (<= X_0 {digits}))(assert (>= X_0 {digits}))"
+    (case,) = parse(BOX.replace("(<= X_0 1)", "(<= X_0 1e9)") + pinned).cases
+    lower, upper = case.interval(0)
+    assert lower.exact == upper.exact == Fraction(digits)
+    assert case.lower[0] <= Fraction(digits) <= case.upper[0]
+    assert case.upper[0] <= np.nextafter(case.lower[0], np.inf)
+    assert case.nearest[0][0] == case.nearest[1][0] == float(digits)
 
 
 def test_declare_fun_declares_too() -> None:
@@ -176,17 +222,19 @@ def test_declare_fun_declares_too() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("(assert (<= X_0 -1.5))", ":3: empty input box: X_0 is at least -1.0 and at most -1.5"),
-        ("\n(assert (or (and (>= X_0 3)\n(<= X_0 2)) (<= X_0 0)))", ":5: empty input box: X_0"),
-        ("(assert (< X_1 0))", ":3: empty input box: X_1"),
-        ("(assert (or (<= X_0 -2) (>= X_0 2)))", ": no input satisfies"),
         ("(assert (<= X_2 1))", ":3: 'X_2' is neither"),
-        ("(assert (<= Y_0 nan))", ":3: 'nan' is neither"),
+        ("(assert (<= Y_0 nan))", ":3: 'nan' is not a finite number"),
+        ("(assert (<= X_0 -inf))", ":3: '-inf' is not a finite number"),
+        ("(assert (<= Y_0 ٣))", ":3: '٣' is neither"),
         ("(assert (<= Y_0 1_0))", ":3: '1_0' is neither"),
         ("(assert (<= Y_0 1e999))", ":3: 1e999 is too large"),
+        ("(assert (<= Y_0 1e-999999999))", ":3: 1e-999999999 is too close to 0"),
         ("(assert (<= (* 1e200 (* 1e200 3)) Y_0))", ":3: a number is too large"),
-        ("(assert (<= Y_0))", ":3: <= takes 2 operands"),
-        ("(assert (<= 0 Y_0 1))", ":3: <= takes 2 operands"),
+        ("(assert (<= (* 1e200 (* 1e200 3)) X_0))", ":3: a number is too large"),
+        ("(assert (<= (* 1e200 1e200 Y_0) 1))", ":3: a number is too large"),
+        ("(assert (<= (/ Y_0 0) 1))", ":3: a division by 0"),
+        ("(assert (<= Y_0))", ":3: <= takes at least 2 operands, not 1"),
+        ("(assert (!= 0 Y_0 1))", ":3: != takes 2 operands, not 3"),
         ("(assert (<= Y_0 (or)))", ":3: or takes comparisons"),
         ("(assert (<= Y_0 (<= Y_1 0)))", ":3: a number or a variable is expected"),
         ("(assert (or (<= Y_0 1) 3))", ":3: or takes comparisons"),
@@ -195,16 +243,54 @@ def test_declare_fun_declares_too() -> None:
         ("(declare-const X_2 Int)", ":3: expected (declare-const X_0 Real)"),
         ("(declare-const input_0 Real)", ":3: variable 'input_0' is not named"),
         ("(declare-const X_3 Real)", ": X_2 is not declared"),
-        ("\n(assert (<= Y_0 1)", ":4: the file ends inside a command; download it again"),
+        ("\n(assert (<= Y_0 1)\n; and\n", ":4: the file ends inside this command: it is cut off"),
+        ("(assert (<= Y_0 1)\n(assert (<= Y_1 1))", ":4: assert inside a command"),
+        ("(check-sat)(assert (<= Y_0 1))", ":3: assert behind check-sat; a property asks one"),
         ("(assert (<= Y_0 1))\n)", ":4: unbalanced ); remove it"),
         ("Y_0", ":3: 'Y_0' stands outside of any command; is it really VNN-LIB?"),
         ("()", ":3: an operator or a command is expected"),
+        ("(assert ((<= Y_0 1)))", ":3: an operator or a command is expected after (; remove"),
     ],
 )
 def test_a_malformed_file_is_refused_with_its_line(text: str, message: str) -> None:
     cause, said = refusal(BOX + text)
     assert cause is Cause.MALFORMED_PROPERTY
     assert said.startswith("prop.vnnlib" + message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "\n(assert (<= X_0 -1.5))",
+            ":4: no input satisfies it: X_0 is to be at least -1.0 and at most -1.5; correct one",
+        ),
+        (
+            "(assert (< X_1 0))",
+            ":3: no input satisfies it: X_1 is to be at least 0.0 and below 0.0",
+        ),
+        ("(assert (> X_0 1))", ":3: no input satisfies it: X_0 is to be above 1.0 and at most 1.0"),
+        ("(assert (or (<= X_0 -2) (>= X_0 2)))", ": no input satisfies all assertions together"),
+    ],
+)
+def test_bounds_that_contradict_each_other_leave_no_case_and_say_so(
+    text: str, message: str
+) -> None:
+    found = parse(BOX + text)
+    assert found.cases == ()
+    assert found.empty.startswith("prop.vnnlib" + message)
+
+
+def test_a_disjunct_whose_box_is_empty_leaves_the_others() -> None:
+    one = "(and (>= X_0 0.5) (<= X_0 0.4) (<= Y_0 1))"
+    found = parse(BOX + f"(assert (or {one} (and (>= X_0 0.5) (<= Y_0 2))))")
+    assert regions(found) == [([0.5, 0], [1, 2], [[[1, 0, 2, 0]]])]
+    assert found.empty == ""
+
+
+def test_what_smt_lib_wants_around_a_question_changes_nothing() -> None:
+    text = "(set-logic QF_LRA)(set-info :status sat)" + BOX + "(check-sat)(get-model)(exit)"
+    assert regions(parse(text)) == regions(parse(BOX))
 
 
 @pytest.mark.parametrize(
@@ -230,11 +316,15 @@ def test_an_empty_file_is_malformed() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("(assert (<= (+ X_0 X_1) 1))", ":3: not supported: a constraint that relates"),
-        ("\n(assert (<= X_0 Y_0))", ":4: not supported: a constraint that relates"),
+        (
+            "(assert (<= (+ X_0 X_1) 1))",
+            ":3: not supported: a constraint that relates X_0 and X_1; of inputs, only bounds by",
+        ),
+        ("\n(assert (<= X_0 Y_0))", ":4: not supported: a constraint that relates X_0 and Y_0"),
         ("(assert (<= (* Y_0 Y_1) 1))", ":3: not supported: a product of variables"),
-        ("(assert (not (<= Y_0 1)))", ":3: not supported: operator 'not'; only and, or, <="),
-        ("(check-sat)", ":3: not supported: command 'check-sat'; only declare-const"),
+        ("(assert (<= (/ 1 Y_1) 1))", ":3: not supported: a division by a variable"),
+        ("(assert (ite (<= Y_0 1)))", ":3: not supported: operator 'ite'; only and, or, not, <="),
+        ("(push 1)", ":3: not supported: command 'push'; only declare-const"),
     ],
 )
 def test_what_goes_beyond_boxes_and_linear_outputs_is_unsupported(text: str, message: str) -> None:
@@ -319,7 +409,8 @@ def test_a_file_is_read_compressed_or_not(tmp_path: Path) -> None:
     [
         (gzip.compress(BOX.encode())[:60], "damaged gzip file"),
         (b"\x08\x07\xff\xfe", "not a text file"),
-        (BOX.encode()[:-3], "prop.vnnlib:2: the file ends inside a command"),
+        (BOX.encode()[:-3], "prop.vnnlib:2: the file ends inside this command: it is cut off"),
+        (b"; nothing\n\n", "the file is empty"),
     ],
 )
 def test_a_damaged_file_is_malformed(tmp_path: Path, content: bytes, message: str) -> None:

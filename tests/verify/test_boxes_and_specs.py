@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from questions import anything, case, region
 from small_networks import CPU
 
+from runner.property.inside import INPUT_TOLERANCE
 from runner.property.model import Case
+from runner.property.numbers import Interval, Limit
 from runner.verify.specs import Specs, box_around, box_within
 
 reals = st.floats(-1e30, 1e30, allow_subnormal=True)
@@ -43,19 +46,71 @@ def test_the_box_around_is_the_smallest_that_contains_the_case(interval: Case) -
     assert float(np.nextafter(upper, np.float32(-np.inf))) < high
 
 
-@given(intervals())
-def test_the_box_within_holds_every_float32_of_the_case_and_no_other(interval: Case) -> None:
-    low, high = interval.lower[0], interval.upper[0]
-    lower, upper = ends(box_within(interval, (1,), CPU))
-    around = ends(box_around(interval, (1,), CPU))
-    if float(lower) >= low and float(upper) <= high:
-        assert lower <= upper
-        assert float(np.nextafter(lower, np.float32(-np.inf))) < low
-        assert float(np.nextafter(upper, np.float32(np.inf))) > high
+def exactly(lower: Fraction, upper: Fraction) -> Case:
+    return Case.between((Interval(Limit.of(lower), Limit.of(upper)),), ())
+
+
+@st.composite
+def gaps(draw: st.DrawFn) -> Case:
+    """Between two neighbours of a dtype, at distances from each that may be within tolerance."""
+    kind = draw(st.sampled_from((np.float32, np.float64)))
+    start = kind(draw(st.floats(-(2.0**60), 2.0**60, width=32)))
+    below, above = Fraction(float(start)), Fraction(float(np.nextafter(start, kind(np.inf))))
+    shares = sorted(draw(st.tuples(*[st.fractions(0, 1, max_denominator=10**6)] * 2)))
+    return exactly(*(below + share * (above - below) for share in shares))
+
+
+DTYPES = [(torch.float32, np.float32), (torch.float64, np.float64)]
+
+
+@pytest.mark.parametrize(("dtype", "kind"), DTYPES)
+@given(one=st.one_of(intervals(), gaps()))
+def test_the_box_within_holds_every_value_of_the_case_and_no_other(
+    one: Case, dtype: torch.dtype, kind: type[np.floating]
+) -> None:
+    low, high = (limit.exact for limit in one.interval(0))
+    box = box_within(one, (1,), CPU, dtype)
+    assert box.lower.dtype == box.upper.dtype == dtype
+    lower, upper = kind(box.lower.item()), kind(box.upper.item())
+    before = Fraction(float(np.nextafter(lower, kind(-np.inf))))
+    after = Fraction(float(np.nextafter(upper, kind(np.inf))))
+    assert lower <= upper
+    if any(low <= Fraction(float(end)) <= high for end in (lower, upper)):
+        assert before < low <= Fraction(float(lower))
+        assert Fraction(float(upper)) <= high < after
+        return
+    # None lies between the limits: of their neighbours those stand in that are near enough.
+    assert upper in (lower, np.nextafter(lower, kind(np.inf)))
+    distance = {
+        end: max(low - Fraction(float(end)), Fraction(float(end)) - high) for end in (lower, upper)
+    }
+    if min(distance.values()) <= INPUT_TOLERANCE:
+        assert max(distance.values()) <= INPUT_TOLERANCE + Fraction(1, 10**18)
+        if lower == upper:
+            assert min(low - before, after - high) > INPUT_TOLERANCE - Fraction(1, 10**18)
     else:
-        # None lies between the limits: a neighbour stands in.
-        assert lower == upper == np.float32(low)
-        assert around[1] == np.nextafter(around[0], np.float32(np.inf))
+        assert (lower, upper) == (kind(float(low)), kind(float(high)))
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "dtype", "points"),
+    [
+        # Both neighbours of 0.7 in float32.
+        ("0.7", "0.7", torch.float32, (0.699999988079071, 0.7000000476837158)),
+        ("16777217", "16777217", torch.float32, (16777216.0, 16777216.0)),
+        ("16777216.9", "16777217.95", torch.float32, (16777216.0, 16777218.0)),
+        ("16777216.00001", "16777217", torch.float32, (16777216.0, 16777216.0)),
+        ("16777217", "16777217", torch.float64, (16777217.0, 16777217.0)),
+        ("1700000010", "1700000050", torch.float64, (1700000010.0, 1700000050.0)),
+        ("1e300", "1e301", torch.float32, (3.4028234663852886e38, 3.4028234663852886e38)),
+        ("-1e300", "1e300", torch.float32, (-3.4028234663852886e38, 3.4028234663852886e38)),
+    ],
+)
+def test_values_that_stand_in_where_there_are_none(
+    lower: str, upper: str, dtype: torch.dtype, points: tuple[float, float]
+) -> None:
+    box = box_within(exactly(Fraction(lower), Fraction(upper)), (1,), CPU, dtype)
+    assert (box.lower.item(), box.upper.item()) == points
 
 
 def test_boxes_have_the_shape_of_the_input() -> None:
