@@ -85,7 +85,7 @@ class BoundNetwork:
         return 2 * len(self.graph.nodes) + self.features.ranks
 
     def terms(self, name: str) -> int:
-        """Roundings that a charge for passing a linear node, or ending at the input, has room for."""
+        """Roundings that the charge for passing a linear node, or ending at the input, covers."""
         if name == self.graph.input.name:
             return self.graph.input.size + 2 + self.roundings
         return self.linear[name].terms + self.roundings

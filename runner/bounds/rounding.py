@@ -15,11 +15,12 @@ those off.
    A (W z + b) >= Â z + fl(A b) - γ(n) |A| s, as |Â - A W| <= γ(n) |A| |W|. One product of a row
    and a vector is *charged*, and no other product of matrices. The constants of a pass are at most
    the sum of all |A_k| s_k, so K additions of them add K to n.
-2. Relaxed nodes. A line is valid for its slope as a float: offsets are rounded outwards (`relu_line`).
-   fl(a λ) is within u of a λ, relatively; what that is worth is charged with the next product, as
-   sums are at least the values: n grows by a few. That fails where coefficients may cancel before
-   they are multiplied: where two ways meet, both are charged before they are added (`charged`
-   with the size of the node in place of its sums), and so is a relaxed node behind a relaxed node.
+2. Relaxed nodes. A line is valid for its slope as a float: offsets are rounded outwards
+   (`relu_line`). fl(a λ) is within u of a λ, relatively; what that is worth is charged with the
+   next product, as sums are at least the values: n grows by a few. That fails where coefficients
+   may cancel before they are multiplied: where two ways meet, both are charged before they are
+   added (`charged` with the size of the node in place of its sums), and so is a relaxed node behind
+   a relaxed node.
 3. The box. With ĉ its centre and r̂ >= max(u - ĉ, ĉ - l) rounded up, A x >= A ĉ - |A| r̂, which is
    off by γ(n) |A| (|ĉ| + r̂) at most.
 4. Intervals. W ĉ + b and |W| r̂ are together within γ(n) of s, and the ends move out by that.
@@ -49,12 +50,12 @@ def unit(dtype: torch.dtype) -> float:
 def gamma(terms: int, dtype: torch.dtype) -> float:
     """γ(terms), with room for the rounding of what it is multiplied with; inf: nothing is known."""
     share = terms * unit(dtype)
-    return share / (1 - share) / (1 - share) ** 3 * (1 + 1e-6) if share < 0.2 else math.inf
+    return share / (1 - share) ** 4 * (1 + 1e-6) if share < 0.2 else math.inf
 
 
 def smallest(dtype: torch.dtype) -> float:
     """What underflow changes at most, even where subnormal numbers are flushed to zero."""
-    return torch.finfo(dtype).tiny
+    return float(torch.finfo(dtype).tiny)
 
 
 def charged(rows: Tensor, sums: Tensor, terms: int) -> Tensor:
@@ -63,10 +64,11 @@ def charged(rows: Tensor, sums: Tensor, terms: int) -> Tensor:
     Sums [B, 1] are the greatest of each domain, which is looser and takes a single pass over A.
     """
     flat = rows.detach().flatten(2)
+    weight: Tensor
     if sums.shape[1] == 1:
         weight = torch.linalg.vector_norm(flat, 1, dim=2) * sums[:, 0]
     elif sums.shape[0] == 1:
-        weight = flat.abs() @ sums[0]
+        weight = torch.mv(flat.abs().flatten(0, 1), sums[0]).reshape(flat.shape[:2])
     else:
         weight = torch.einsum("sbn,bn->sb", flat.abs(), sums)
     return weight * gamma(terms + COEFFICIENT_ROUNDINGS, rows.dtype)
@@ -82,9 +84,7 @@ def floor(size: Tensor, terms: int) -> Tensor:
     return size.flatten(1).sum(1) * (2 * terms * smallest(size.dtype))
 
 
-def enclosed(
-    centre: Tensor, radius: Tensor, sums: Tensor, terms: int
-) -> tuple[Tensor, Tensor]:
+def enclosed(centre: Tensor, radius: Tensor, sums: Tensor, terms: int) -> tuple[Tensor, Tensor]:
     """Lower and upper limits centre ± radius, both of them sums of `terms` products."""
     dtype = centre.dtype
     reach = radius + (sums * gamma(terms + COEFFICIENT_ROUNDINGS, dtype) + smallest(dtype) * terms)

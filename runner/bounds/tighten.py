@@ -19,7 +19,7 @@ ROWS_AT_ONCE = 4096
 
 
 class Tightener:
-    """Over sub-domains of one box; `intervals` are the bounds of every node over it, [1, *shape]."""
+    """Over sub-domains of one box; `intervals`: bounds of every node over it, [1, *shape]."""
 
     def __init__(
         self,

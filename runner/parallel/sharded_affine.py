@@ -108,7 +108,8 @@ class ShardedAffineRule:
         radius, sums = self._sum([sizes], lambda part, of: part.magnitude(of)).chunk(2)
         sums = sums + bias.abs()
         limits = self._gathered(torch.cat(enclosed(centre, radius, sums, self.terms)))
-        return Interval(*limits.chunk(2), sums.flatten(1), floor(size, self.terms))
+        lower, upper = limits.chunk(2)
+        return Interval(lower, upper, sums.flatten(1), floor(size, self.terms))
 
     def _apply_whole(self, x: Tensor) -> Tensor:
         return self._gathered(self._sum([x], lambda part, of: part.apply(of)))

@@ -11,14 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from runner.bounds.interval import Interval
 from runner.property.model import Property
-from runner.verify.attack import Attackable, Target
+from runner.verify.attack import Attackable, Candidate, Target
 from runner.verify.specs import Specs, box_within
 
 SAFETY = 4.0
@@ -29,7 +27,8 @@ CORNERS = 32
 # Values of all nodes that one batch of points may take, in bytes; of a core.
 BATCH_BYTES = 16 * 1024 * 1024
 
-# Flat inputs [points, inputs] to outputs [points, outputs] on ONNX Runtime, the same on all ranks.
+# Flat points [points, inputs] and the number of outputs, to outputs [points, outputs] of ONNX
+# Runtime, the same on all ranks.
 Replay = Callable[[Tensor, int], Tensor]
 
 
@@ -58,10 +57,13 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Agreement:
-    """`differences` [points, outputs]: of ONNX Runtime's outputs and those of float64."""
+    """`differences` [points, outputs]: of ONNX Runtime's outputs and those of float64. `reached`:
+    points whose outputs on ONNX Runtime meet their target.
+    """
 
     differences: Tensor
     nearest: dict[Target, Nearest]
+    reached: list[Candidate]
 
     def room(self, rows: Tensor) -> Tensor:
         """By how much more than its limit each row [S, outputs] must be proved to lie above it."""
@@ -136,16 +138,22 @@ def _compared(
     exact = _exact_outputs(network, points, checkpoint)
     given = replay(points.flatten(1), exact.shape[1])
     differences = given.to(exact) - exact
-    nearest = {}
+    nearest, reached = {}, []
     for number, case in enumerate(instance.cases):
         specs = Specs.of(case, exact.device)
-        mine = exact[(cases == number).to(exact.device)]
+        mine = (cases == number).to(exact.device).nonzero()[:, 0]
         room = _room(differences, specs.rows)
+        of_exact, of_given = (
+            values[mine] @ specs.rows.T - specs.limits for values in (exact, given.to(exact))
+        )
         for disjunct in range(specs.disjuncts):
-            rows = specs.disjunct == disjunct
-            above = mine @ specs.rows[rows].T - specs.limits[rows]
-            nearest[Target(number, disjunct)] = _least(above, room[rows])
-    return Agreement(differences, nearest)
+            target, rows = Target(number, disjunct), specs.disjunct == disjunct
+            nearest[target] = _least(of_exact[:, rows], room[rows])
+            if bool(rows.any()):
+                worst, point = of_given[:, rows].amax(1).nan_to_num(nan=torch.inf).min(0)
+                if float(worst) <= 0:
+                    reached.append((points[mine[point]].flatten().cpu().numpy(), target))
+    return Agreement(differences, nearest, reached)
 
 
 def _least(above: Tensor, room: Tensor) -> Nearest:
@@ -157,20 +165,13 @@ def _least(above: Tensor, room: Tensor) -> Nearest:
     return Nearest(float(above[point, row[point]]), float(room[row[point]]))
 
 
-def _exact_outputs(
-    network: Attackable, points: Tensor, checkpoint: Callable[[], None]
-) -> Tensor:
+def _exact_outputs(network: Attackable, points: Tensor, checkpoint: Callable[[], None]) -> Tensor:
     """[points, outputs] in float64, whose own rounding is small beside any other."""
     fits = max(1, network.budget.scaled(BATCH_BYTES) // (8 * network.neurons))
-    parts = []
+    parts: list[Tensor] = []
     with torch.no_grad():
         for some in points.split(fits):
-            checkpoint()
+            if parts:
+                checkpoint()
             parts.append(network.forward(some.double()))
     return torch.cat(parts)
-
-
-def replayed(run: Callable[[NDArray[np.floating]], NDArray[np.floating]], points: Tensor) -> Tensor:
-    """Flat points on ONNX Runtime, one by one, as the competition replays them."""
-    outputs = [run(point.cpu().numpy()).astype(np.float64) for point in points]
-    return torch.from_numpy(np.stack(outputs))

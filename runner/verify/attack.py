@@ -83,8 +83,11 @@ class Attack:
         confirm: Callable[[Candidate], bool],
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """`dtype`: of the network's inputs."""
+        """`dtype`: of the network's inputs. `precise`: outputs are computed in float64, where the
+        network rounds so much that float32 leads nowhere.
+        """
         self._dtype = dtype
+        self.precise = False
         self._ends: dict[Target, tuple[float, Tensor]] = {}
         self._network = network
         self._property = instance
@@ -112,16 +115,18 @@ class Attack:
     def _search_batch(self, targets: list[Target], settings: AttackSettings) -> bool:
         with self._tag.kind(Memory.OTHER):
             lower, upper = self._boxes(targets)
-            region = _Region.of(self._property, targets, self._device, self._dtype)
-            nearest = lower.new_full((len(targets),), torch.inf)
+            dtype = torch.float64 if self.precise else self._dtype
+            region = _Region.of(self._property, targets, self._device, dtype)
+            nearest = region.rhs.new_full((len(targets),), torch.inf)
             points = lower
             x = self._starts(lower, upper, settings.restarts)
             radius = (upper - lower)[:, None] / 2
-            direction = self._random(*x.shape[:2], self._property.outputs) * 2 - 1
+            direction = self._random(*x.shape[:2], self._property.outputs).to(dtype) * 2 - 1
             for step in range(settings.diversify + settings.steps + 1):
                 self._checkpoint()
                 x = x.detach().requires_grad_()
-                outputs = self._network.forward(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
+                outputs = self._network.forward(x.flatten(0, 1).to(dtype))
+                outputs = outputs.reshape(*x.shape[:2], -1)
                 excess = region.excess(outputs)
                 worst = region.worst(excess.detach())
                 if self._confirmed(x.detach(), worst, targets):

@@ -80,9 +80,7 @@ class VerificationEngine(Protocol):
         """[B, *input_shape] -> [B, outputs], differentiable, in the precision of x."""
         ...
 
-    def bounding(
-        self, instance: Property, deadline: Deadline, room: Room = no_room
-    ) -> Bounding:
+    def bounding(self, instance: Property, deadline: Deadline, room: Room = no_room) -> Bounding:
         """`room`: how far above its limit each row must be proved."""
         ...
 
@@ -143,9 +141,7 @@ class DriverEngine:
     def forward(self, x: Tensor) -> Tensor:
         return self._network.forward(x)
 
-    def bounding(
-        self, instance: Property, deadline: Deadline, room: Room = no_room
-    ) -> Bounding:
+    def bounding(self, instance: Property, deadline: Deadline, room: Room = no_room) -> Bounding:
         checkpoint, rows = self._rows(deadline)
         return Incomplete(
             self._network,
@@ -227,9 +223,7 @@ class LirpaEngine:
         outputs: Tensor = self._module(x)
         return outputs.flatten(1)
 
-    def bounding(
-        self, instance: Property, deadline: Deadline, room: Room = no_room
-    ) -> Bounding:
+    def bounding(self, instance: Property, deadline: Deadline, room: Room = no_room) -> Bounding:
         def proof() -> Bounding:
             baseline = STRATEGIES["baseline"]
             engine = DriverEngine(self._prepared, baseline, Group(), self._device, NoTagger())

@@ -76,7 +76,8 @@ def _exact(values: Any) -> Exact:
 
 
 def _positive(values: Exact) -> Exact:
-    return np.where(values > 0, values, Fraction(0))
+    positive: Exact = values * (values > 0)
+    return positive
 
 
 class _Network:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from runner.network.runtime import OnnxRuntime
 from runner.parallel.group import Group
@@ -74,6 +75,19 @@ class Confirmation:
         """The counterexample of rank `writer`, if it has one, is written, and no other."""
         if self._held is not None and self._group.rank == writer:
             write_counterexample(self._counterexample, *self._held)
+
+    def replay(self, points: Tensor, outputs: int) -> Tensor:
+        """Outputs [points, outputs] of flat points on ONNX Runtime, on every rank, in float64."""
+        found = points.new_empty((len(points), outputs), dtype=torch.float64)
+        if self._group.rank == 0:
+            runs = [self._runs(point.cpu().numpy()) for point in points]
+            found.copy_(torch.from_numpy(np.stack(runs)))
+        return self._group.broadcast(found, 0)
+
+    def _runs(self, point: NDArray[np.floating]) -> NDArray[np.float64]:
+        if self._runtime is None:
+            self._runtime = OnnxRuntime(self._network)
+        return self._runtime.run(point).astype(np.float64)
 
     def share_outside(self) -> str:
         """All ranks together: `outside` of the first rank that has one, on every rank."""

@@ -172,9 +172,7 @@ class Incomplete:
         # Not below: where values have overflowed, shares are no numbers.
         return not all(share <= COARSE_SHARE for share in shares)
 
-    def _spec_bounds(
-        self, propagator: Propagator, bounds: NetworkBounds, specs: Specs
-    ) -> Tensor:
+    def _spec_bounds(self, propagator: Propagator, bounds: NetworkBounds, specs: Specs) -> Tensor:
         """Lower bounds [S], in blocks of whole disjuncts so that each can stop when it is done."""
         parts = []
         bounds = propagator.in_precision(bounds, torch.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ class Specs:
     """Rows [S, outputs], limits [S], thresholds [S] and the disjunct [S] that each row belongs to.
 
     An output is unsafe where all rows of a disjunct are at most their limits. The disjunct is
-    excluded as soon as one of its rows is proved greater than its threshold, which is the limit
-    rounded up, and further by what the runtime may add (`room`).
+    excluded as soon as one of its rows is proved greater than its threshold: the limit, and what
+    the runtime may be off by (`room`).
     """
 
     rows: Tensor
@@ -47,10 +47,9 @@ class Specs:
             torch.arange(len(sizes)), torch.tensor(sizes, dtype=torch.long)
         )
         rows, limits = torch.from_numpy(matrix).to(device), torch.from_numpy(rhs).to(device)
-        # Twice: a limit may be the difference of two numbers, and the room is added to it.
-        thresholds = limits + room(rows)
-        for _ in range(2):
-            thresholds = torch.nextafter(thresholds, torch.full_like(thresholds, torch.inf))
+        wanted = room(rows)
+        raised = torch.nextafter(limits + wanted, torch.full_like(limits, torch.inf))
+        thresholds = torch.where(wanted > 0, raised, limits)
         return Specs(rows, limits, thresholds, disjunct.to(device), len(sizes))
 
     def select(self, disjuncts: Tensor) -> Specs:
@@ -62,8 +61,13 @@ class Specs:
         return self._chosen(slice(start, stop))
 
     def _chosen(self, at: Tensor | slice) -> Specs:
-        of_rows = (self.rows, self.limits, self.thresholds, self.disjunct)
-        return Specs(*(values[at] for values in of_rows), self.disjuncts)
+        return replace(
+            self,
+            rows=self.rows[at],
+            limits=self.limits[at],
+            thresholds=self.thresholds[at],
+            disjunct=self.disjunct[at],
+        )
 
     def margins(self, bounds: Tensor) -> Tensor:
         """Of lower bounds [S]: each disjunct's best margin [disjuncts], -inf without rows."""

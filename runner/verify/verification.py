@@ -76,16 +76,20 @@ class Verification:
             self._step = "comparison with ONNX Runtime"
             agreement = self._compared(attack)
             self._step = "bounds"
-            self._bounding = self.engine.bounding(self.instance, self.deadline, agreement.room)
-            self._set_aside(agreement, targets)
-            self._bound(self._bounding)
-        if not self._bounding.open_targets and not self._aside:
+            if any(self.confirmation(candidate) for candidate in agreement.reached):
+                return Finding(Verdict.SAT, Cause.NONE, "attack")
+            bounding = self.engine.bounding(self.instance, self.deadline, agreement.room)
+            self._bounding = bounding
+            self._set_aside(agreement, bounding)
+            self._bound(bounding)
+        if not bounding.open_targets and not self._aside:
             return self._proved()
-        cases = self._bounding.open_cases if self.method is Method.COMPLETE else []
+        cases = bounding.open_cases if self.method is Method.COMPLETE else []
         with self.probe.phase(Phase.ATTACK):
             self._step = "last attack"
+            attack.precise = bool(self._aside)
             rounds = LAST_ATTACK_ROUNDS if self._aside else _last_rounds(cases)
-            rest = [*self._aside, *self._bounding.open_targets]
+            rest = [*self._aside, *bounding.open_targets]
             if self._attacked(attack, rest, LAST_ATTACK, rounds, LAST_SHARE):
                 return Finding(Verdict.SAT, Cause.NONE, "attack")
         if cases:
@@ -122,19 +126,18 @@ class Verification:
             self.deadline.check,
         )
 
-    def _set_aside(self, agreement: Agreement, targets: list[Target]) -> None:
+    def _set_aside(self, agreement: Agreement, bounding: Bounding) -> None:
         """Targets that no proof would decide, as a point is too near. Where the point is on the
         very limit and the limit excludes itself, exact arithmetic may still decide.
         """
-        for target in targets:
-            nearest = agreement.nearest[target]
+        for target, nearest in agreement.nearest.items():
             if nearest.decides:
                 continue
             region = self.instance.cases[target.case].unsafe[target.disjunct]
             strict = bool(region.strict.any()) and nearest.room == 0
             if not (strict and self.engine.excluded_exactly(self.instance, target)):
                 self._aside[target] = nearest
-            self._bounding.close(target)
+            bounding.close(target)
 
     def _bound(self, bounding: Bounding) -> None:
         if self.method is Method.COMPLETE:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from runner.bounds.relaxation import interval, relax
 from runner.network.evaluate import apply
 from runner.network.graph import Node, Op
-from runner.bounds.relaxation import interval, relax
 
 DTYPES = [torch.float32, torch.float64]
 S_SHAPES = [Op.SIGMOID, Op.TANH]

@@ -20,10 +20,13 @@ from runner.bounds.propagate import Settings
 from runner.bounds.tagging import NoTagger
 from runner.network.graph import Op
 from runner.property.model import Case, Conjunction, Property
+from runner.verify.attack import Target
 from runner.verify.deadline import Deadline
+from runner.verify.exact import excluded_exactly
 from runner.verify.finding import Confirmation
 from runner.verify.incomplete import Incomplete
 from runner.verify.sharing import Alike, Sharing
+from runner.verify.specs import Room, no_room
 from runner.vocabulary import Method
 
 
@@ -64,9 +67,10 @@ def incomplete(
     instance: Property,
     row_block: int = 16,
     checkpoint: Callable[[], None] = lambda: None,
+    room: Room = no_room,
 ) -> Incomplete:
     settings = Settings(row_block=row_block)
-    return Incomplete(network.bound(), instance, CPU, settings, NoTagger(), checkpoint)
+    return Incomplete(network.bound(), instance, CPU, settings, NoTagger(), checkpoint, room=room)
 
 
 def identity() -> SmallNetwork:
@@ -90,6 +94,7 @@ class DriverStub:
         self.neurons = sum(node.size for node in self.network.graph.nodes)
         self.weight_bytes = 0
         self.budget = CORE
+        self.dtype = torch.float32
         self.points: list[Tensor] = []
         self.bounded: Incomplete | None = None
 
@@ -97,9 +102,13 @@ class DriverStub:
         self.points.append(x.detach().flatten(1))
         return self._bound.forward(x)
 
-    def bounding(self, instance: Property, deadline: Deadline) -> Incomplete:
-        self.bounded = incomplete(self.network, instance, self.row_block, deadline.check)
+    def bounding(self, instance: Property, deadline: Deadline, room: Room = no_room) -> Incomplete:
+        self.bounded = incomplete(self.network, instance, self.row_block, deadline.check, room)
         return self.bounded
+
+    def excluded_exactly(self, instance: Property, target: Target) -> bool:
+        graph, case = self.network.graph, instance.cases[target.case]
+        return excluded_exactly(graph, self.network.source, case, target.disjunct)
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
         return Alike(deadline.check, confirmation)

@@ -121,7 +121,7 @@ def test_equality_is_no_counterexample_of_a_strict_constraint() -> None:
 def test_a_box_of_one_point_is_tried() -> None:
     found, recorder = attack(identity(), question(case([0.1], [0.1], region([[1]], [0.2]))))
     assert found
-    assert recorder.candidates[0][0][0] == np.float32(0.1)
+    assert recorder.candidates[0][0][0] == pytest.approx(0.1, abs=1e-8)
 
 
 def test_a_seed_makes_the_same_attack() -> None:

@@ -14,7 +14,8 @@ from runner.verify.specs import Specs
 def specs(*counts: int) -> Specs:
     disjunct = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     total = sum(counts)
-    return Specs(torch.zeros(total, 1), torch.zeros(total), disjunct, len(counts))
+    nothing = torch.zeros(total)
+    return Specs(torch.zeros(total, 1), nothing, nothing, disjunct, len(counts))
 
 
 def random(boxes: int, rows: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,7 +75,9 @@ def test_rows_without_a_bound_and_disjuncts_without_rows_exclude_nothing() -> No
     lower, slopes, radius = random(2, 2, 3)
     lower[0] = torch.tensor([-torch.inf, 3.0])
     lower[1] = torch.tensor([-torch.inf, -torch.inf])
-    disjuncts = Disjuncts(Specs(torch.zeros(2, 1), torch.zeros(2), torch.tensor([0, 0]), 2))
+    nothing = torch.zeros(2)
+    rows = Specs(torch.zeros(2, 1), nothing, nothing, torch.tensor([0, 0]), 2)
+    disjuncts = Disjuncts(rows)
     margins, weights = disjuncts.mixed(lower, slopes, radius)
     assert margins[0, 0] == 3
     assert weights[0, 0].tolist() == [0, 1]
