@@ -139,7 +139,7 @@ class Verification:
 
     def _finding(self, verdict: Verdict, cause: Cause, bounding: Bounding) -> Finding:
         """A candidate that ONNX Runtime rejected is worth telling where nothing is proved."""
-        message = ""
+        message = self.instance.empty
         if verdict is not Verdict.UNSAT and self.confirmation.rejected:
             cause = Cause.INVALID_COUNTEREXAMPLE if verdict is Verdict.UNKNOWN else cause
             message = f"ONNX Runtime rejected {self.confirmation.rejected} candidate(s)"
