@@ -17,6 +17,8 @@ from runner.vocabulary import Cause
 
 _FILE = "instances.csv"
 _VERSION_FOLDER = re.compile(r"\d+\.\d+")
+_DECIMAL = re.compile(r"\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_HEADING = re.compile(r"#?\s*[A-Za-z][\w ()-]*")
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,16 @@ class MalformedRow:
 
 
 def read_category(path: Path, timeout_s: float | None = None) -> list[Instance | MalformedRow]:
-    """All rows of a category folder, or of an `instances.csv`, in their order.
+    """All rows of a category folder, or of an `instances.csv`, in their order, without a header.
 
     `timeout_s` replaces the rows' own timeouts. Raises UsageError when there is nothing to run:
     no such category, no row, or not one row whose files exist.
     """
     source = _find_source(Path(os.path.abspath(path)))
-    rows = [_read_row(source, line, text, timeout_s) for line, text in _lines(source)]
+    lines = list(_lines(source))
+    if lines and _is_header(lines[0][1]):
+        del lines[0]
+    rows = [_read_row(source, line, text, timeout_s) for line, text in lines]
     if not rows:
         raise UsageError(f"{source}: no rows; expected lines of network,property,timeout")
     if all(isinstance(row, MalformedRow) and row.cause is Cause.MISSING_FILE for row in rows):
@@ -87,6 +92,12 @@ def _lines(source: Path) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, line.strip()
+
+
+def _is_header(text: str) -> bool:
+    """Whether a line names columns: three words, of which none could be a file or a timeout."""
+    fields = text.split(",")
+    return len(fields) == 3 and all(_HEADING.fullmatch(field.strip(" \t\"'")) for field in fields)
 
 
 def _read_row(
@@ -133,12 +144,9 @@ def _clean(name: str) -> str:
 
 
 def _timeout(field: str) -> float:
-    try:
-        seconds = float(field)
-    except ValueError:
-        seconds = math.nan
+    seconds = float(field) if _DECIMAL.fullmatch(field) else math.nan
     if not (math.isfinite(seconds) and seconds > 0):
-        message = f"timeout {field!r} is not a positive number; write it in seconds"
+        message = f"timeout {field!r} is not a positive decimal number; write it in seconds"
         raise InstanceError(Cause.MALFORMED_INSTANCE, message)
     return seconds
 

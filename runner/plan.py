@@ -51,7 +51,7 @@ def plan(command: Command) -> list[Task]:
         _check_searched(command.method, strategies)
     rows = [
         row
-        for category in command.categories
+        for category in dict.fromkeys(command.categories)
         for row in choose(
             read_category(Path(category), command.timeout_s), command.filter, command.limit
         )
@@ -98,17 +98,17 @@ def _check_searched(method: Method, strategies: Iterable[Strategy]) -> None:
 
 
 def choose(rows: Iterable[Row], pattern: str | None, limit: int | None) -> list[Row]:
-    """The first `limit` rows that match `pattern`.
+    """The first `limit` rows that match `pattern`; one that repeats another is warned of.
 
     A pattern is a shell glob; it matches a row when it matches its network's or property's name,
     as written or without folder and suffixes, or `<network>_<property>` of the latter.
     """
-    matching = [
+    matching = (
         row
         for row in rows
         if pattern is None or matches(row.network_name, row.property_name, pattern)
-    ]
-    return matching[:limit]
+    )
+    return _distinct(matching)[:limit]
 
 
 def matches(network: str, property_name: str, pattern: str) -> bool:
@@ -121,6 +121,12 @@ def matches(network: str, property_name: str, pattern: str) -> bool:
 def instance_name(network: str, property_name: str) -> str:
     """`<network>_<property>` without folders and suffixes, as VNN-COMP names counterexamples."""
     return one_line(f"{_stem(network)}_{_stem(property_name)}")
+
+
+def full_name(network: str, property_name: str) -> str:
+    """The same with folders, for instances of a category that have one name without them."""
+    paths = (PurePosixPath(name.removesuffix(".gz")) for name in (network, property_name))
+    return one_line("_".join(part for path in paths for part in (*path.parent.parts, path.stem)))
 
 
 def _stem(name: str) -> str:
@@ -151,8 +157,14 @@ def _distinct(rows: Iterable[Row]) -> list[Row]:
                 f"{row.source}:{row.line} and {first.source}:{first.line} give different files "
                 f"the same name in category {row.category}; run them one after the other"
             )
-        _log.warning("%s:%d repeats line %d and is run once", row.source, row.line, first.line)
+        _log.warning("%s:%d repeats %s and is run once", row.source, row.line, _said(first, row))
     return list(seen.values())
+
+
+def _said(first: Row, row: Row) -> str:
+    place = f"line {first.line}" if first.source == row.source else f"{first.source}:{first.line}"
+    same = f" (network, property, {row.timeout_s:g} s)" if isinstance(row, Instance) else ""
+    return place + same
 
 
 def _files(row: Row) -> tuple[object, ...]:
@@ -161,12 +173,20 @@ def _files(row: Row) -> tuple[object, ...]:
 
 def _named(rows: Sequence[Row]) -> list[tuple[Row, str]]:
     """Each row with a name that no other row of its category has."""
+    alike: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for row in rows:
+        alike.setdefault(_short(row), set()).add((row.network_name, row.property_name))
     taken: set[tuple[str, str]] = set()
     named = []
     for row in rows:
-        name = instance_name(row.network_name, row.property_name)
+        named_by = instance_name if len(alike[_short(row)]) == 1 else full_name
+        name = named_by(row.network_name, row.property_name)
         if (row.category, name) in taken:
             name = f"{name}_line{row.line}"
         taken.add((row.category, name))
         named.append((row, name))
     return named
+
+
+def _short(row: Row) -> tuple[str, str]:
+    return row.category, instance_name(row.network_name, row.property_name)

@@ -71,6 +71,36 @@ def test_real_spellings_of_one_row_mean_the_same(tmp_path: Path, rows: str) -> N
     assert row.timeout_s == 30.0
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "onnx,vnnlib,timeout",
+        "\ufeffnetwork,property,timeout_s\r",
+        '"Model","Specification","time limit (s)"',
+        "\n# onnx, vnnlib, timeout",
+    ],
+)
+def test_a_header_is_no_row(tmp_path: Path, header: str) -> None:
+    row = only(category(tmp_path, header + "\nonnx/a.onnx,vnnlib/p.vnnlib,30\n"))
+    assert isinstance(row, Instance)
+    assert row.line == header.count("\n") + 2
+
+
+def test_what_looks_like_a_header_below_the_first_line_is_a_bad_row(tmp_path: Path) -> None:
+    rows = "onnx/a.onnx,vnnlib/p.vnnlib,30\nonnx,vnnlib,timeout\n"
+    good, bad = read_category(category(tmp_path, rows))
+    assert isinstance(good, Instance)
+    assert isinstance(bad, MalformedRow)
+
+
+def test_a_first_row_that_names_files_is_no_header(tmp_path: Path) -> None:
+    bad, _ = read_category(
+        category(tmp_path, "onnx/a.onnx,p.vnnlib,soon\nonnx/a.onnx,vnnlib/p.vnnlib,1\n")
+    )
+    assert isinstance(bad, MalformedRow)
+    assert ":1: timeout 'soon'" in bad.message
+
+
 @pytest.mark.parametrize("stored", ["onnx/a.onnx", "onnx/a.onnx.gz"])
 @pytest.mark.parametrize("named", ["onnx/a.onnx", "onnx/a.onnx.gz"])
 def test_the_file_that_exists_is_taken_compressed_or_not(
@@ -105,6 +135,10 @@ def test_a_timeout_argument_replaces_the_rows_own(tmp_path: Path) -> None:
         ("onnx/a.onnx,vnnlib/p.vnnlib,0", Cause.MALFORMED_INSTANCE, "'0'"),
         ("onnx/a.onnx,vnnlib/p.vnnlib,nan", Cause.MALFORMED_INSTANCE, "'nan'"),
         ("onnx/a.onnx,vnnlib/p.vnnlib,inf", Cause.MALFORMED_INSTANCE, "'inf'"),
+        ("onnx/a.onnx,vnnlib/p.vnnlib,1e999", Cause.MALFORMED_INSTANCE, "'1e999'"),
+        ("onnx/a.onnx,vnnlib/p.vnnlib,1_0", Cause.MALFORMED_INSTANCE, "'1_0' is not a positive"),
+        ("onnx/a.onnx,vnnlib/p.vnnlib,٣", Cause.MALFORMED_INSTANCE, "'٣' is not a positive dec"),
+        ("onnx/a.onnx,vnnlib/p.vnnlib,0x10", Cause.MALFORMED_INSTANCE, "'0x10'"),
         (",vnnlib/p.vnnlib,1", Cause.MALFORMED_INSTANCE, "network is empty"),
         ('"onnx/a.onnx,vnnlib/p.vnnlib,1', Cause.MALFORMED_INSTANCE, "not a CSV row"),
         ("\"[('f',\",vnnlib/p.vnnlib,1", Cause.MALFORMED_INSTANCE, "cannot read the networks"),

@@ -10,7 +10,8 @@ import pytest
 from fake_server import make_category
 
 from runner.errors import UsageError
-from runner.plan import matches, plan
+from runner.instances import read_category
+from runner.plan import choose, matches, plan
 from runner.record.manifest import Command
 from runner.vocabulary import Method
 from runner.workload import Workload, workload_of
@@ -55,7 +56,51 @@ def test_a_repeated_row_runs_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         tasks = plan(command(folder))
 
     assert len(tasks) == 2 * 2
-    assert "instances.csv:3 repeats line 1" in caplog.text
+    assert "instances.csv:3 repeats line 1 (network, property, 60 s) and is run once" in caplog.text
+
+
+def test_rows_that_one_timeout_makes_equal_run_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_category(tmp_path / "digits", 1, extra="net0.onnx,prop0.vnnlib,5\n")
+    with caplog.at_level(logging.WARNING):
+        tasks = plan(replace(command(folder), timeout_s=7.0, strategies=("baseline",)))
+
+    assert [task.name for task in tasks] == ["net0_prop0"]
+    assert "instances.csv:2 repeats line 1 (network, property, 7 s) and is run once" in caplog.text
+
+
+def test_a_choice_of_rows_holds_each_question_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_category(tmp_path / "digits", 1, extra="net0.onnx,prop0.vnnlib,60\n" * 2)
+    with caplog.at_level(logging.WARNING):
+        chosen = choose(read_category(folder), "net0*", 2)
+
+    assert [row.line for row in chosen] == [1]
+    assert caplog.text.count("repeats line 1") == 2
+
+
+def test_a_category_that_is_named_twice_runs_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_category(tmp_path / "digits", 2)
+    assert len(plan(command(folder, folder))) == 2 * 2
+    assert caplog.text == ""
+
+
+def test_names_that_are_alike_but_for_folders_have_them(tmp_path: Path) -> None:
+    folder = make_category(tmp_path / "digits", 1)
+    for inside in ("a", "b"):
+        (folder / inside).mkdir()
+        (folder / inside / "net0.onnx").touch()
+    rows = "a/net0.onnx,prop0.vnnlib,5\n./b/net0.onnx,prop0.vnnlib,5\nb/net0.onnx,prop0.vnnlib,6\n"
+    (folder / "instances.csv").write_text(rows)
+    tasks = plan(replace(command(folder), strategies=("baseline",)))
+
+    assert [task.name for task in tasks] == [
+        "a_net0_prop0", "b_net0_prop0", "b_net0_prop0_line3",
+    ]  # fmt: skip
 
 
 def test_another_timeout_is_another_instance_with_files_of_its_own(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from decimal import Decimal
 from functools import reduce
 from operator import add, sub
 
-import numpy as np
 import vnnlib
 
 from runner.errors import InstanceError
@@ -69,7 +68,7 @@ def parse(text: str, file: str) -> Property:
 
     def name(variable: Variable) -> str:
         side = sides[variable.kind]
-        place = ",".join(str(i) for i in np.unravel_index(variable.position, side.shape))
+        place = ",".join(map(str, _indices(variable.position, side.shape)))
         return f"{side.name}[{place}]" if side.shape else str(side.name)
 
     declarations = Declarations(
@@ -225,6 +224,15 @@ class _Lowering:
                 return result
             case _:
                 raise _unsupported(self.file, f"expression {node}")
+
+
+def _indices(position: int, shape: Sequence[int]) -> list[int]:
+    """The inverse of `_flat_index`."""
+    indices = []
+    for length in reversed(shape):
+        position, index = divmod(position, length)
+        indices.append(index)
+    return indices[::-1]
 
 
 def _flat_index(indices: Sequence[int], shape: Sequence[int]) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.plan import instance_name
+from runner.plan import full_name, instance_name
 from runner.record.folder import file_name
 from runner.record.read import Run
 
@@ -17,49 +18,48 @@ class Artefacts:
     """Finds logs, histories and counterexamples of rows of a run's outcomes; None where there is
     no file.
 
-    Instances of a category whose names are alike have a line number in theirs, which the tables
-    do not tell: nothing is found for them, rather than another instance's file.
+    Rows that differ in their timeout alone have a line number in their names, which the tables do
+    not tell: nothing is found for them, rather than another instance's file.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run.path
         patterns = ("*/*/*.counterexample.gz", "logs/*/*/*.log", f"logs/*/*/*{_PROGRESS}")
         self._files = frozenset(file for pattern in patterns for file in run.path.glob(pattern))
-        names: dict[tuple[str, str], set[tuple[str, str]]] = {}
-        questions = run.outcomes[["category", "network", "property"]].drop_duplicates()
-        for category, network, name in questions.itertuples(index=False, name=None):
-            alike = names.setdefault((category, instance_name(network, name)), set())
-            alike.add((network, name))
-        self._ambiguous = {name for name, alike in names.items() if len(alike) > 1}
+        questions = run.outcomes[["category", "network", "property", "timeout_s"]]
+        asked = list(questions.drop_duplicates().itertuples(index=False, name=None))
+        pairs = Counter((category, network, name) for category, network, name, _ in asked)
+        self._twice = {pair for pair, times in pairs.items() if times > 1}
+        self._short = Counter((home, instance_name(network, name)) for home, network, name in pairs)
 
     def counterexample(self, row: Mapping[Hashable, Any]) -> Path | None:
-        name = self._name(row)
-        path = self._folder(row) / f"{file_name(name)}.counterexample.gz"
-        return path if name and path in self._files else None
+        return self._find(self._run / _folder(row), row, ".counterexample.gz")
 
     def logs(self, row: Mapping[Hashable, Any]) -> dict[int, Path]:
         """By rank, of the ranks that said something."""
-        name = self._name(row)
-        if not name:
-            return {}
+        folder = self._run / "logs" / _folder(row)
         ranks = range(int(row["ranks"]))
-        paths = {rank: self._logs(row) / f"{file_name(name)}.rank{rank}.log" for rank in ranks}
-        return {rank: path for rank, path in paths.items() if path in self._files}
+        paths = {rank: self._find(folder, row, f".rank{rank}.log") for rank in ranks}
+        return {rank: path for rank, path in paths.items() if path is not None}
 
     def progress(self, row: Mapping[Hashable, Any]) -> Path | None:
         """The history of its branch and bound."""
-        name = self._name(row)
-        path = self._logs(row) / f"{file_name(name)}{_PROGRESS}"
-        return path if name and path in self._files else None
+        return self._find(self._run / "logs" / _folder(row), row, _PROGRESS)
 
-    def _logs(self, row: Mapping[Hashable, Any]) -> Path:
-        return self._run / "logs" / str(row["strategy"]) / str(row["category"])
+    def _find(self, folder: Path, row: Mapping[Hashable, Any], suffix: str) -> Path | None:
+        repeat = "" if row["repeat"] == 1 else f".repeat{row['repeat']}"
+        paths = (folder / f"{file_name(name + repeat)}{suffix}" for name in self._names(row))
+        return next((path for path in paths if path in self._files), None)
 
-    def _folder(self, row: Mapping[Hashable, Any]) -> Path:
-        return self._run / str(row["strategy"]) / str(row["category"])
+    def _names(self, row: Mapping[Hashable, Any]) -> list[str]:
+        """What the row's files may be called: with folders, if others are alike without them."""
+        home, network, name = (str(row[key]) for key in ("category", "network", "property"))
+        if (home, network, name) in self._twice:
+            return []
+        short = instance_name(network, name)
+        alone = self._short[home, short] == 1
+        return [full_name(network, name), short] if alone else [full_name(network, name)]
 
-    def _name(self, row: Mapping[Hashable, Any]) -> str:
-        name = instance_name(str(row["network"]), str(row["property"]))
-        if (str(row["category"]), name) in self._ambiguous:
-            return ""
-        return name if row["repeat"] == 1 else f"{name}.repeat{row['repeat']}"
+
+def _folder(row: Mapping[Hashable, Any]) -> Path:
+    return Path(str(row["strategy"])) / str(row["category"])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import UsageError
-from runner.plan import instance_name
+from runner.plan import full_name, instance_name
 from runner.record.folder import OFFICIAL, file_name
 from runner.report.sources import Question, question
 from runner.vocabulary import Verdict
@@ -57,14 +57,14 @@ class Answer:
     def counterexample(self) -> Path | None:
         """The file that belongs to the row, compressed or not; None when there is none.
 
-        Where a category has folders in `vnnlib`, VNN-COMP puts the folder's name in front; of
-        several networks it puts their names together.
+        Where names are alike but for folders, a run puts the folders in front. Where a category
+        has folders in `vnnlib`, VNN-COMP puts the folder's name there; of several networks it
+        puts their names together.
         """
-        name = instance_name(
-            "_".join(_NETWORK.findall(self.network)) or self.network, self.property
-        )
+        network = "_".join(_NETWORK.findall(self.network)) or self.network
+        name = instance_name(network, self.property)
         inside = Path(self.question.property).parent.name
-        names = [f"{inside}_{name}", name] if inside else [name]
+        names = [full_name(network, self.property), f"{inside}_{name}" if inside else name, name]
         category = self.question.category
         folders = [self.folder, self.folder / self.category, self.folder / category]
         folders += sorted(self.folder.glob(f"20??_{category}"))

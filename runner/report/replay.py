@@ -10,7 +10,7 @@ import numpy as np
 from runner.errors import InstanceError
 from runner.files import read_bytes
 from runner.network.runtime import OnnxRuntime
-from runner.property.counterexample import Assignment, read_assignment
+from runner.property.counterexample import Assignment, printed, read_assignment
 from runner.property.inside import CHECKER_TOLERANCE, Outside, excess_in, outside
 from runner.property.model import Case, Property, Vector
 from runner.property.numbers import OutOfRangeError
@@ -72,7 +72,9 @@ def replay(network: Path, property_path: Path, counterexample: Path | None) -> R
         detail = f"{property_path}: {instance.inputs} inputs and {instance.outputs} outputs"
         return Replay(Validity.UNCHECKED, detail, inputs, outputs, stated)
     validity, excess, cases = _judge(instance, inputs, outputs, runtime.dtype)
-    rounding = _rounding(instance, cases, assigned)
+    with np.errstate(over="ignore"):
+        computed = tuple(printed(inputs.astype(runtime.dtype)))
+    rounding = _rounding(instance, cases, {assigned.inputs, computed})
     return Replay(validity, "", inputs, outputs, stated, excess, rounding)
 
 
@@ -112,14 +114,22 @@ def _judge(
     return Validity.SAFE if closest <= CHECKER_TOLERANCE else Validity.OUTSIDE, closest, []
 
 
-def _rounding(instance: Property, cases: list[Case], assigned: Assignment) -> str:
-    """What exact arithmetic has against a point that is valid for all of these cases."""
-    try:
-        found = [outside(case, assigned.inputs) for case in cases]
-    except OutOfRangeError:
-        return ""  # too small to matter
-    beyond: list[Outside] = [place for place in found if place and not place.tolerated]
-    if not beyond or len(beyond) < len(cases):
+def _rounding(instance: Property, cases: list[Case], points: set[tuple[str, ...]]) -> str:
+    """What exact arithmetic has against a counterexample that is valid for all of these cases.
+
+    `points`: what the file prints, and what the network's input type makes of it.
+    """
+    beyond: list[Outside] = []
+    for case in cases:
+        try:
+            found = [place for point in points if (place := outside(case, point))]
+        except OutOfRangeError:
+            return ""  # too near to 0 to matter
+        worst = max(found, key=lambda place: place.excess, default=None)
+        if worst is None or worst.tolerated:
+            return ""
+        beyond.append(worst)
+    if not beyond:
         return ""
     nearest = min(beyond, key=lambda place: place.excess)
     return nearest.said(instance.input_name(nearest.index))

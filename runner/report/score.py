@@ -25,7 +25,7 @@ Checker = Callable[[Path, Path, Path | None], Replay]
 ANSWERS = {
     "category": "string", "network": "string", "property": "string", "tool": "string",
     "verdict": "string", "run_s": "float64", "counterexample": "string", "truth": "string",
-    "points": "int64", "reason": "string", "detail": "string",
+    "points": "int64", "reason": "string", "detail": "string", "rounding": "string",
 }  # fmt: skip
 _CREDITED = (Validity.VALID, Validity.TOLERATED)
 
@@ -35,7 +35,9 @@ def answers(tools: Sequence[Tool], files: Sources, check: Checker = replay) -> p
     that any tool has in a category.
 
     points: 10, 0 or −150; reason: why it is not 10, empty where it is; counterexample: what its
-    replay said; truth: `sat` where one is valid, else `unsat` where anyone said so, else "-".
+    replay said; truth: `sat` where one is valid, else `unsat` where anyone said so, else "-";
+    rounding: where the counterexample that points depend on lies outside the box by more than the
+    tolerance and is valid only as limits are rounded, how far.
     """
     by_tool = {tool.name: {answer.question: answer for answer in tool.answers} for tool in tools}
     questions = dict.fromkeys(answer.question for tool in tools for answer in tool.answers)
@@ -63,6 +65,7 @@ def _question(
     rows = []
     for name, answer in given.items():
         points, reason = _points(answer, source, replays.get(name), refuting)
+        counts = replays.get(name) or (replays[refuting[0]] if points == WRONG else None)
         rows.append(
             asked._asdict()
             | {
@@ -74,6 +77,7 @@ def _question(
                 "points": points,
                 "reason": reason,
                 "detail": replays[name].detail if name in replays else "",
+                "rounding": counts.rounding if counts else "",
             }
         )
     return rows
@@ -184,3 +188,8 @@ def losses(answers: pd.DataFrame) -> pd.DataFrame:
 def penalties(answers: pd.DataFrame) -> pd.DataFrame:
     """The answers that cost points."""
     return answers[answers["points"] == WRONG].reset_index(drop=True)
+
+
+def rounded(answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers whose points depend on a point that only rounding lets into the box."""
+    return answers[answers["rounding"] != ""].reset_index(drop=True)

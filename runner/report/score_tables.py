@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from runner.report.columns import CATEGORY, NETWORK, PROPERTY, number
-from runner.report.score import by_category, losses, penalties, totals
+from runner.report.score import by_category, losses, penalties, rounded, totals
 from runner.report.table import Column, Table
 from runner.report.text import seconds, share
 
@@ -18,7 +18,7 @@ _COUNTS = (
 
 
 def score_tables(answers: pd.DataFrame) -> tuple[Table, ...]:
-    """Totals, categories, what was lost, and every penalty."""
+    """Totals, categories, what was lost, every penalty, and what rests on rounding alone."""
     return (
         Table(
             "score",
@@ -68,8 +68,24 @@ def score_tables(answers: pd.DataFrame) -> tuple[Table, ...]:
                 Column("verdict", "verdict"),
                 Column("reason", "reason"),
                 Column("detail", "detail"),
+                Column("by rounding", "rounding"),
             ),
             penalties(answers).assign(alarm=True),
             alarm="alarm",
+        ),
+        Table(
+            "rounding",
+            "Counterexamples by rounding alone",
+            (
+                Column("tool", "tool"),
+                CATEGORY,
+                NETWORK,
+                PROPERTY,
+                Column("verdict", "verdict"),
+                number("points", "points"),
+                Column("by rounding", "rounding"),
+            ),
+            rounded(answers),
+            "VNN-COMP's checker rounds limits to the network's precision and accepts these points.",
         ),
     )

@@ -15,12 +15,13 @@ from runner.record.manifest import Command
 _log = logging.getLogger(__name__)
 
 _YEAR = re.compile(r"^20\d\d_")
+_VERSION = re.compile(r"\d+\.\d+")
 _ABOVE = re.compile(r"[^'\"]*/onnx/")  # the folders above a network in `[('name','path'), …]`
 
 
 class Question(NamedTuple):
     """An instance by the names that every tool gives it: without year, folders above `onnx` and
-    `vnnlib`, and compression.
+    `vnnlib` or else above the category's own files, and compression.
     """
 
     category: str
@@ -33,9 +34,10 @@ Sources = dict[Question, Instance]
 
 def question(category: str, network: str, property_name: str) -> Question:
     """From names as a results.csv or instances.csv writes them."""
+    home = _YEAR.sub("", category.strip())
     several = network.startswith("[")
-    name = _ABOVE.sub("", network) if several else _tail(network, "onnx")
-    return Question(_YEAR.sub("", category.strip()), name, _tail(property_name, "vnnlib"))
+    name = _ABOVE.sub("", network) if several else _inside(network, "onnx", home)
+    return Question(home, name, _inside(property_name, "vnnlib", home))
 
 
 def sources(categories: Iterable[Path], timeout_s: float | None = None) -> Sources:
@@ -71,7 +73,15 @@ def category_folders(folder: Path) -> list[Path]:
     raise UsageError(f"{folder}: no instances.csv in it or in the folders below; name benchmarks")
 
 
-def _tail(name: str, folder: str) -> str:
+def _inside(name: str, folder: str, category: str) -> str:
+    """A file's name below `folder`, else below the category's folder, else as it is written."""
     parts = PurePosixPath(name.strip().removesuffix(".gz")).parts
-    places = [index for index, part in enumerate(parts[:-1]) if part == folder]
-    return "/".join(parts[places[-1] + 1 :]) if places else parts[-1] if parts else ""
+    below = [index for index, part in enumerate(parts[:-1]) if part == folder]
+    if below:
+        return "/".join(parts[below[-1] + 1 :])
+    for index, part in enumerate(parts[:-1]):
+        elsewhere = parts[0] == "/" or "benchmarks" in parts[:index]
+        if elsewhere and _YEAR.sub("", part) == category:
+            versioned = len(parts) > index + 2 and _VERSION.fullmatch(parts[index + 1])
+            return "/".join(parts[index + (2 if versioned else 1) :])
+    return "/".join(parts)

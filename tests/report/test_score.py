@@ -15,16 +15,16 @@ from runner.errors import UsageError
 from runner.property.counterexample import format_counterexample
 from runner.report.official import Tool, read_tools
 from runner.report.replay import Validity, replay
-from runner.report.score import answers, by_category, losses, penalties, totals
+from runner.report.score import answers, by_category, losses, penalties, rounded, totals
 from runner.report.sources import Sources, category_folders, question, sources
 
 TIMEOUT_S = 10
 IN_BOX, IN_SLACK, FAR_OUT, HARMLESS = (0.5, 0.5), (0.50005, 0.5), (0.6, 0.5), (0.1, 0.5)
 
 
-def identity_network(path: Path) -> None:
+def identity_network(path: Path, dtype: int = TensorProto.FLOAT) -> None:
     """y = x, of two values."""
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in "xy")
+    x, y = (helper.make_tensor_value_info(name, dtype, [1, 2]) for name in "xy")
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [x], [y])
     opset = [helper.make_opsetid("", 13)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
@@ -229,7 +229,62 @@ def test_a_bound_that_float32_cannot_hold_is_compared_in_float32(
     file = tmp_path / "found.counterexample"
     file.write_text(format_counterexample((0.10000000149, 0.0), ()))
 
-    assert replay(network, path, file).validity is Validity.VALID
+    found = replay(network, path, file)
+    assert (found.validity, found.rounding) == (Validity.VALID, "")
+
+
+NARROW = PROPERTY.replace("(>= X_0 0.0)", "(>= X_0 101325.003)").replace(
+    "(<= X_0 0.5)", "(<= X_0 101325.0031)"
+)
+FAR = "X_0 = 101325.0 lies 0.003 outside its limits 101325.003 and 101325.0031"
+
+
+@pytest.mark.parametrize(
+    ("value", "validity", "rounding"),
+    [
+        ("101325.0", Validity.VALID, FAR),
+        # It lies inside, but a float32 network computes with 101325.0.
+        ("101325.00305", Validity.VALID, FAR),
+        ("101324.0", Validity.OUTSIDE, ""),
+    ],
+)
+def test_a_point_that_only_rounding_lets_in_is_marked(
+    tmp_path: Path, benchmarks: Path, value: str, validity: Validity, rounding: str
+) -> None:
+    network = benchmarks / "identity" / "onnx" / "net.onnx"
+    path, file = tmp_path / "narrow.vnnlib", tmp_path / "found.counterexample"
+    path.write_text(NARROW)
+    file.write_text(f"((X_0 {value})\n(X_1 0.0))")
+    found = replay(network, path, file)
+    assert (found.validity, found.rounding) == (validity, rounding)
+
+
+def test_points_that_depend_on_rounding_are_listed(tmp_path: Path, benchmarks: Path) -> None:
+    category = tmp_path / "benchmarks" / "identity"
+    category.mkdir(parents=True)
+    identity_network(category / "net.onnx")
+    (category / "narrow.vnnlib").write_text(NARROW)
+    (category / "instances.csv").write_text("net.onnx,narrow.vnnlib,10\n")
+    for name, word in (("first", "sat"), ("second", "unsat"), ("third", "unknown")):
+        (tmp_path / "tools" / name).mkdir(parents=True)
+        row = f"identity,net.onnx,narrow.vnnlib,0.5,{word},1.0\n"
+        (tmp_path / "tools" / name / "results.csv").write_text(row)
+    file = tmp_path / "tools" / "first" / "net_narrow.counterexample"
+    file.write_text("((X_0 101325.0)\n(X_1 0.0))")
+    scored = answers(read_tools(tmp_path / "tools"), sources([category]))
+
+    assert list(scored["points"]) == [10, -150, 0]
+    assert list(rounded(scored)["tool"]) == ["first", "second"]
+    assert set(rounded(scored)["rounding"]) == {FAR}
+
+
+def test_a_threshold_is_compared_as_the_checker_reads_it(tmp_path: Path) -> None:
+    """The float64 that is called 0.1 counts as a tenth, though it is greater."""
+    path, file = tmp_path / "tenth.vnnlib", tmp_path / "found.counterexample"
+    path.write_text(PROPERTY.replace("(>= Y_0 0.3)", "(<= Y_0 0.1)"))
+    file.write_text("((X_0 0.1)\n(X_1 0.0))")
+    identity_network(tmp_path / "net.onnx", TensorProto.DOUBLE)
+    assert replay(tmp_path / "net.onnx", path, file).validity is Validity.VALID
 
 
 def test_one_file_for_each_category_is_read_as_one_tool(tmp_path: Path) -> None:
@@ -321,6 +376,35 @@ def test_folders_inside_a_category_are_part_of_names(tmp_path: Path) -> None:
     ((answer,),) = (tool.answers for tool in read_tools(tmp_path))
 
     assert answer.counterexample() is not None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a/net.onnx", "b/net.onnx"),
+        ("x/benchmarks/2026_nets/1.0/a/net.onnx", "x/benchmarks/2026_nets/1.0/b/net.onnx"),
+        ("/home/nets/a/net.onnx", "/home/nets/b/net.onnx"),
+    ],
+)
+def test_files_of_one_name_in_two_folders_are_two_questions(one: str, other: str) -> None:
+    first, second = (question("nets", name, "prop/p.vnnlib") for name in (one, other))
+    assert first == ("nets", "a/net.onnx", "prop/p.vnnlib")
+    assert second == ("nets", "b/net.onnx", "prop/p.vnnlib")
+    assert question("nets", "./net.onnx.gz", "specs/p.vnnlib") == (
+        "nets", "net.onnx", "specs/p.vnnlib"
+    )  # fmt: skip
+
+
+def test_counterexamples_of_alike_names_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    rows = "".join(f"nets,{inside}/net.onnx,p.vnnlib,0.1,sat,1.0\n" for inside in "ab")
+    (tmp_path / "results.csv").write_text(rows)
+    for inside in "ab":
+        (tmp_path / f"{inside}_net_p.counterexample.gz").touch()
+    (tool,) = read_tools(tmp_path)
+
+    assert tool.problems == ()
+    found = [path.name for answer in tool.answers if (path := answer.counterexample())]
+    assert found == ["a_net_p.counterexample.gz", "b_net_p.counterexample.gz"]
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:

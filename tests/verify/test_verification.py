@@ -93,6 +93,11 @@ def test_everything_unsafe_is_sat_and_nothing_unsafe_is_unsat(verify: Verify) ->
     assert verify(identity(), question(case([0], [1]))).verdict is Verdict.UNSAT
 
 
+def test_what_no_input_satisfies_is_unsat_and_says_why(verify: Verify) -> None:
+    found = verify(identity(), Property(1, 1, (), empty="no input"))
+    assert (found.verdict, found.cause, found.message) == (Verdict.UNSAT, Cause.NONE, "no input")
+
+
 def test_a_case_among_many_is_enough_for_sat_and_all_are_needed_for_unsat(verify: Verify) -> None:
     low = region([[1]], [0.5])
     safe = [case([n], [n + 0.5], low) for n in range(1, 4)]
