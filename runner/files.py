@@ -46,7 +46,7 @@ def read_bytes(path: Path, cause: Cause) -> bytes:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         message = f"{path}: damaged gzip file ({error}); download it again"
         raise InstanceError(cause, message) from error
-    if len(unpacked) > limit:
+    if unpacked is None:
         message = (
             f"{path}: {len(content):,} bytes of gzip unpack to more than {limit:,}, the most that "
             f"is read ({_UNPACKED_PER_PACKED} times the packed size and 64 MiB); unpack it yourself"
@@ -55,10 +55,12 @@ def read_bytes(path: Path, cause: Cause) -> bytes:
     return unpacked
 
 
-def _unpacked(content: bytes, limit: int) -> bytes:
-    """Stops soon after `limit` bytes. Raises EOFError, zlib.error and gzip.BadGzipFile."""
+def _unpacked(content: bytes, limit: int) -> bytes | None:
+    """None for more than `limit` bytes. Raises EOFError, zlib.error and gzip.BadGzipFile."""
     unpacked = bytearray()
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        while len(unpacked) <= limit and (part := file.read(_CHUNK)):
+        while part := file.read(_CHUNK):
             unpacked += part
+            if len(unpacked) > limit:
+                return None
     return bytes(unpacked)

@@ -58,8 +58,7 @@ class Draft:
 
     def lent(self) -> ModelProto:
         """The model for ONNX's tools: inputs stand in for the large constants."""
-        graph = self.graph
-        small = {name: value for name, value in self.constants.items() if value.size < _LARGE}
+        graph, small = self.graph, self.small()
         computed = [value for value in graph.input if value.name not in self.constants]
         large = [
             helper.make_tensor_value_info(
@@ -75,13 +74,8 @@ class Draft:
         )
         return self.model
 
-    def whole(self) -> ModelProto:
-        """The model with all constants in it."""
-        inputs = [value for value in self.graph.input if value.name not in self.constants]
-        replace_all(self.graph.input, inputs)
-        constants = [numpy_helper.from_array(c, name) for name, c in self.constants.items()]
-        replace_all(self.graph.initializer, constants)
-        return self.model
+    def small(self) -> dict[str, Array]:
+        return {name: value for name, value in self.constants.items() if value.size < _LARGE}
 
     def shapes(self) -> dict[str, Shape]:
         """Of all values whose rank is known; an unknown length is 0.
@@ -90,11 +84,14 @@ class Draft:
         a value is too large.
         """
         del self.graph.value_info[:]
+        (output,) = (value.type.tensor_type for value in self.graph.output)
+        output.ClearField("shape")  # whatever the file says, inference knows better
         with foreign(
             Cause.MALFORMED_NETWORK, f"{self.path}: the shapes do not fit; export it again"
         ):
             # Not with `data_prop`, which computes values and has no limit.
             graph = shape_inference.infer_shapes(self.lent(), strict_mode=True).graph
+        output.CopyFrom(graph.output[0].type.tensor_type)
         shapes = {
             value.name: dimensions(value)
             for value in (*graph.input, *graph.value_info, *graph.output)

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from runner.errors import InstanceError
 from runner.network.foreign import foreign
 from runner.network.graph import Op
 from runner.vocabulary import Cause, Method
@@ -91,25 +90,16 @@ _METHODS = {
 }
 
 
-def bounded_module(module: nn.Module, example: Tensor, source: str) -> Any:
-    """auto_LiRPA's BoundedModule of a network; `example`: [B, *input_shape].
-
-    Raises InstanceError UNSUPPORTED_OPERATOR for an operator that auto_LiRPA does not know, and
-    MALFORMED_NETWORK when it fails otherwise. `source` names the network's file.
-    """
-    with foreign(Cause.MALFORMED_NETWORK, f"{source}: auto_LiRPA cannot read the network"):
-        try:
-            return BoundedModule(module, example)
-        except NotImplementedError as error:
-            message = f"{source}: auto_LiRPA does not know an operator of it: {error}"
-            raise InstanceError(Cause.UNSUPPORTED_OPERATOR, message) from error
-
-
 def lirpa_bounds(
-    module: nn.Module, lower: Tensor, upper: Tensor, C: Tensor, method: Method
+    module: nn.Module,
+    lower: Tensor,
+    upper: Tensor,
+    C: Tensor,
+    method: Method,
+    source: str = "a network",
 ) -> Tensor:
     """Lower bounds [S] of C @ f(x) over one box; see `lirpa_run`."""
-    return lirpa_run(module, lower, upper, C, method).lower
+    return lirpa_run(module, lower, upper, C, method, source).lower
 
 
 class LirpaRun(NamedTuple):
@@ -120,15 +110,22 @@ class LirpaRun(NamedTuple):
 
 
 def lirpa_run(
-    module: nn.Module, lower: Tensor, upper: Tensor, C: Tensor, method: Method
+    module: nn.Module,
+    lower: Tensor,
+    upper: Tensor,
+    C: Tensor,
+    method: Method,
+    source: str = "a network",
 ) -> LirpaRun:
     """Lower bounds of C @ f(x) over one box, by auto_LiRPA's own `compute_bounds`, untouched.
 
     lower, upper: [*input_shape]; C: [S, outputs], for the flat output. It is what a user has
     today: under torch 2.14 `clamp` has no gradient at its limits, so an α that starts at 0 or 1
-    never moves. Raises InstanceError INTERNAL_ERROR when auto_LiRPA fails.
+    never moves. Raises InstanceError UNSUPPORTED_OPERATOR when auto_LiRPA fails on the network;
+    `source` names its file.
     """
-    with foreign(Cause.INTERNAL_ERROR, "auto_LiRPA"):
+    cannot = f"{source}: auto_LiRPA cannot bound this network by {method}; use another strategy"
+    with foreign(Cause.UNSUPPORTED_OPERATOR, cannot):
         center = ((lower + upper) / 2)[None]
         box = PerturbationLpNorm(norm=np.inf, x_L=lower[None], x_U=upper[None])
         # Not while tensors are metered: its graph comes out wrong, its tensors not at all.

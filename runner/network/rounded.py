@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Values = NDArray[np.float64]
+Truth = NDArray[np.bool_]
 
 _UNIT = 2.0**-53  # what rounding to nearest adds, relative to the result
 _LEAST = 2.0**-1074  # and where the result is too small for that
@@ -70,35 +71,34 @@ class Rounded:
         return _with_errors(np.where(least >= 0, root, np.nan), carried, _rounding(root))
 
 
-def two_sum(one: Values, other: Values) -> tuple[Values, Values]:
-    """The sum as floating point rounds it, and what it lacks, which is exact (Knuth)."""
-    total = one + other
-    part = total - one
-    return total, (one - (total - part)) + (other - part)
-
-
-def power_of_two(value: Values) -> NDArray[np.bool_]:
+def power_of_two(value: Values) -> Truth:
     """Whether a product with it is exact, as long as it stays in range."""
     mantissas: Values = np.frexp(np.abs(value))[0]
-    return mantissas == 0.5
+    halves: Truth = mantissas == 0.5
+    return halves
 
 
-def _sum_is_exact(one: Values, other: Values) -> NDArray[np.bool_]:
+def _sum_is_exact(one: Values, other: Values) -> Truth:
+    """Whether nothing is lost (Knuth's two-sum)."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return two_sum(one, other)[1] == 0
+        total = one + other
+        part = total - one
+        exact: Truth = (one - (total - part)) + (other - part) == 0
+    return exact
 
 
-def _product_is_exact(one: Values, other: Values) -> NDArray[np.bool_]:
+def _product_is_exact(one: Values, other: Values) -> Truth:
     """Two of float32 have at most 48 bits together, and the least of them are far from 2**-1074."""
     with np.errstate(over="ignore"):
         short = (one.astype(np.float32) == one) & (other.astype(np.float32) == other)
-    scaled = (power_of_two(one) | power_of_two(other)) & (abs(one * other) > _SAFE)
-    return short | scaled
+        scaled = (power_of_two(one) | power_of_two(other)) & (abs(one * other) > _SAFE)
+    exact: Truth = short | scaled
+    return exact
 
 
-def _has_exact_reciprocal(value: Values) -> NDArray[np.bool_]:
-    """Of which the reciprocal is exact."""
-    return power_of_two(value) & (abs(value) > _SAFE) & (abs(value) < 1 / _SAFE)
+def _has_exact_reciprocal(value: Values) -> Truth:
+    exact: Truth = power_of_two(value) & (abs(value) > _SAFE) & (abs(value) < 1 / _SAFE)
+    return exact
 
 
 def _rounding(result: Values) -> Values:

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import NodeProto
 
 from runner.errors import InstanceError
-from runner.network.convert import Batchable, attributes_of
+from runner.network.convert import RESHAPES, Converted, attributes_of
 from runner.network.draft import Array, Shape
 from runner.network.graph import Attribute, Graph, Node, Op
 from runner.network.onnx_file import unsupported
@@ -19,14 +19,14 @@ _PLAIN = {"Relu": Op.RELU, "Sigmoid": Op.SIGMOID, "Tanh": Op.TANH}
 _NOTHING = frozenset({"Dropout", "Identity"})
 
 
-def translated(network: Batchable, path: Path) -> tuple[Graph, dict[str, Array]]:
-    """The bound graph of a network, and its parameters by name; `path`: of its file.
+def translated(network: Converted) -> tuple[Graph, dict[str, Array]]:
+    """The bound graph of a network, and its parameters by name.
 
     Every operator becomes a node of its own, with the weights that the file has, or follow from
     them exactly; the output is flat. Raises InstanceError UNSUPPORTED_OPERATOR.
     """
-    translation = _Translation(network, path)
-    for node in network.model.graph.node:
+    translation = _Translation(network)
+    for node in network.draft.graph.node:
         translation.add(node)
     return translation.graph(), translation.tensors
 
@@ -34,16 +34,15 @@ def translated(network: Batchable, path: Path) -> tuple[Graph, dict[str, Array]]
 class _Translation:
     """Takes nodes in topological order."""
 
-    def __init__(self, network: Batchable, path: Path) -> None:
+    def __init__(self, network: Converted) -> None:
         self.tensors: dict[str, Array] = {}
         self._network = network
-        self._path = path
-        source = network.model.graph.input[0].name
-        self._nodes = {"input": Node("input", Op.INPUT, (), network.input_shape)}  # in order
-        self._names = {source: "input"}  # the file's name of a computed value -> ours
+        self._path = network.draft.path
+        self._nodes = {"input": Node("input", Op.INPUT, (), network.sample_shape(network.input))}
+        self._names = {network.input: "input"}  # the file's name of a computed value -> ours
 
     def graph(self) -> Graph:
-        output = self._names[self._network.model.graph.output[0].name]
+        output = self._names[self._network.output]
         size = self._nodes[output].size
         if self._nodes[output].shape != (size,):
             self._nodes["output"] = Node("output", Op.RESHAPE, (output,), (size,))
@@ -64,23 +63,20 @@ class _Translation:
             "Concat": self._concat,
             "MaxPool": self._pool,
             "AveragePool": self._pool,
+            "GlobalAveragePool": self._mean,
+            **dict.fromkeys(_PLAIN, self._plain),
+            **dict.fromkeys(RESHAPES, self._reshape),
+            **dict.fromkeys(_NOTHING, self._skip),
         }
         if node.op_type not in _NOTHING and any(node.output[1:]):
             raise self._refused(node, "only its first output is")
-        if node.op_type in rules:
-            rules[node.op_type](node)
-        elif node.op_type in _PLAIN:
-            self._add(node, _PLAIN[node.op_type])
-        elif node.op_type in _NOTHING or self._shape(node) == self._source(node).shape:
-            self._names[node.output[0]] = self._source(node).name
-        else:
-            self._add(node, Op.RESHAPE)
+        rules[node.op_type](node)
 
     def _refused(self, node: NodeProto, reason: str) -> InstanceError:
         return unsupported(self._path, node, reason)
 
     def _shape(self, node: NodeProto) -> Shape:
-        return self._network.shapes[node.output[0]]
+        return self._network.sample_shape(node.output[0])
 
     def _source(self, node: NodeProto) -> Node:
         """The node behind the first computed input."""
@@ -95,7 +91,7 @@ class _Translation:
         name = node.input[index]
         if name in self._names:
             raise self._refused(node, f"its input {name!r} is computed, not constant")
-        return self._network.constants[name]
+        return self._network.draft.constants[name]
 
     def _operand(self, node: NodeProto, index: int) -> Rounded:
         """A constant that broadcasts to the node's shape, without the batch dimension."""
@@ -131,6 +127,19 @@ class _Translation:
         self._nodes[name] = Node(name, op, inputs, self._shape(node), attributes, roles)
         self._names[node.output[0]] = name
 
+    def _plain(self, node: NodeProto) -> None:
+        self._add(node, _PLAIN[node.op_type])
+
+    def _reshape(self, node: NodeProto) -> None:
+        """Values keep their order, whatever they are reshaped to."""
+        if self._shape(node) == self._source(node).shape:
+            self._skip(node)
+        else:
+            self._add(node, Op.RESHAPE)
+
+    def _skip(self, node: NodeProto) -> None:
+        self._names[node.output[0]] = self._source(node).name
+
     def _gemm(self, node: NodeProto) -> None:
         attributes = attributes_of(node)
         if self._computed(node, 0) is None or attributes.get("transA", 0):
@@ -150,10 +159,13 @@ class _Translation:
     def _matmul(self, node: NodeProto) -> None:
         if self._computed(node, 0) is not None and self._computed(node, 1) is not None:
             raise self._refused(node, "it multiplies two computed values")
-        if self._computed(node, 0) is None:
+        if self._computed(node, 0) is not None:
+            weight = self._constant(node, 1).T
+        elif len(self._network.shapes[node.input[1]]) == 1:
+            weight = self._constant(node, 0)
+        else:
             raise self._refused(node, "a constant on the left of a batch")
-        weight = self._constant(node, 1)
-        self._linear(node, weight.T, np.zeros(weight.shape[-1], weight.dtype))
+        self._linear(node, weight, np.zeros(len(weight), weight.dtype))
 
     def _linear(self, node: NodeProto, weight: Array, bias: Array) -> None:
         if weight.ndim != 2 or len(self._source(node).shape) != 1:
@@ -183,6 +195,12 @@ class _Translation:
             "padding": window.padding(),
         }
         self._add(node, op, attributes)
+
+    def _mean(self, node: NodeProto) -> None:
+        window = _Window(node, self._source(node).shape, self._path)
+        size = self._source(node).shape[1:]
+        attributes = {"kernel": size, "stride": size, "padding": window.padding()}
+        self._add(node, Op.AVGPOOL, attributes)
 
     def _add_or_subtract(self, node: NodeProto) -> None:
         subtract = node.op_type == "Sub"
@@ -242,10 +260,11 @@ class _Translation:
     def _concat(self, node: NodeProto) -> None:
         if any(name not in self._names for name in node.input):
             raise self._refused(node, "it joins a constant")
-        axis = int(attributes_of(node)["axis"])
-        if axis == 0:
+        rank = len(self._network.shapes[node.output[0]])
+        axis = int(attributes_of(node)["axis"]) % rank
+        if rank > 1 and axis == 0:
             raise self._refused(node, "it joins along the batch dimension")
-        self._add(node, Op.CONCAT, {"axis": axis - 1})
+        self._add(node, Op.CONCAT, {"axis": axis - 1 if rank > 1 else axis})
 
 
 class _Window:

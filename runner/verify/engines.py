@@ -18,7 +18,9 @@ from runner.bounds.propagate import Propagator, Settings
 from runner.bounds.rows import Rows, WholeRows
 from runner.bounds.tagging import Tagger
 from runner.bounds.tiles import row_block
+from runner.errors import InstanceError
 from runner.network.blocks import weights_of
+from runner.network.graph import Dtype
 from runner.network.lirpa import lirpa_bounds
 from runner.network.load import load_module
 from runner.network.prepared import Weights, read_graph
@@ -36,7 +38,7 @@ from runner.verify.finding import Confirmation
 from runner.verify.incomplete import Incomplete, OpenCase, ladder
 from runner.verify.sharing import Alike, Apart, Sharing
 from runner.verify.specs import Specs, box_around
-from runner.vocabulary import Memory, Method
+from runner.vocabulary import Cause, Memory, Method
 
 
 class Bounding(Protocol):
@@ -162,7 +164,14 @@ class LirpaEngine:
     def __init__(self, network: Path, device: torch.device, tag: Tagger) -> None:
         with tag.kind(Memory.WEIGHTS):
             loaded = load_module(network)
+            if loaded.dtype is not Dtype.FLOAT32:
+                raise InstanceError(
+                    Cause.UNSUPPORTED_INSTANCE,
+                    f"{network}: a {loaded.dtype} network, and auto_LiRPA is run in float32; "
+                    "use another strategy",
+                )
             self._module = loaded.module.to(device)
+        self._source = str(network)
         self._device = device
         self.budget = budget_of(device)
         self.input_shape = loaded.input_shape
@@ -191,7 +200,9 @@ class LirpaEngine:
         return outputs.flatten(1)
 
     def bounding(self, instance: Property, deadline: Deadline) -> Bounding:
-        return LirpaBounding(self._module, self.input_shape, self._device, instance, deadline.check)
+        return LirpaBounding(
+            self._module, self.input_shape, self._device, instance, deadline.check, self._source
+        )
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
         return Alike(deadline.check, confirmation)
@@ -207,8 +218,10 @@ class LirpaBounding:
         device: torch.device,
         instance: Property,
         checkpoint: Callable[[], None],
+        source: str,
     ) -> None:
         self._module = module
+        self._source = source
         self._boxes = [box_around(case, input_shape, device) for case in instance.cases]
         self._specs = [Specs.of(case, device) for case in instance.cases]
         self._margins = [
@@ -225,7 +238,9 @@ class LirpaBounding:
                     self._checkpoint()
                     box = self._boxes[index]
                     rows = specs.rows.float()
-                    found = lirpa_bounds(self._module, box.lower[0], box.upper[0], rows, method)
+                    found = lirpa_bounds(
+                        self._module, box.lower[0], box.upper[0], rows, method, self._source
+                    )
                     margins = specs.margins(found.double()).float()
                     # fmax: bounds that overflowed (not a number) say nothing.
                     self._margins[index] = torch.fmax(self._margins[index], margins)
