@@ -25,9 +25,15 @@ MEMORY_SHARE = 0.25
 LEAST_MEMORY_BYTES = 2 * 2**30
 MEMORY_PER_FILE = 16
 
-# What the property is to blame for says nothing about the network's other instances.
+# What the property or its box is to blame for says nothing about the network's other instances.
 _OF_THE_PROPERTY = frozenset(
-    {Cause.MALFORMED_PROPERTY, Cause.UNSUPPORTED_PROPERTY, Cause.SHAPE_MISMATCH, Cause.MISSING_FILE}
+    {
+        Cause.MALFORMED_PROPERTY,
+        Cause.UNSUPPORTED_PROPERTY,
+        Cause.SHAPE_MISMATCH,
+        Cause.MISSING_FILE,
+        Cause.REPLAY_MISMATCH,
+    }
 )
 
 

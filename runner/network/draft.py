@@ -43,7 +43,8 @@ class Draft:
         self.path = path
         self.constants: dict[str, Array] = {}
         for tensor in model.graph.initializer:
-            with foreign(Cause.MALFORMED_NETWORK, f"{path}: the constant {tensor.name!r}"):
+            unread = f"{path}: the values of {tensor.name!r} cannot be read; export it again"
+            with foreign(Cause.MALFORMED_NETWORK, unread):
                 self.constants[tensor.name] = numpy_helper.to_array(tensor)
         # A network may be as large as its file; what a small file blows up is refused.
         self._most = max(_MOST_VALUES, *(value.size for value in self.constants.values()), 0)

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from runner.network.convert import converted
 from runner.network.fold import folded
+from runner.network.foreign import foreign
 from runner.network.graph import Dtype, Graph
 from runner.network.module import GraphModule
 from runner.network.prepared import write_prepared
 from runner.network.replay import replay
 from runner.network.runtime import OnnxRuntime
 from runner.network.translate import translated
+from runner.vocabulary import Cause
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,11 @@ def prepare(
     """Converts a network once for all ranks: its bound graph and weights in one file.
 
     `points`: where it is replayed, beside random inputs; may raise. Raises InstanceError as
-    `load_graph` and `replay` do.
+    `load_graph` and `replay` do, and MALFORMED_NETWORK for what no check has foreseen.
     """
-    loaded = load_graph(network)
-    replay(OnnxRuntime(network), loaded.graph, loaded.tensors, points(loaded.graph))
+    unforeseen = f"{network}: its tensors do not fit its operators; export it again, or report it"
+    with foreign(Cause.MALFORMED_NETWORK, unforeseen):
+        loaded = load_graph(network)
+        replay(OnnxRuntime(network), loaded.graph, loaded.tensors, points(loaded.graph))
     write_prepared(prepared, loaded.graph, loaded.tensors)
     return loaded.graph

@@ -46,7 +46,7 @@ class _Operator(nn.Module):
 
 
 class _ChannelAffine(nn.Module):
-    """As a BatchNorm that norms nothing: auto_LiRPA fails on an image times constants."""
+    """As a BatchNorm that norms nothing: auto_LiRPA fails on products with constants."""
 
     mean: Tensor
     variance: Tensor
@@ -66,7 +66,9 @@ class _ChannelAffine(nn.Module):
 
 
 def _is_of_channels(node: Node, parameters: Mapping[str, Tensor]) -> bool:
-    """Of an image, with one scale and one shift for each channel."""
+    """Whether there is one scale and one shift for each channel, of an image or a vector."""
+    if len(node.shape) not in (1, 3):
+        return False
+    wanted = (node.shape[0], *(1 for _ in node.shape[1:]))
     shapes = [parameters[role].shape for role in ("scale", "shift")]
-    wanted = (node.shape[0], 1, 1)
-    return len(node.shape) == 3 and all(s.numel() == 1 or s == wanted for s in shapes)
+    return all(shape.numel() == 1 or shape == wanted for shape in shapes)

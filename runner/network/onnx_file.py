@@ -98,13 +98,16 @@ def _archive(content: bytes) -> str | None:
 
 
 def _check_text(message: Message) -> None:
-    """Raises UnicodeDecodeError; names are decoded where they are read, perhaps far from here."""
+    """Raises UnicodeDecodeError for a name that protobuf would give as bytes, far from here."""
     for field, value in message.ListFields():
-        if field.type == FieldDescriptor.TYPE_STRING:
-            list(value)
-        elif field.type == FieldDescriptor.TYPE_MESSAGE:
-            for part in (value,) if isinstance(value, Message) else value:
+        parts = (value,) if isinstance(value, (bytes, str, Message)) else value
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            for part in parts:
                 _check_text(part)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            for part in parts:
+                if isinstance(part, bytes):
+                    part.decode()
 
 
 def _check_versions(model: ModelProto, path: Path) -> None:
@@ -130,13 +133,13 @@ def _load_external(model: ModelProto, path: Path) -> None:
     for tensor in _tensors(model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
-        location = external_data_helper.ExternalDataInfo(tensor).location
+        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
         file = (folder / location).resolve()
         weight = f"{path}: the weight {tensor.name!r} lies in {location!r}"
-        if not file.is_relative_to(folder):
+        if not location or not file.is_relative_to(folder):
             raise InstanceError(
                 Cause.MALFORMED_NETWORK,
-                f"{weight}, outside the network's folder; save it again as a single file",
+                f"{weight}, which is no file in the network's folder; save it again as one file",
             )
         if not file.is_file():
             raise InstanceError(
