@@ -30,7 +30,7 @@ _WINDOWS = frozenset({"AveragePool", "Conv", "GlobalAveragePool", "MaxPool"})
 _OTHERS = frozenset({"BatchNormalization", "Concat", "Dropout", "Gemm", "Identity", "MatMul"})
 SUPPORTED = RESHAPES | _POINTWISE | _WINDOWS | _OTHERS
 
-_INPUT_TYPES = {
+_INPUT_TYPES: dict[int, Dtype] = {
     TensorProto.FLOAT: Dtype.FLOAT32,
     TensorProto.DOUBLE: Dtype.FLOAT64,
     TensorProto.FLOAT16: Dtype.FLOAT32,
@@ -44,7 +44,7 @@ _NOT_WANTED = (
 
 @dataclass(frozen=True)
 class Converted:
-    """Nodes in topological order that depend on `input` and reach `output`, for one sample.
+    """Nodes in topological order, for one sample: all depend on the input and reach `output`.
 
     `shapes`: of the values, as the file has them; those in it with more than one dimension begin
     with a batch dimension of 1. `dtype`: of the weights; float32 holds those of float16.
@@ -53,7 +53,6 @@ class Converted:
     draft: Draft
     shapes: Mapping[str, Shape]
     dtype: Dtype
-    input: str
     output: str
 
     def sample_shape(self, name: str) -> Shape:
@@ -72,15 +71,16 @@ def converted(path: Path) -> Converted:
     _set_one_sample(model.graph, path)
     _sort(model.graph, path)
     draft = Draft(model, path)
+    for node in draft.graph.node:
+        _check_normalization(node, draft)
     _check(draft)
     shapes = fold_constants(draft)
     (target,) = (value.name for value in draft.graph.output)
     if target not in {name for node in draft.graph.node for name in node.output}:
         raise malformed(path, "the output does not depend on the input")
-    (source,) = (v for v in draft.graph.input if v.name not in draft.constants)
-    element = source.type.tensor_type.elem_type
+    element = draft.input_info.type.tensor_type.elem_type
     for node in draft.graph.node:
-        _check_training(node, draft)
+        _check_dropout(node, draft)
     _check_finite(draft)
     if element == TensorProto.FLOAT16:
         _widen(draft)
@@ -88,7 +88,7 @@ def converted(path: Path) -> Converted:
         shapes = draft.shapes()
     for node in draft.graph.node:
         _check_node(node, shapes, path)
-    return Converted(draft, shapes, _INPUT_TYPES[element], source.name, target)
+    return Converted(draft, shapes, _INPUT_TYPES[element], target)
 
 
 def _set_one_sample(graph: GraphProto, path: Path) -> None:
@@ -146,20 +146,25 @@ def _check(draft: Draft) -> None:
         raise malformed(draft.path, error) from error
 
 
-def _check_training(node: NodeProto, draft: Draft) -> None:
-    """A network that is still in training depends on its batch, or on chance."""
-    attributes = attributes_of(node)
-    mode = node.input[2] if len(node.input) > 2 else ""
-    opset = next(o.version for o in draft.model.opset_import if o.domain in DOMAINS)
-    training = {
-        "Dropout": mode != "" and bool(np.any(draft.constants.get(mode, True))),
-        "BatchNormalization": attributes.get("training_mode", 0) != 0
-        # Until opset 13 the statistics of the batch were asked for by naming them.
-        or (opset < 14 and any(node.output[1:])),
-    }
-    if training.get(node.op_type, False):
-        reason = "it is in training mode; export the network in inference mode (model.eval())"
-        raise unsupported(draft.path, node, reason)
+def _check_normalization(node: NodeProto, draft: Draft) -> None:
+    """In training it depends on the other samples of a batch."""
+    opset = next((o.version for o in draft.model.opset_import if o.domain in DOMAINS), 1)
+    # Until opset 13 the statistics of the batch were asked for by naming them.
+    asked = any(node.output[1:]) if opset < 14 else attributes_of(node).get("training_mode", 0)
+    if node.op_type == "BatchNormalization" and asked:
+        raise _in_training(node, draft)
+
+
+def _check_dropout(node: NodeProto, draft: Draft) -> None:
+    """In training it depends on chance."""
+    mode = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
+    if mode and np.any(draft.constants.get(mode, True)):
+        raise _in_training(node, draft)
+
+
+def _in_training(node: NodeProto, draft: Draft) -> InstanceError:
+    reason = "it is in training mode; export the network in inference mode (model.eval())"
+    return unsupported(draft.path, node, reason)
 
 
 def _check_finite(draft: Draft) -> None:
@@ -179,9 +184,8 @@ def _widen(draft: Draft) -> None:
         if value.dtype == np.float16:
             draft.constants[name] = value.astype(np.float32)
     del draft.graph.value_info[:]
-    for value in (*draft.graph.input, *draft.graph.output):
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for value in (draft.input_info, *draft.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
 def _simplify(draft: Draft) -> bool:
@@ -190,6 +194,8 @@ def _simplify(draft: Draft) -> bool:
     Whether it did; what it fails on stays as it is.
     """
     before = {_digest(value) for value in draft.constants.values()}
+    for node in draft.graph.node:  # else onnxsim gives it a name that the file does not have
+        node.name = node.name or node.output[0]
     large = {name: value for name, value in draft.constants.items() if name not in draft.small()}
     try:
         with foreign(Cause.MALFORMED_NETWORK, f"{draft.path}: onnxsim cannot simplify it"):

@@ -33,7 +33,7 @@ _MOST_DIMENSIONS = 32
 
 
 class Draft:
-    """`model` with one sample as its batch; `constants` are all its initializers, by name.
+    """`model` of one `input`, with one sample as its batch; `constants`: its initializers, by name.
 
     Raises InstanceError MALFORMED_NETWORK where the values of a constant are not as its shape says.
     """
@@ -50,17 +50,21 @@ class Draft:
         self._most = max(_MOST_VALUES, *(value.size for value in self.constants.values()), 0)
         # Old versions list initializers among the inputs too, and the oldest insist on it.
         model.ir_version = max(model.ir_version, 4)
-        inputs = [value for value in model.graph.input if value.name not in self.constants]
-        replace_all(model.graph.input, inputs)
+        (self.input,) = (v.name for v in model.graph.input if v.name not in self.constants)
 
     @property
     def graph(self) -> GraphProto:
         return self.model.graph
 
+    @property
+    def input_info(self) -> ValueInfoProto:
+        info: ValueInfoProto
+        (info,) = (value for value in self.graph.input if value.name == self.input)
+        return info
+
     def lent(self) -> ModelProto:
         """The model for ONNX's tools: inputs stand in for the large constants."""
         graph, small = self.graph, self.small()
-        computed = [value for value in graph.input if value.name not in self.constants]
         large = [
             helper.make_tensor_value_info(
                 name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
@@ -68,7 +72,7 @@ class Draft:
             for name, value in self.constants.items()
             if name not in small
         ]
-        replace_all(graph.input, [*computed, *large])
+        replace_all(graph.input, [self.input_info, *large])
         replace_all(
             graph.initializer,
             [numpy_helper.from_array(np.asarray(value), name) for name, value in small.items()],

@@ -83,6 +83,9 @@ with _process_left_alone():
     from auto_LiRPA.operators.activation import BoundSigmoid, BoundTanh
 _install_after_import(BoundedModule)
 
+_CHECKED = 32  # points of the box, half of them corners
+_CHECK_SLACK = 1e-4
+
 _METHODS = {
     Method.IBP: "IBP",
     Method.CROWN: "CROWN",
@@ -135,7 +138,25 @@ def lirpa_run(
         bounds, _ = bounded.compute_bounds(
             x=(x,), C=C[None], method=_METHODS[method], bound_upper=False
         )
-        return LirpaRun(bounds[0].detach(), _alpha_bytes(bounded))
+        run = LirpaRun(bounds[0].detach(), _alpha_bytes(bounded))
+        _check_bounds(run.lower, module, lower, upper, C)
+    return run
+
+
+def _check_bounds(
+    bounds: Tensor, module: nn.Module, lower: Tensor, upper: Tensor, C: Tensor
+) -> None:
+    """Raises ValueError where the network goes below: auto_LiRPA drops attributes it knows not."""
+    generator = torch.Generator(lower.device).manual_seed(0)
+    shares = torch.rand(
+        _CHECKED, *lower.shape, generator=generator, dtype=lower.dtype, device=lower.device
+    )
+    shares[: _CHECKED // 2] = shares[: _CHECKED // 2].round()
+    with torch.no_grad():
+        values = module(lower + shares * (upper - lower)).flatten(1) @ C.T
+    least = values.amin(0)
+    if (bounds > least + _CHECK_SLACK * values.abs().amax(0).clamp(min=1)).any():
+        raise ValueError("its bounds do not hold at points of the box")
 
 
 def _alpha_bytes(bounded: Any) -> int:

@@ -13,6 +13,8 @@ from runner.network.graph import Graph, Node, Op
 
 # Of the functions that it approximates, and of what it rounds them to.
 _UNITS_OF_FUNCTIONS = 8.0
+# Deviations below zero from where rounding does not make a ReLU active.
+_FAR = 16.0
 
 
 def with_deviation(
@@ -30,6 +32,8 @@ def with_deviation(
         inputs = [values[name] for name in node.inputs]
         values[node.name] = apply(node, parameters, *inputs)
         carried = _carried(node, parameters, *(variances[name] for name in node.inputs))
+        if node.op is Op.RELU:
+            carried = torch.where(inputs[0] < -_FAR * carried.sqrt(), 0.0, carried)
         added = _added(node, parameters, inputs, values[node.name])
         variances[node.name] = carried + unit**2 * added
     return values[graph.output].flatten(1), variances[graph.output].flatten(1).sqrt()

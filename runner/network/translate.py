@@ -38,8 +38,10 @@ class _Translation:
         self.tensors: dict[str, Array] = {}
         self._network = network
         self._path = network.draft.path
-        self._nodes = {"input": Node("input", Op.INPUT, (), network.sample_shape(network.input))}
-        self._names = {network.input: "input"}  # the file's name of a computed value -> ours
+        self._nodes = {
+            "input": Node("input", Op.INPUT, (), network.sample_shape(network.draft.input))
+        }
+        self._names = {network.draft.input: "input"}  # the file's name of a computed value -> ours
 
     def graph(self) -> Graph:
         output = self._names[self._network.output]
