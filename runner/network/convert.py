@@ -202,6 +202,8 @@ def _simplify(draft: Draft) -> bool:
             model, _ = onnxsim.simplify(
                 draft.lent(), skipped_optimizers=list(_NOT_WANTED), skip_constant_folding=True
             )
+            inputs = [value for value in model.graph.input if value.name not in large]
+            replace_all(model.graph.input, inputs)
             simpler = Draft(model, draft.path)
     except InstanceError:
         return False
