@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import zlib
 from pathlib import Path
@@ -11,6 +12,11 @@ from runner.errors import InstanceError
 from runner.vocabulary import Cause
 
 _GZIP_MAGIC = b"\x1f\x8b"
+
+# deflate packs zeros a thousandfold; weights and text no more than a hundredfold.
+_UNPACKED_PER_PACKED = 100
+_UNPACKED_ALWAYS = 64 * 1024 * 1024
+_CHUNK = 1024 * 1024
 
 
 def find_maybe_gz(path: Path) -> Path | None:
@@ -22,7 +28,8 @@ def find_maybe_gz(path: Path) -> Path | None:
 def read_bytes(path: Path, cause: Cause) -> bytes:
     """The content of a file, unzipped when it is gzip whatever its name says.
 
-    Raises InstanceError: MISSING_FILE when there is no such file, `cause` when it is damaged.
+    Raises InstanceError: MISSING_FILE when there is no such file, `cause` when it is damaged or
+    unpacks to more than a hundred times its size and 64 MiB.
     """
     try:
         content = path.read_bytes()
@@ -33,8 +40,27 @@ def read_bytes(path: Path, cause: Cause) -> bytes:
         raise InstanceError(cause, message) from error
     if not content.startswith(_GZIP_MAGIC):
         return content
+    limit = _UNPACKED_PER_PACKED * len(content) + _UNPACKED_ALWAYS
     try:
-        return gzip.decompress(content)
+        unpacked = _unpacked(content, limit)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         message = f"{path}: damaged gzip file ({error}); download it again"
         raise InstanceError(cause, message) from error
+    if unpacked is None:
+        message = (
+            f"{path}: {len(content):,} bytes of gzip unpack to more than {limit:,}, the most that "
+            f"is read ({_UNPACKED_PER_PACKED} times the packed size and 64 MiB); unpack it yourself"
+        )
+        raise InstanceError(cause, message)
+    return unpacked
+
+
+def _unpacked(content: bytes, limit: int) -> bytes | None:
+    """None for more than `limit` bytes. Raises EOFError, zlib.error and gzip.BadGzipFile."""
+    unpacked = bytearray()
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        while part := file.read(_CHUNK):
+            unpacked += part
+            if len(unpacked) > limit:
+                return None
+    return bytes(unpacked)

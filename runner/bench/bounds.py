@@ -129,7 +129,8 @@ def _lirpa(job: Job, strategy: Strategy, group: Group, device: torch.device, pro
             module = loaded.module.to(device)
         box, specs = box_around(case, loaded.input_shape, device), Specs.of(case, device)
     with probe.phase(Phase.INCOMPLETE):
-        run = lirpa_run(module, box.lower[0], box.upper[0], specs.rows.float(), job.method)
+        rows = specs.rows.float()
+        run = lirpa_run(module, box.lower[0], box.upper[0], rows, job.method, job.network)
     weights = sum(value.nbytes for value in module.state_dict().values())
     facts = {"alpha_bytes": run.alpha_bytes} if job.method is Method.ALPHA_CROWN else {}
     return Found({"specs": run.lower}, _margin(specs, run.lower), weights, facts)

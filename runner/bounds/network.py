@@ -20,7 +20,7 @@ from runner.bounds.rules import (
     ReshapeRule,
 )
 from runner.bounds.weights import Weights
-from runner.network.graph import Graph, Node, Op
+from runner.network.graph import Dtype, Graph, Node, Op
 
 RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH})
 
@@ -35,7 +35,7 @@ class BoundNetwork:
     def __init__(self, graph: Graph, weights: Weights, features: Features | None = None) -> None:
         self.graph = graph
         # What bounds of neurons are computed in, if nothing asks for more.
-        self.dtype = torch.float64 if graph.dtype == "float64" else torch.float32
+        self.dtype = torch.float64 if graph.dtype is Dtype.FLOAT64 else torch.float32
         self.features = features or WholeFeatures()
         self._shapes = {node.name: node.shape for node in graph.nodes}
         self.linear: dict[str, LinearRule] = {}

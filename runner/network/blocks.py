@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-from runner.network.graph import Graph, Op
+from runner.network.graph import Dtype, Graph, Op
 
-BYTES_PER_VALUE = 4  # weights are float32
 LEAST_BLOCK_BYTES = 64 * 1024
 GREATEST_BLOCK_BYTES = 4 * 1024 * 1024
 BLOCKS_WANTED = 16  # of a network whose block size is between the limits
@@ -25,10 +24,11 @@ class WeightShape:
     name: str
     shape: tuple[int, ...]
     whole: bool
+    dtype: Dtype = Dtype.FLOAT32
 
     @property
     def bytes(self) -> int:
-        return prod(self.shape) * BYTES_PER_VALUE
+        return prod(self.shape) * self.dtype.bytes
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def weights_of(graph: Graph, shape_of: Callable[[str], tuple[int, ...]]) -> list
         if node.op in (Op.LINEAR, Op.CONV):
             name = node.parameters["weight"]
             whole = node.attributes.get("groups", 1) != 1
-            weights.setdefault(name, WeightShape(name, shape_of(name), whole))
+            weights.setdefault(name, WeightShape(name, shape_of(name), whole, graph.dtype))
     return list(weights.values())
 
 

@@ -13,10 +13,13 @@ from runner.network.graph import Graph, Node, Op
 
 
 def evaluate(graph: Graph, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Outputs [B, outputs] of inputs [B, *input_shape]; `tensors` holds the parameters."""
+    """Outputs [B, outputs] of inputs [B, *input_shape], in the dtype of x.
+
+    `tensors` holds the parameters.
+    """
     values = {graph.input.name: x}
     for node in graph.nodes[1:]:
-        parameters = {role: tensors[name] for role, name in node.parameters.items()}
+        parameters = {role: tensors[name].to(x.dtype) for role, name in node.parameters.items()}
         values[node.name] = apply(node, parameters, *(values[name] for name in node.inputs))
     return values[graph.output].flatten(1)
 
@@ -43,9 +46,9 @@ def apply(node: Node, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tens
         case Op.CONCAT:
             return torch.cat(inputs, dim=attributes["axis"] + 1)
         case Op.MAXPOOL:
-            return F.max_pool2d(x, *_window(attributes))
+            return F.max_pool2d(x, *window_of(attributes))
         case Op.AVGPOOL:
-            return F.avg_pool2d(x, *_window(attributes), count_include_pad=True)
+            return F.avg_pool2d(x, *window_of(attributes), count_include_pad=True)
         case Op.SIGMOID:
             return x.sigmoid()
         case Op.TANH:
@@ -53,5 +56,5 @@ def apply(node: Node, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tens
     raise ValueError(f"{node.op} has no value of its own")
 
 
-def _window(attributes: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+def window_of(attributes: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     return attributes["kernel"], attributes["stride"], attributes["padding"]

@@ -10,10 +10,26 @@ from runner.vocabulary import StrEnum
 Attribute = int | float | bool | str | tuple[int, ...]
 
 
+class Dtype(StrEnum):
+    """What a network is computed in; the words are torch's and numpy's."""
+
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+    @property
+    def bytes(self) -> int:
+        return 8 if self is Dtype.FLOAT64 else 4
+
+
 class Op(StrEnum):
     """Operators with tested bounds; everything else is refused as `unsupported_operator`.
 
     Shapes leave the batch dimension out. Parameters are names of tensors in the weight file.
+    `weight` and `bias` are of the graph's dtype and equal what the file says to the last bit, or
+    follow from it exactly. `scale` and `shift` are float64, whatever the dtype is; what cannot be
+    computed from the file exactly (the square root in a BatchNormalization, a reciprocal) has
+    `scale_error` or `shift_error` beside it: bounds, entry by entry, of how far it may lie from
+    what real arithmetic gives. Where there is none, it is exact.
     """
 
     INPUT = "input"
@@ -22,7 +38,8 @@ class Op(StrEnum):
     RELU = "relu"
     ADD = "add"  # of two nodes of one shape
     SUB = "sub"  # first minus second, both nodes of one shape
-    AFFINE = "affine"  # scale * x + shift, both of the node's shape after broadcasting
+    # scale * x + shift, of shapes that broadcast to the node's; scale_error, shift_error: see above
+    AFFINE = "affine"
     RESHAPE = "reshape"  # to the node's own shape, row-major
     CONCAT = "concat"  # axis (without the batch dimension)
     MAXPOOL = "maxpool"  # kernel, stride, padding: 2 ints
@@ -53,11 +70,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in topological order; the first is the only INPUT."""
+    """Nodes in topological order; the first is the only INPUT.
+
+    `dtype`: of the file's own weights, and what inputs and outputs are computed in.
+    """
 
     nodes: tuple[Node, ...]
     output: str
-    dtype: str = "float32"
+    dtype: Dtype = Dtype.FLOAT32
 
     @property
     def input(self) -> Node:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from runner.errors import InstanceError
 from runner.network.foreign import foreign
 from runner.network.graph import Op
 from runner.vocabulary import Cause, Method
@@ -84,6 +83,9 @@ with _process_left_alone():
     from auto_LiRPA.operators.activation import BoundSigmoid, BoundTanh
 _install_after_import(BoundedModule)
 
+_CHECKED = 32  # points of the box, half of them corners
+_CHECK_SLACK = 1e-4
+
 _METHODS = {
     Method.IBP: "IBP",
     Method.CROWN: "CROWN",
@@ -91,25 +93,16 @@ _METHODS = {
 }
 
 
-def bounded_module(module: nn.Module, example: Tensor, source: str) -> Any:
-    """auto_LiRPA's BoundedModule of a network; `example`: [B, *input_shape].
-
-    Raises InstanceError UNSUPPORTED_OPERATOR for an operator that auto_LiRPA does not know, and
-    MALFORMED_NETWORK when it fails otherwise. `source` names the network's file.
-    """
-    with foreign(Cause.MALFORMED_NETWORK, f"{source}: auto_LiRPA cannot read the network"):
-        try:
-            return BoundedModule(module, example)
-        except NotImplementedError as error:
-            message = f"{source}: auto_LiRPA does not know an operator of it: {error}"
-            raise InstanceError(Cause.UNSUPPORTED_OPERATOR, message) from error
-
-
 def lirpa_bounds(
-    module: nn.Module, lower: Tensor, upper: Tensor, C: Tensor, method: Method
+    module: nn.Module,
+    lower: Tensor,
+    upper: Tensor,
+    C: Tensor,
+    method: Method,
+    source: str = "a network",
 ) -> Tensor:
     """Lower bounds [S] of C @ f(x) over one box; see `lirpa_run`."""
-    return lirpa_run(module, lower, upper, C, method).lower
+    return lirpa_run(module, lower, upper, C, method, source).lower
 
 
 class LirpaRun(NamedTuple):
@@ -120,15 +113,22 @@ class LirpaRun(NamedTuple):
 
 
 def lirpa_run(
-    module: nn.Module, lower: Tensor, upper: Tensor, C: Tensor, method: Method
+    module: nn.Module,
+    lower: Tensor,
+    upper: Tensor,
+    C: Tensor,
+    method: Method,
+    source: str = "a network",
 ) -> LirpaRun:
     """Lower bounds of C @ f(x) over one box, by auto_LiRPA's own `compute_bounds`, untouched.
 
     lower, upper: [*input_shape]; C: [S, outputs], for the flat output. It is what a user has
     today: under torch 2.14 `clamp` has no gradient at its limits, so an α that starts at 0 or 1
-    never moves. Raises InstanceError INTERNAL_ERROR when auto_LiRPA fails.
+    never moves. Raises InstanceError UNSUPPORTED_OPERATOR when auto_LiRPA fails on the network;
+    `source` names its file.
     """
-    with foreign(Cause.INTERNAL_ERROR, "auto_LiRPA"):
+    cannot = f"{source}: auto_LiRPA cannot bound this network by {method}; use another strategy"
+    with foreign(Cause.UNSUPPORTED_OPERATOR, cannot):
         center = ((lower + upper) / 2)[None]
         box = PerturbationLpNorm(norm=np.inf, x_L=lower[None], x_U=upper[None])
         # Not while tensors are metered: its graph comes out wrong, its tensors not at all.
@@ -138,7 +138,25 @@ def lirpa_run(
         bounds, _ = bounded.compute_bounds(
             x=(x,), C=C[None], method=_METHODS[method], bound_upper=False
         )
-        return LirpaRun(bounds[0].detach(), _alpha_bytes(bounded))
+        run = LirpaRun(bounds[0].detach(), _alpha_bytes(bounded))
+        _check_bounds(run.lower, module, lower, upper, C)
+    return run
+
+
+def _check_bounds(
+    bounds: Tensor, module: nn.Module, lower: Tensor, upper: Tensor, C: Tensor
+) -> None:
+    """Raises ValueError where the network goes below: auto_LiRPA drops attributes it knows not."""
+    generator = torch.Generator(lower.device).manual_seed(0)
+    shares = torch.rand(
+        _CHECKED, *lower.shape, generator=generator, dtype=lower.dtype, device=lower.device
+    )
+    shares[: _CHECKED // 2] = shares[: _CHECKED // 2].round()
+    with torch.no_grad():
+        values = module(lower + shares * (upper - lower)).flatten(1) @ C.T
+    least = values.amin(0)
+    if (bounds > least + _CHECK_SLACK * values.abs().amax(0).clamp(min=1)).any():
+        raise ValueError("its bounds do not hold at points of the box")
 
 
 def _alpha_bytes(bounded: Any) -> int:

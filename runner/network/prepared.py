@@ -17,13 +17,13 @@ from safetensors import SafetensorError, safe_open
 
 from runner.errors import InstanceError
 from runner.network.blocks import Cut, cut_weights, weights_of
-from runner.network.graph import Graph, Node, Op
+from runner.network.graph import Dtype, Graph, Node, Op
 from runner.vocabulary import Cause
 
 if TYPE_CHECKING:  # the scheduler reads graphs, and never imports torch
     from torch import Tensor
 
-_FORMAT = "vnncomp-runner-2"
+_FORMAT = "vnncomp-runner-3"
 
 
 def write_prepared(path: Path, graph: Graph, tensors: Mapping[str, Tensor]) -> None:
@@ -57,7 +57,8 @@ def write_prepared(path: Path, graph: Graph, tensors: Mapping[str, Tensor]) -> N
 def read_graph(path: Path) -> Graph:
     """Raises InstanceError: MISSING_FILE, or MALFORMED_NETWORK for a file of another kind."""
     graph = json.loads(_metadata(path)["graph"])
-    return Graph(tuple(_node(fields) for fields in graph["nodes"]), graph["output"])
+    nodes = tuple(_node(fields) for fields in graph["nodes"])
+    return Graph(nodes, graph["output"], Dtype(graph["dtype"]))
 
 
 def _key(cut: Cut) -> str:

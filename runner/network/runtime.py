@@ -19,6 +19,7 @@ _DTYPES: dict[str, type[np.floating]] = {
     "tensor(float16)": np.float16,
 }
 _FATAL_ONLY = 4
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # ONNX Runtime's errors have no common base of their own.
 _RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -36,6 +37,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
+    options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except _RUNTIME_ERRORS as error:

@@ -20,7 +20,9 @@ from runner.bounds.propagate import Propagator, Settings
 from runner.bounds.rows import Rows, WholeRows
 from runner.bounds.tagging import NoTagger, Tagger
 from runner.bounds.tiles import row_block
+from runner.errors import InstanceError
 from runner.network.blocks import weights_of
+from runner.network.graph import Dtype
 from runner.network.lirpa import lirpa_bounds
 from runner.network.load import load_module
 from runner.network.prepared import Weights, read_graph
@@ -39,7 +41,7 @@ from runner.verify.finding import Confirmation
 from runner.verify.incomplete import Incomplete, OpenCase, ladder
 from runner.verify.sharing import Alike, Apart, Sharing
 from runner.verify.specs import Room, Specs, box_around, no_room
-from runner.vocabulary import Memory, Method
+from runner.vocabulary import Cause, Memory, Method
 
 
 class Bounding(Protocol):
@@ -193,10 +195,17 @@ class LirpaEngine:
         """`prepared`: what its claims are proved on."""
         with tag.kind(Memory.WEIGHTS):
             loaded = load_module(network)
+            if loaded.dtype is not Dtype.FLOAT32:
+                raise InstanceError(
+                    Cause.UNSUPPORTED_INSTANCE,
+                    f"{network}: a {loaded.dtype} network, and auto_LiRPA is run in float32; "
+                    "use another strategy",
+                )
             self._module = loaded.module.to(device)
         self._prepared = prepared
+        self._source = str(network)
         self._device = device
-        self.dtype = next(self._module.buffers(), torch.zeros(())).dtype
+        self.dtype = torch.float32
         self.budget = budget_of(device)
         self.input_shape = loaded.input_shape
         self.weight_bytes = sum(value.nbytes for value in self._module.state_dict().values())
@@ -231,7 +240,7 @@ class LirpaEngine:
 
         boxes = [box_around(c, self.input_shape, self._device, self.dtype) for c in instance.cases]
         specs = [Specs.of(case, self._device, room) for case in instance.cases]
-        return LirpaBounding(self._module, boxes, specs, deadline.check, proof)
+        return LirpaBounding(self._module, boxes, specs, deadline.check, proof, self._source)
 
     def excluded_exactly(self, instance: Property, target: Target) -> bool:
         """Not auto_LiRPA's."""
@@ -256,8 +265,11 @@ class LirpaBounding:
         specs: list[Specs],
         checkpoint: Callable[[], None],
         proof: Callable[[], Bounding],
+        source: str = "",
     ) -> None:
+        """`source`: names the network's file."""
         self._module = module
+        self._source = source
         self._boxes = boxes
         self._specs = specs
         self._margins = [
@@ -277,7 +289,9 @@ class LirpaBounding:
                     self._checkpoint()
                     box = self._boxes[index]
                     rows = specs.rows.to(box.lower)
-                    found = lirpa_bounds(self._module, box.lower[0], box.upper[0], rows, method)
+                    found = lirpa_bounds(
+                        self._module, box.lower[0], box.upper[0], rows, method, self._source
+                    )
                     margins = specs.margins(found.double())
                     # fmax: bounds that overflowed (not a number) say nothing.
                     self._margins[index] = torch.fmax(self._margins[index], margins)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from runner.bounds.budget import budget_of
 from runner.errors import InstanceError
@@ -19,6 +22,7 @@ from runner.measure.probe import Probe
 from runner.network.graph import Graph
 from runner.network.load import prepare
 from runner.network.prepared import read_graph
+from runner.network.replay import box_points
 from runner.parallel.group import Group, joined_group
 from runner.parallel.strategy import Engine, Strategy, strategy_named
 from runner.property.layout import check_layout
@@ -39,12 +43,19 @@ ENDING_SHARE = 0.05
 def prepare_target(payload: dict[str, Any]) -> dict[str, Any]:
     """Converts `network` to `prepared` and checks that `property`, unless it is empty, fits it.
 
-    Raises InstanceError for whatever is wrong with either.
+    In the property's box the network is held against ONNX Runtime. Raises InstanceError for
+    whatever is wrong with either.
     """
-    network, prepared = Path(payload["network"]), Path(payload["prepared"])
-    graph = prepare(network, prepared)
-    if payload["property"]:
-        check_fit(read_property(Path(payload["property"])), graph, payload["property"], network)
+    network, prepared, source = (Path(payload[key]) for key in ("network", "prepared", "property"))
+
+    def points(graph: Graph) -> Sequence[NDArray[np.floating]]:
+        if not payload["property"]:
+            return ()
+        instance = read_property(source)
+        check_fit(instance, graph, str(source), network)
+        return box_points(instance)
+
+    graph = prepare(network, prepared, points)
     return {"inputs": graph.input.size, "outputs": graph.node(graph.output).size}
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from numpy.typing import ArrayLike
-from onnx import TensorProto, helper, numpy_helper
+from numpy.typing import ArrayLike, DTypeLike
+from onnx import helper, numpy_helper
 
 OPSET = 13
 
@@ -28,19 +28,21 @@ def save(
     input_shape: Sequence[int | str],
     output_shape: Sequence[int | str],
     opset: int = OPSET,
+    dtype: DTypeLike = np.float32,
     **constants: ArrayLike,
 ) -> Path:
-    """A model from `x` to `y`; constants that are not arrays of integers become float32."""
+    """A model from `x` to `y`, of `dtype`; so are constants that are no integers or booleans."""
     arrays = {name: np.asarray(value) for name, value in constants.items()}
     initializers = [
-        numpy_helper.from_array(a if a.dtype == np.int64 else a.astype(np.float32), name)
+        numpy_helper.from_array(a.astype(dtype) if a.dtype.kind == "f" else a, name)
         for name, a in arrays.items()
     ]
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     graph = helper.make_graph(
         nodes,
         "test",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, input_shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, output_shape)],
+        [helper.make_tensor_value_info("x", element, input_shape)],
+        [helper.make_tensor_value_info("y", element, output_shape)],
         initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

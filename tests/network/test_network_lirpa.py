@@ -6,13 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from onnx_models import constant, node, save
 
 from runner.errors import InstanceError
-from runner.network.lirpa import bounded_module, lirpa_bounds
+from runner.network.lirpa import BoundedModule, lirpa_bounds
 from runner.network.load import load_module
+from runner.network.runtime import OnnxRuntime
 from runner.vocabulary import BOUNDS, Cause, Method
 
 POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
@@ -47,27 +49,62 @@ def test_bounds_hold_and_tighter_methods_are_tighter(
         assert (bounds >= lirpa_bounds(network, lower, upper, C, Method.IBP) - 1e-5).all()
 
 
-def test_a_failure_of_auto_lirpa_is_an_internal_error_that_names_it(tmp_path: Path) -> None:
-    """Its max pool knows no overlapping windows."""
+def test_a_network_that_auto_lirpa_fails_on_is_unsupported_with_the_remedy(tmp_path: Path) -> None:
+    """It takes the sum of two vectors before a ReLU for an image."""
     nodes = [
-        node("Conv", "x k", "c"),
-        node("MaxPool", "c", "p", kernel_shape=[3, 3], strides=[1, 1]),
-        node("Flatten", "p"),
+        node("Gemm", "x w", "h"),
+        node("Relu", "h", "r"),
+        node("Add", "r h", "s"),
+        node("Relu", "s"),
     ]
-    module = load_module(
-        save(tmp_path, nodes, (1, 1, 5, 5), (1, 2), k=constant((2, 1, 3, 3)))
-    ).module
-    box = torch.zeros(1, 5, 5)
-    with pytest.raises(InstanceError, match=r"^auto_LiRPA: .*stride") as caught:
-        lirpa_bounds(module, box - 1, box + 1, torch.eye(2), Method.CROWN)
-    assert caught.value.cause is Cause.INTERNAL_ERROR
-
-
-def test_an_operator_that_auto_lirpa_does_not_know_is_unsupported() -> None:
-    module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Hardshrink())
-    with pytest.raises(InstanceError, match=r"network\.onnx") as caught:
-        bounded_module(module.eval(), torch.zeros(2, 3), "network.onnx")
+    module = load_module(save(tmp_path, nodes, (1, 3), (1, 8), w=constant((3, 8)))).module
+    box = torch.zeros(3)
+    with pytest.raises(InstanceError) as caught:
+        lirpa_bounds(module, box - 1, box + 1, torch.eye(8), Method.CROWN, "network.onnx")
     assert caught.value.cause is Cause.UNSUPPORTED_OPERATOR
+    assert str(caught.value) == (
+        "network.onnx: auto_LiRPA cannot bound this network by crown; use another strategy: "
+        "IndexError: tuple index out of range"
+    )
+
+
+def test_bounds_that_do_not_hold_are_none(
+    network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """auto_LiRPA drops attributes of operators that it knows not, and bounds another network."""
+    faithful = BoundedModule.compute_bounds
+
+    def too_high(*arguments: object, **options: object) -> tuple[torch.Tensor, None]:
+        return faithful(*arguments, **options)[0] + 1000, None
+
+    monkeypatch.setattr(BoundedModule, "compute_bounds", too_high)
+    box = torch.zeros(1, 4, 4)
+    with pytest.raises(InstanceError, match="its bounds do not hold") as caught:
+        lirpa_bounds(network, box - 1, box + 1, C, Method.IBP)
+    assert caught.value.cause is Cause.UNSUPPORTED_OPERATOR
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 4, 4), (1, 2)])
+def test_batch_normalisation_is_bounded(shape: tuple[int, ...], tmp_path: Path) -> None:
+    nodes = [
+        node("BatchNormalization", "x s b m v", "n"),
+        node("Relu", "n", "r"),
+        node("Flatten", "r", "f"),
+        node("Gemm", "f w"),
+    ]
+    size = int(np.prod(shape))
+    statistics = {name: constant((2,), seed) for seed, name in enumerate("sbm")}
+    path = save(
+        tmp_path, nodes, shape, (1, 3), **statistics, v=np.array([0.5, 2.0]), w=constant((size, 3))
+    )
+    loaded = load_module(path)
+    lower, upper = torch.zeros(shape[1:]) - 0.5, torch.zeros(shape[1:]) + 0.5
+    bounds = lirpa_bounds(loaded.module, lower, upper, torch.eye(3), Method.CROWN)
+    points = lower + torch.rand(2000, *shape[1:]) * (upper - lower)
+    values = loaded.module(points).detach()
+    assert (values >= bounds - 1e-5).all()
+    expected = OnnxRuntime(path).run(points[0].numpy().reshape(-1))
+    np.testing.assert_allclose(values[0].numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_out_of_memory_keeps_its_own_type() -> None:

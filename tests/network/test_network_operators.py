@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper
 from onnx_models import OPSET, constant, node, save
 
 from runner.network.evaluate import evaluate
@@ -105,11 +106,11 @@ MODELS = [
         {"k": constant((6, 1, 3, 3))},
     ),
     Model(
-        "conv and batch normalisation are one conv",
+        "batch normalisation after a conv stays apart",
         [node("Conv", "x k", "h"), node("BatchNormalization", "h s b m v", epsilon=0.1)],
         IMAGE,
         (1, 4, 4, 4),
-        [Op.CONV, Op.RESHAPE],
+        [Op.CONV, Op.AFFINE, Op.RESHAPE],
         {"k": KERNEL, "s": B, "b": B, "m": B, "v": B**2 + 0.1},
     ),
     Model(
@@ -121,12 +122,80 @@ MODELS = [
         {"s": B, "b": B, "m": B, "v": B**2 + 0.1},
     ),
     Model(
-        "linear, scaled and shifted, is one linear",
-        [node("Gemm", "x w", "h"), node("Mul", "h b", "s"), node("Sub", "b s")],
+        "linear, negated, doubled and shifted, is one linear",
+        [node("Gemm", "x w", "h"), node("Mul", "h two", "s"), node("Sub", "b s")],
         (1, 3),
         (1, 4),
         [Op.LINEAR],
+        {"w": W.T, "b": B, "two": np.array(2.0)},
+    ),
+    Model(
+        "a factor that is no power of two stays apart",
+        [node("Gemm", "x w", "h"), node("Mul", "h b")],
+        (1, 3),
+        (1, 4),
+        [Op.LINEAR, Op.AFFINE],
         {"w": W.T, "b": B},
+    ),
+    Model(
+        "a shift after a bias stays apart",
+        [node("Gemm", "x w b", "h"), node("Sub", "h b")],
+        (1, 3),
+        (1, 4),
+        [Op.LINEAR, Op.AFFINE],
+        {"w": W.T, "b": B},
+    ),
+    Model(
+        "a scalar output is a vector of one",
+        [node("Gemm", "x w", "h"), node("Squeeze", "h")],
+        (1, 3),
+        (),
+        [Op.LINEAR],
+        {"w": constant((3, 1))},
+    ),
+    Model(
+        "open dimensions count as one",
+        [node("Flatten", "x", "h"), node("Gemm", "h w")],
+        ("batch", "length", 3),
+        ("batch", 4),
+        [Op.RESHAPE, Op.LINEAR],
+        {"w": W.T},
+    ),
+    Model(
+        "a batch dimension of -1",
+        [node("Gemm", "x w")],
+        (-1, 3),
+        (-1, 4),
+        [Op.LINEAR],
+        {"w": W.T},
+    ),
+    Model(
+        "nodes in any order",
+        [node("Relu", "h"), node("Gemm", "x w", "h")],
+        (1, 3),
+        (1, 4),
+        [Op.LINEAR, Op.RELU],
+        {"w": W.T},
+    ),
+    Model(
+        "a dropout whose mask is named",
+        [helper.make_node("Dropout", ["x"], ["h", "mask"]), node("Relu", "h")],
+        (1, 3),
+        (1, 3),
+        [Op.RELU],
+    ),
+    Model(
+        "of reshapes that follow each other one remains",
+        [
+            node("Reshape", "x one", "h"),
+            node("Reshape", "h two", "g"),
+            node("Relu", "g", "r"),
+            node("Flatten", "r"),
+        ],
+        (1, 12),
+        (1, 12),
+        [Op.RESHAPE, Op.RELU, Op.RESHAPE],
+        {"one": np.array([1, 3, 4]), "two": np.array([1, 2, 6])},
     ),
     Model(
         "a constant shift of a node with two readers stays apart",
@@ -278,7 +347,7 @@ MODELS = [
         ],
         (1, 3),
         (1, 2, 2),
-        [Op.LINEAR, Op.RESHAPE, Op.RESHAPE],
+        [Op.LINEAR],
         {"w": W, "zero": np.array([0]), "rest": np.array([2, 2])},
     ),
     *(
@@ -293,7 +362,7 @@ MODELS = [
             ],
             IMAGE,
             (1, 16),
-            [Op.CONV, Op.RELU, Op.MAXPOOL, Op.RESHAPE],
+            [Op.CONV, Op.AFFINE, Op.RELU, Op.MAXPOOL, Op.RESHAPE],
             {"k": KERNEL, "s": B, "v": B**2 + 1},
             opset,
         )

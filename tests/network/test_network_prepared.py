@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 
 from runner.errors import InstanceError
 from runner.network.blocks import cut_weights, weights_of
-from runner.network.graph import Graph, Node, Op
+from runner.network.graph import Dtype, Graph, Node, Op
 from runner.network.prepared import Weights, read_graph, write_prepared
 from runner.vocabulary import Cause
 
@@ -56,6 +57,20 @@ def test_a_weight_lies_in_column_blocks_and_any_columns_can_be_read(tmp_path: Pa
     assert torch.equal(weights.tensor("w"), weight)
     for start, stop in ((0, 64), (64, 128), (10, 30), (60, 700), (999, 1000)):
         assert torch.equal(weights.columns("w", start, stop), weight[:, start:stop])
+
+
+def test_float64_weights_lie_in_blocks_of_as_many_bytes(tmp_path: Path) -> None:
+    weight = torch.randn(256, 1000, dtype=torch.float64)
+    graph = replace(linear_graph(1000, 256), dtype=Dtype.FLOAT64)
+    tensors = {"w": weight, "b": torch.zeros(256, dtype=torch.float64)}
+    write_prepared(tmp_path / "p", graph, tensors)
+    assert read_graph(tmp_path / "p") == graph
+    weights = Weights(tmp_path / "p")
+    assert torch.equal(weights.tensor("w"), weight)
+    cuts = cut_weights(weights_of(graph, weights.shape))
+    assert sum(cut.bytes for cut in cuts) == weight.nbytes
+    for cut in cuts:
+        assert weights.columns("w", cut.start, cut.stop).nbytes == cut.bytes
 
 
 def test_a_block_owns_its_bytes_and_no_more(tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +14,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from onnx_models import constant, node, save
+from onnx_models import OPSET, constant, node, save
 
 from runner.errors import InstanceError
 from runner.network.load import load_module, prepare
+from runner.network.prepared import Weights
 from runner.network.runtime import OnnxRuntime
 from runner.vocabulary import Cause
 
@@ -31,6 +36,7 @@ class Refusal:
     words: list[str]
     constants: dict[str, object] = field(default_factory=dict)
     cause: Cause = UNSUPPORTED
+    opset: int = OPSET
 
 
 POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
@@ -42,6 +48,81 @@ REFUSALS = [
         (1, 3),
         (1, 3),
         ["Softmax", "node_y", "supported operators: Add, "],
+    ),
+    *(
+        Refusal(
+            f"{kind}, which older opsets do not know",
+            [node(kind, inputs)],
+            (1, 3),
+            (1, 3),
+            [f"operator {kind} (node 'node_y')", "supported operators: Add, "],
+            {"one": np.ones(3)},
+            opset=20,
+        )
+        for kind, inputs in (("Gelu", "x"), ("LayerNormalization", "x one"))
+    ),
+    Refusal(
+        "a split that is added again, of opset 18",
+        [
+            helper.make_node("Split", ["x"], ["a", "b"], "halves", axis=1, num_outputs=2),
+            node("Add", "a b"),
+        ],
+        (1, 4),
+        (1, 2),
+        ["operator Split (node 'halves')"],
+        opset=18,
+    ),
+    Refusal(
+        "batch normalisation in training",
+        [node("BatchNormalization", "x one one one one", training_mode=1)],
+        (1, 3),
+        (1, 3),
+        ["BatchNormalization (node 'node_y')", "training mode", "model.eval()"],
+        {"one": np.ones(3)},
+        opset=15,
+    ),
+    Refusal(
+        "batch normalisation in training, as old opsets say it",
+        [helper.make_node("BatchNormalization", ["x", *["one"] * 4], ["y", "m", "v"], "norm")],
+        (1, 3),
+        (1, 3),
+        ["BatchNormalization (node 'norm')", "training mode"],
+        {"one": np.ones(3)},
+        opset=9,
+    ),
+    Refusal(
+        "dropout in training",
+        [node("Dropout", "x ratio training")],
+        (1, 3),
+        (1, 3),
+        ["Dropout (node 'node_y')", "training mode"],
+        {"ratio": np.array(0.5), "training": np.array(True)},
+    ),
+    Refusal(
+        "a variance that is not positive",
+        [node("BatchNormalization", "x one one one minus")],
+        (1, 2),
+        (1, 2),
+        ["BatchNormalization", "not positive"],
+        {"one": np.ones(2), "minus": -np.ones(2)},
+    ),
+    Refusal(
+        "a node without a name is called by its output",
+        [helper.make_node("Softmax", ["x"], ["y"])],
+        (1, 3),
+        (1, 3),
+        ["operator Softmax (node 'y')"],
+    ),
+    *(
+        Refusal(
+            f"a constant that {kind} would round",
+            [node(kind, inputs, "c"), node("Mul", "x c")],
+            (1, 2),
+            (1, 2),
+            [f"operator {kind} (node 'node_c')", "constants folded"],
+            {"third": np.array([1 / 3, 1.0]), "seven": np.array(7.0)},
+        )
+        for kind, inputs in (("Mul", "third third"), ("Div", "third seven"), ("Sqrt", "third"))
     ),
     Refusal(
         "an operator outside the standard",
@@ -208,6 +289,14 @@ REFUSALS = [
 ]
 
 
+def refusal_of(path: Path) -> InstanceError | None:
+    try:
+        prepare(path, path.with_suffix(".prepared"))
+    except InstanceError as error:
+        return error
+    return None
+
+
 def refused(path: Path) -> InstanceError:
     with pytest.raises(InstanceError) as caught:
         prepare(path, path.with_suffix(".prepared"))
@@ -219,7 +308,7 @@ def refused(path: Path) -> InstanceError:
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)
 def test_refused_with_cause_and_operator(refusal: Refusal, tmp_path: Path) -> None:
     shapes = refusal.input_shape, refusal.output_shape
-    error = refused(save(tmp_path, refusal.nodes, *shapes, **refusal.constants))
+    error = refused(save(tmp_path, refusal.nodes, *shapes, refusal.opset, **refusal.constants))
     assert error.cause is refusal.cause
     for word in refusal.words:
         assert word in str(error)
@@ -256,15 +345,13 @@ def test_weight_of_the_wrong_shape(tmp_path: Path) -> None:
     assert refused(path).cause is Cause.MALFORMED_NETWORK
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_no_numbers(value: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinite")])
+def test_weights_that_are_no_numbers(value: float, word: str, tmp_path: Path) -> None:
     weight = constant((4, 3))
     weight[1, 2] = value
-    path = save(tmp_path, [node("Gemm", "x w")], (1, 4), (1, 3), w=weight)
-    with pytest.raises(InstanceError, match=r"linear_1\.weight are not all finite") as raised:
-        prepare(path, tmp_path / "prepared")
-    assert raised.value.cause is Cause.MALFORMED_NETWORK
-    assert str(path) in str(raised.value)
+    error = refused(save(tmp_path, [node("Gemm", "x kernel")], (1, 4), (1, 3), kernel=weight))
+    assert error.cause is Cause.MALFORMED_NETWORK
+    assert f"a value of the weight 'kernel' is {word}" in str(error)
 
 
 def test_several_inputs(tmp_path: Path) -> None:
@@ -280,14 +367,180 @@ def test_several_inputs(tmp_path: Path) -> None:
     assert caught.value.cause is Cause.UNSUPPORTED_INSTANCE
 
 
-def test_weights_in_other_files(tmp_path: Path) -> None:
+@pytest.fixture
+def scattered(tmp_path: Path) -> Path:
+    """A network whose weight `w` lies in the file `weights` beside it."""
     path = save(tmp_path, [node("Gemm", "x w")], (1, 30), (1, 40), w=constant((30, 40)))
-    onnx.save(
-        onnx.load(path), path, save_as_external_data=True, location="weights", size_threshold=0
-    )
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=0)
+    return path
+
+
+def test_weights_in_a_file_beside_the_network_are_read(scattered: Path, tmp_path: Path) -> None:
+    prepare(scattered, tmp_path / "prepared")
+    weight = Weights(tmp_path / "prepared").tensor("linear_1.weight")
+    np.testing.assert_array_equal(weight.numpy(), constant((30, 40)).T)
+
+
+def test_a_missing_file_of_weights_is_named(scattered: Path) -> None:
+    (scattered.parent / "weights").unlink()
+    error = refused(scattered)
+    assert error.cause is Cause.MISSING_FILE
+    assert "the weight 'w' lies in 'weights'; there is no such file" in str(error)
+
+
+def test_a_file_of_weights_that_is_cut_is_named(scattered: Path) -> None:
+    weights = scattered.parent / "weights"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    error = refused(scattered)
+    assert error.cause is Cause.MALFORMED_NETWORK
+    assert "the weight 'w' lies in 'weights', which cannot be read" in str(error)
+
+
+def test_weights_outside_the_folder_of_the_network_are_not_read(
+    scattered: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    model = onnx.load(scattered, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = "../weights"
+    (folder / "network.onnx").write_bytes(model.SerializeToString())
+    error = refused(folder / "network.onnx")
+    assert error.cause is Cause.MALFORMED_NETWORK
+    assert "'../weights', which is no file in the network's folder" in str(error)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_is_told_from_a_network(kind: str, tmp_path: Path) -> None:
+    network = save(tmp_path, [node("Relu", "x")], (1, 3), (1, 3))
+    packed = io.BytesIO()
+    if kind == "tar":
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            tar.add(network, "network.onnx")
+    else:
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.write(network, "network.onnx")
+    path = tmp_path / "packed.onnx.gz"
+    path.write_bytes(gzip.compress(packed.getvalue()))
+    error = refused(path)
+    assert error.cause is Cause.MALFORMED_NETWORK
+    assert f"it is a {kind} archive); unpack it" in str(error)
+
+
+def edited(path: Path, edit: Callable[[onnx.ModelProto], object]) -> Path:
+    model = onnx.load(path)
+    edit(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_versions_that_are_not_known_are_named(tmp_path: Path) -> None:
+    path = save(tmp_path, [node("Relu", "x")], (1, 3), (1, 3))
+    error = refused(edited(path, lambda model: setattr(model, "ir_version", 99)))
+    assert error.cause is Cause.UNSUPPORTED_INSTANCE
+    assert "IR version 99" in str(error)
+    assert "model.ir_version = 10" in str(error)
+    for opset in (3, 999):
+        path = save(tmp_path, [node("Relu", "x")], (1, 3), (1, 3), opset)
+        error = refused(path)
+        assert error.cause is Cause.UNSUPPORTED_INSTANCE
+        assert f"opset {opset} is not known" in str(error)
+
+
+def test_a_name_that_is_no_text_is_malformed(tmp_path: Path) -> None:
+    path = save(tmp_path, [node("Relu", "x")], (1, 3), (1, 3))
+    path.write_bytes(path.read_bytes().replace(b"node_y", b"node_\xff"))
+    error = refused(path)
+    assert error.cause is Cause.MALFORMED_NETWORK
+    assert "a name in it is not text" in str(error)
+    assert "download it again" in str(error)
+
+
+def test_an_input_of_integers_is_unsupported(tmp_path: Path) -> None:
+    path = save(tmp_path, [node("Neg", "x")], (1, 3), (1, 3), dtype=np.int32)
     error = refused(path)
     assert error.cause is Cause.UNSUPPORTED_INSTANCE
-    assert "single file" in str(error)
+    assert "input 'x' is int32" in str(error)
+
+
+def test_a_function_of_the_network_s_own_is_unsupported(tmp_path: Path) -> None:
+    path = save(tmp_path, [helper.make_node("Twice", ["x"], ["y"], domain="own")], (1, 3), (1, 3))
+    function = helper.make_function(
+        "own",
+        "Twice",
+        ["a"],
+        ["b"],
+        [helper.make_node("Add", ["a", "a"], ["b"])],
+        [helper.make_opsetid("", OPSET)],
+    )
+    error = refused(edited(path, lambda model: model.functions.append(function)))
+    assert error.cause is UNSUPPORTED
+    assert "operator Twice (node 'y')" in str(error)
+
+
+def test_nodes_in_a_circle_are_malformed(tmp_path: Path) -> None:
+    path = save(tmp_path, [node("Add", "x b", "a"), node("Relu", "a", "b")], (1, 3), (1, 3))
+    assert "its nodes form a cycle" in str(refused(path))
+
+
+BLOWN_UP = {
+    "padding": [node("Conv", "x k", "c", pads=[10000] * 4), node("Flatten", "c")],
+    "a constant": [node("ConstantOfShape", "many", "c"), node("Add", "x c")],
+    "a constant of constants": [node("Expand", "one many", "c"), node("Add", "x c")],
+    "a range": [
+        node("Range", "zero limit step", "c"),
+        node("Cast", "c", "f", to=TensorProto.FLOAT),
+        node("Add", "x f"),
+    ],
+    "dimensions": [node("Reshape", "x shape", "c"), node("Flatten", "c")],
+}
+
+
+@pytest.mark.parametrize("name", BLOWN_UP)
+def test_what_a_small_file_blows_up_is_refused_before_memory_is_taken(
+    name: str, tmp_path: Path
+) -> None:
+    constants = {
+        "k": np.ones((1, 1, 3, 3)),
+        "many": np.array([400_000_000]),
+        "one": np.ones(1),
+        "shape": np.ones(100_000, dtype=np.int64),
+        "zero": np.array(0),
+        "limit": np.array(10**12),
+        "step": np.array(1),
+    }
+    error = refused(save(tmp_path, BLOWN_UP[name], (1, 1, 1, 1), (1, 2), **constants))
+    assert error.cause is Cause.UNSUPPORTED_INSTANCE
+    assert f"'c' (operator {BLOWN_UP[name][0].op_type})" in str(error)
+
+
+def test_an_input_of_any_size_is_refused(tmp_path: Path) -> None:
+    for shape in ((1, 2**62), (1,) * 1000):
+        error = refused(save(tmp_path, [node("Relu", "x")], shape, shape))
+        assert error.cause is Cause.UNSUPPORTED_INSTANCE
+        assert "'x' has " in str(error)
+
+
+def test_bytes_changed_anywhere_end_in_an_error_that_names_file_and_remedy(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x k b", "c", strides=[2, 2]),
+        node("Relu", "c", "r"),
+        node("Reshape", "r shape", "f"),
+        node("Gemm", "f w", alpha=0.5),
+    ]
+    weights = {"k": KERNEL, "b": constant((4,)), "w": constant((16, 2)), "shape": [1, -1]}
+    path = save(tmp_path, nodes, IMAGE, (1, 2), **weights)
+    content = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for _ in range(150):
+        changed = bytearray(content)
+        changed[generator.integers(len(content))] = generator.integers(256)
+        path.write_bytes(changed)
+        error = refusal_of(path)
+        assert error is None or str(path) in str(error)
+        assert error is None or error.cause is not Cause.INTERNAL_ERROR
 
 
 def test_loading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,44 @@
+"""Input files may be compressed, and a compressed one may lie about its size."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from runner.errors import InstanceError
+from runner.files import read_bytes
+from runner.vocabulary import Cause
+
+MIB = 1024 * 1024
+
+
+def test_a_compressed_file_is_unpacked_whatever_its_name(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10_000
+    path = tmp_path / "plain"
+    path.write_bytes(gzip.compress(content[:1000]) + gzip.compress(content[1000:]))
+    assert read_bytes(path, Cause.MALFORMED_NETWORK) == content
+
+
+def test_what_packs_well_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.gz"
+    path.write_bytes(gzip.compress(bytes(50 * MIB)))
+    assert len(read_bytes(path, Cause.MALFORMED_NETWORK)) == 50 * MIB
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused_with_the_rule(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(bytes(200 * MIB)))
+    with pytest.raises(InstanceError, match=r"100 times the packed size and 64 MiB") as caught:
+        read_bytes(path, Cause.MALFORMED_PROPERTY)
+    assert caught.value.cause is Cause.MALFORMED_PROPERTY
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("cut", [4, 100, -1])
+def test_a_damaged_file_is_told(cut: int, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.gz"
+    path.write_bytes(gzip.compress(bytes(range(256)) * 10)[:cut])
+    with pytest.raises(InstanceError, match="damaged gzip file"):
+        read_bytes(path, Cause.MALFORMED_NETWORK)
