@@ -29,11 +29,21 @@ from runner.bounds.rounding import (
 )
 from runner.bounds.rules import Relaxation, ReluRule, StartRule
 from runner.bounds.tagging import Tagger
-from runner.network.graph import Node
+from runner.network.graph import Graph, Node
 from runner.vocabulary import Memory
 
 # Values of A in one pass of a core: as much as stays in its cache.
 PASS_VALUES = 256 * 1024
+# Boxes of a core that are bounded at once, and copies of their bounds that live at the same time.
+LEAST_BOXES, MOST_BOXES = 16, 1024
+LIVE_COPIES = 8
+
+
+def batch_boxes(graph: Graph, budget: Budget) -> int:
+    """Boxes that are bounded at once: the budget is for the bounds of all nodes over them."""
+    neurons = sum(node.size for node in graph.nodes)
+    fits = budget.bytes // (4 * 2 * neurons * LIVE_COPIES)
+    return min(max(LEAST_BOXES, fits), budget.scaled(MOST_BOXES))
 
 
 @dataclass(frozen=True)

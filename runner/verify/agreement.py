@@ -20,7 +20,7 @@ from runner.verify.attack import Attackable, Candidate, Target
 from runner.verify.specs import Specs, box_within
 
 SAFETY = 4.0
-# Points that are compared: of all boxes together, and of each box at least.
+# Points that are compared: of all boxes together, and of each box that is chosen at least.
 POINTS, LEAST_POINTS = 100, 3
 # Rows whose worst corner, as the gradient at the centre sees it, is among the points.
 CORNERS = 32
@@ -34,17 +34,14 @@ Replay = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Nearest:
-    """Of one target: how far the least point of its box is above its limits, in float64, and what
-    a proof must exceed there.
+    """Of one target: how far the hardest of the points is above its limits, in float64, by the row
+    that is furthest above, and what a proof must exceed of that row. `decides`: whether a proof
+    may count there, of whichever row.
     """
 
     margin: float
     room: float
-
-    @property
-    def decides(self) -> bool:
-        """Whether a proof may still count."""
-        return self.margin > self.room
+    decides: bool
 
     def __str__(self) -> str:
         difference = self.room / SAFETY
@@ -57,8 +54,9 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Agreement:
-    """`differences` [points, outputs]: of ONNX Runtime's outputs and those of float64. `reached`:
-    points whose outputs on ONNX Runtime meet their target.
+    """`differences` [points, outputs]: of ONNX Runtime's outputs and float64's. `nearest`: of
+    the targets whose boxes were looked at. `reached`: points whose outputs on ONNX Runtime meet
+    their target.
     """
 
     differences: Tensor
@@ -88,22 +86,28 @@ def compare(
     (`attacked`: points [*input] in the box of their target). The same on every rank. `dtype`: of
     the network's inputs; `checkpoint` may raise.
     """
-    count = max(LEAST_POINTS, math.ceil(POINTS / max(1, len(instance.cases))))
-    by_case: dict[int, list[Tensor]] = {}
+    by_case: dict[int, list[Tensor]] = {number: [] for number in _chosen(len(instance.cases))}
     for target, point in attacked:
         by_case.setdefault(target.case, []).append(point)
+    count = max(LEAST_POINTS, math.ceil(POINTS / max(1, len(by_case))))
     device = attacked[0][1].device if attacked else torch.device("cpu")
     generator = torch.Generator().manual_seed(0)
     points, cases = [], []
-    for number, case in enumerate(instance.cases):
+    for number, ends in sorted(by_case.items()):
+        case = instance.cases[number]
         box = box_within(case, network.input_shape, device, dtype)
         specs = Specs.of(case, device)
-        some = [*_drawn(box, count, generator), *by_case.get(number, ())]
+        some = [*_drawn(box, count, generator), *ends]
         if len(instance.cases) * len(specs.rows) <= CORNERS:
             some += _worst_corners(network, box, specs)
         points.append(torch.stack(some))
         cases.append(torch.full((len(some),), number))
     return _compared(network, instance, torch.cat(points), torch.cat(cases), replay, checkpoint)
+
+
+def _chosen(cases: int) -> range:
+    """Of many boxes some, spread over all."""
+    return range(0, cases, math.ceil(max(1, cases) * LEAST_POINTS / POINTS))
 
 
 def _drawn(box: Interval, count: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -139,8 +143,8 @@ def _compared(
     given = replay(points.flatten(1), exact.shape[1])
     differences = given.to(exact) - exact
     nearest, reached = {}, []
-    for number, case in enumerate(instance.cases):
-        specs = Specs.of(case, exact.device)
+    for number in cases.unique().tolist():
+        specs = Specs.of(instance.cases[number], exact.device)
         mine = (cases == number).to(exact.device).nonzero()[:, 0]
         room = _room(differences, specs.rows)
         of_exact, of_given = (
@@ -159,10 +163,10 @@ def _compared(
 def _least(above: Tensor, room: Tensor) -> Nearest:
     """Of margins [points, K] and rooms [K]: the point that is the hardest to prove anything at."""
     if not above.shape[1]:
-        return Nearest(-math.inf, 0.0)
-    spare, row = (above - room).nan_to_num(nan=-torch.inf).max(1)
-    point = int(spare.argmin())
-    return Nearest(float(above[point, row[point]]), float(room[row[point]]))
+        return Nearest(-math.inf, 0.0, decides=False)
+    least, point = (above - room).nan_to_num(nan=-torch.inf).amax(1).min(0)
+    margin, row = above[point].max(0)
+    return Nearest(float(margin), float(room[row]), decides=bool(least > 0))
 
 
 def _exact_outputs(network: Attackable, points: Tensor, checkpoint: Callable[[], None]) -> Tensor:

@@ -154,6 +154,7 @@ class DriverEngine:
             checkpoint,
             rows,
             room,
+            deadline.check,
         )
 
     def excluded_exactly(self, instance: Property, target: Target) -> bool:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.propagate import NetworkBounds, Propagator, Settings
 from runner.bounds.rounding import gamma
@@ -22,6 +21,8 @@ from runner.bounds.rows import Rows
 from runner.bounds.tagging import Tagger
 from runner.property.model import Property
 from runner.verify.attack import Target
+from runner.verify.cases import CaseProgress
+from runner.verify.many_cases import MANY, bound_together
 from runner.verify.specs import Room, Specs, box_around, no_room
 from runner.vocabulary import BOUNDS, Method
 
@@ -32,25 +33,6 @@ COARSE_SHARE = 0.02
 def ladder(tightest: Method) -> tuple[Method, ...]:
     """The bounds up to `tightest`, cheapest first; all of them for a complete verification."""
     return BOUNDS if tightest is Method.COMPLETE else BOUNDS[: BOUNDS.index(tightest) + 1]
-
-
-@dataclass
-class CaseProgress:
-    """What is proved of one case: the best margin [disjuncts] and which disjuncts are open.
-
-    `box` and `known`, bounds over it, are in the precision that the case is worked on in.
-    """
-
-    box: Interval
-    specs: Specs
-    margins: Tensor
-    open: Tensor
-    known: NetworkBounds | None = field(default=None)
-
-    @property
-    def bound(self) -> float:
-        """The least margin: the case is excluded when it is positive."""
-        return float(self.margins.min()) if len(self.margins) else math.inf
 
 
 @dataclass(frozen=True)
@@ -81,8 +63,12 @@ class Incomplete:
         checkpoint: Callable[[], None],
         rows: Rows | None = None,
         room: Room = no_room,
+        check: Callable[[], None] | None = None,
     ) -> None:
-        """`room`: how far above its limit a row must be proved."""
+        """`room`: how far above its limit a row must be proved; `check`: the checkpoint of what all
+        ranks do alike, where `checkpoint` is for what each does alone.
+        """
+        self._check = check or checkpoint
         self._network = network
         self._instance = instance
         self._device = device
@@ -106,6 +92,10 @@ class Incomplete:
             if method in self._done:
                 continue
             self._done.add(method)
+            if method is Method.IBP and tightest is not method and len(self.open_cases) >= MANY:
+                # A batch takes no longer by CROWN than box after box by interval bounds.
+                self.method = Method.CROWN
+                self._bound_together()
             for case in self.cases:
                 if bool(case.open.any()):
                     self.method = method
@@ -145,6 +135,9 @@ class Incomplete:
     def lower_bound(self) -> float:
         """The least margin over all cases and disjuncts; inf when nothing is unsafe."""
         return min((case.bound for case in self.cases), default=math.inf)
+
+    def _bound_together(self) -> None:
+        bound_together(self._network, self.cases, self._settings, self._tag, self._check)
 
     def _bound(self, case: CaseProgress, method: Method) -> None:
         settings = replace(self._settings, method=method)

@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runner.bounds.boxes import BoxBounds, BoxPropagator
-from runner.bounds.budget import Budget
+from runner.bounds.boxes import BoxBounds, BoxPropagator, batch_boxes
 from runner.bounds.interval import Interval
-from runner.network.graph import Graph
 from runner.verify.attack import Target
 from runner.verify.box_store import Boxes, BoxStore, divisible, halves
 from runner.verify.disjuncts import Disjuncts
@@ -19,22 +17,11 @@ from runner.verify.search import Outcome, SearchContext
 from runner.verify.sharing import Meeting
 from runner.vocabulary import Memory
 
-# Of a core.
-LEAST_BOXES, MOST_BOXES = 16, 1024
-# Copies of the bounds that live at the same time.
-LIVE_COPIES = 8
 # Fewer boxes than this take a core about as long as one: few are cut several times at once.
 FULL_BATCH = 64
 MOST_CUTS = 3
 # Part of the greatest coefficient that every input counts with, so that each is cut at last.
 LEAST_WEIGHT = 0.01
-
-
-def batch_boxes(graph: Graph, budget: Budget) -> int:
-    """Boxes that are bounded at once: the budget is for the bounds of all nodes over them."""
-    neurons = sum(node.size for node in graph.nodes)
-    fits = budget.bytes // (4 * 2 * neurons * LIVE_COPIES)
-    return min(max(LEAST_BOXES, fits), budget.scaled(MOST_BOXES))
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def verify_job(job: Job) -> RankReport:
     with Probe(device) as probe, joined_group(device) as group:
         costs = Costs(device, probe, group)
         try:
-            finding = _verified(job, strategy, costs)
+            finding = verified(job, strategy, costs)
         except Exception as error:
             lift_memory_cap()  # else there may be none to tell with
             raise MeasuredFailure(costs.so_far()) from error
@@ -121,7 +121,7 @@ class Costs:
         }
 
 
-def _verified(job: Job, strategy: Strategy, costs: Costs) -> Finding:
+def verified(job: Job, strategy: Strategy, costs: Costs) -> Finding:
     """Loads network and property, and verifies."""
     device, probe, group = costs.device, costs.probe, costs.group
     if job.memory_limit_bytes is not None:

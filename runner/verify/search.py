@@ -16,7 +16,7 @@ from runner.bounds.network import BoundNetwork
 from runner.bounds.propagate import Settings
 from runner.bounds.tagging import Tagger
 from runner.verify.attack import Candidate
-from runner.verify.incomplete import CaseProgress
+from runner.verify.cases import CaseProgress
 from runner.verify.sharing import Sharing
 from runner.vocabulary import StrEnum
 from runner.workload import Workload

@@ -1,0 +1,62 @@
+"""What ranks run in the soundness suite: many questions, one after the other, in one gang."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from runner.errors import InstanceError
+from runner.execute.job import Job
+from runner.measure.probe import Probe
+from runner.parallel.group import Group, joined_group
+from runner.parallel.strategy import strategy_named
+from runner.verify import complete
+from runner.verify.input_split import InputSplit
+from runner.verify.rank import Costs, verified
+from runner.verify.relu_split import ReluSplit
+from runner.vocabulary import Verdict
+
+CPU = torch.device("cpu")
+SEARCHES = {"input-split": InputSplit, "beta-crown": ReluSplit}
+TIMEOUT_S = 3.0
+
+
+@contextmanager
+def only(search: str) -> Iterator[None]:
+    """The one search that may run, or any that fits."""
+    fitting = complete.fitting
+    if search in SEARCHES:
+        complete.fitting = lambda case: [SEARCHES[search]]
+    try:
+        yield
+    finally:
+        complete.fitting = fitting
+
+
+def answer(paths: list[str], strategy: str, group: Group, search: str = "") -> list[str]:
+    """Verdict, cause and method. `paths`: network, prepared network, property, counterexample."""
+    network, prepared, instance, found = paths
+    job = Job(
+        network=network,
+        prepared=prepared,
+        property=instance,
+        strategy=strategy,
+        ranks=group.size,
+        timeout_s=TIMEOUT_S,
+        counterexample=found,
+    )
+    with Probe(CPU) as probe, only(search):
+        try:
+            finding = verified(job, strategy_named(strategy), Costs(CPU, probe, group))
+        except InstanceError as error:
+            return [str(Verdict.ERROR), str(error.cause), ""]
+    return [str(finding.verdict), str(finding.cause), finding.method]
+
+
+def answers(payload: dict[str, Any]) -> dict[str, Any]:
+    """Of all questions, as this rank of the gang has them."""
+    with joined_group(CPU) as group:
+        return {"answers": [answer(q, payload["strategy"], group) for q in payload["questions"]]}

@@ -1,0 +1,150 @@
+"""No wrong verdict on random networks whose right answers are known in rational arithmetic.
+
+200 questions in the full run; SOUNDNESS_QUESTIONS sets another number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import soundness_targets
+from exact_networks import Layer, Network, fractions, greatest, value
+from soundness_questions import Question, question
+
+from runner.execute.gang import Ending, RankServer
+from runner.files import read_bytes
+from runner.network.load import prepare
+from runner.parallel.group import Group
+from runner.parallel.strategy import STRATEGIES
+from runner.property.counterexample import parse_counterexample
+from runner.property.read import read_property
+from runner.vocabulary import Cause
+
+QUESTIONS = int(os.environ.get("SOUNDNESS_QUESTIONS", "200"))
+# A part of all is asked in each gang, else gangs would take most of the time.
+OF_A_GANG = max(6, QUESTIONS // 25)
+SEARCHES = ("any", "input-split", "beta-crown")
+ON_RANKS = ("fsdp", "tp", "sp", "dp", "fsdp+sp", "fsdp+dp")
+ALONE = ("offload", "lirpa", "tp-ibp")
+
+
+def paths_of(asked: Question) -> list[str]:
+    prepared = asked.network.with_suffix(".prepared")
+    if not prepared.exists():
+        prepare(asked.network, prepared)
+    found = asked.property.with_suffix(".gz")
+    found.unlink(missing_ok=True)
+    return [str(path) for path in (asked.network, prepared, asked.property, found)]
+
+
+def assert_right(asked: Question, verdict: str, how: str) -> None:
+    """`unsat` only where exact arithmetic knows no counterexample, `sat` only with one that ONNX
+    Runtime and the box confirm.
+    """
+    assert not (verdict == "unsat" and asked.exists), f"{asked.property} by {how}: {asked.about}"
+    if verdict == "sat":
+        text = read_bytes(asked.property.with_suffix(".gz"), Cause.INVALID_COUNTEREXAMPLE)
+        inputs, _ = parse_counterexample(text.decode())
+        assert_counterexample(asked, inputs)
+
+
+def assert_counterexample(asked: Question, inputs: np.ndarray) -> None:
+    (case,) = read_property(asked.property).cases
+    assert (inputs >= case.lower - 1e-4).all()
+    assert (inputs <= case.upper + 1e-4).all()
+    session = onnxruntime.InferenceSession(asked.network, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    dtype = np.float64 if given.type == "tensor(double)" else np.float32
+    assert (inputs.astype(dtype) == inputs).all()
+    (outputs,) = session.run(None, {given.name: inputs.astype(dtype).reshape(given.shape)})
+    assert any(region.holds(outputs) for region in case.unsafe)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("questions")
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_no_search_is_ever_wrong(
+    search: str, folder: Path, tally: Counter[tuple[str, str]]
+) -> None:
+    for seed in range(SEARCHES.index(search), QUESTIONS, len(SEARCHES)):
+        asked = question(seed, folder)
+        verdict, _, _ = soundness_targets.answer(paths_of(asked), "baseline", Group(), search)
+        tally[search, verdict] += 1
+        assert_right(asked, verdict, search)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with RankServer(log, (soundness_targets.__name__,)) as server:
+        yield server
+
+
+GANGS = [(name, ranks) for name in ON_RANKS for ranks in (2, 3)] + [(name, 1) for name in ALONE]
+
+
+@pytest.mark.parametrize(("strategy", "ranks"), GANGS)
+def test_no_strategy_is_ever_wrong(
+    strategy: str,
+    ranks: int,
+    folder: Path,
+    server: RankServer,
+    tmp_path: Path,
+    tally: Counter[tuple[str, str]],
+) -> None:
+    first = 10_000 + GANGS.index((strategy, ranks)) * OF_A_GANG
+    asked = [question(first + number, folder) for number in range(OF_A_GANG)]
+    payload = {"strategy": strategy, "questions": [paths_of(one) for one in asked]}
+    target = f"{soundness_targets.__name__}:answers"
+    timeout_s = 60 + 4 * soundness_targets.TIMEOUT_S * len(asked)
+    result = server.run(target, payload, ranks, tmp_path, timeout_s=timeout_s)
+    assert result.ended is Ending.FINISHED, result
+    reports = [report for report in result.reports if report]
+    assert len(reports) == ranks, reports
+    for one, *said in zip(asked, *(report["answers"] for report in reports), strict=True):
+        verdicts = {verdict for verdict, _, _ in said}
+        assert len(verdicts) == 1, said
+        tally[f"{strategy} P={ranks}", verdicts.pop()] += 1
+        assert_right(one, said[0][0], strategy)
+
+
+def test_every_strategy_that_bounds_is_asked() -> None:
+    asked = {*ON_RANKS, *ALONE, "baseline"}
+    left = {"null", "sp+dp"}  # bounds nothing; shares as `sp` and searches as `dp`
+    assert set(STRATEGIES) - left <= asked
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_exact_maximum_is_the_greatest_of_many_points(seed: int) -> None:
+    """The yardstick itself: along one input of a network with every kind of layer."""
+    generator = np.random.default_rng(seed)
+
+    def gemm(outputs: int, inputs: int) -> Layer:
+        weight = generator.normal(size=(outputs, inputs))
+        return Layer("gemm", weight, generator.normal(size=outputs))
+
+    conv = Layer("conv", generator.normal(size=(2, 1, 2, 2)), generator.normal(size=2))
+    pool = Layer(("maxpool", "avgpool")[seed % 2])
+    inner = Layer("residual", inner=(gemm(2, 2), Layer("relu")))
+    layers = (conv, Layer("relu"), pool, Layer("flatten"), inner, Layer("relu"), gemm(2, 2))
+    network = Network((1, 3, 3), layers, np.float64)
+    low, row = fractions(generator.normal(size=(1, 3, 3))), fractions([1.0, -1.0])
+    upper = low[0, 0, 1] + Fraction(3)
+    most = greatest(network, low, 1, upper, row)
+    reached = []
+    for step in range(301):
+        x = low.copy()
+        x[0, 0, 1] += Fraction(step, 100)
+        reached.append(row @ value(network, x))
+    assert max(reached) <= most
+    assert most - max(reached) < Fraction(1, 2)
