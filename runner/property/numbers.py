@@ -69,7 +69,7 @@ class Limit(NamedTuple):
         return f"{open_ if self.nudge else closed} {float(self.exact)!r}"
 
 
-class Interval(NamedTuple):
+class Limits(NamedTuple):
     """Between two limits; empty where they are crossed."""
 
     lower: Limit

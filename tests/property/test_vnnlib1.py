@@ -207,7 +207,7 @@ def test_an_input_may_be_pinned_by_an_equality() -> None:
 def test_limits_are_exact_and_rounded_outwards(digits: str) -> None:
     pinned = f"(assert (<= X_0 {digits}))(assert (>= X_0 {digits}))"
     (case,) = parse(BOX.replace("(<= X_0 1)", "(<= X_0 1e9)") + pinned).cases
-    lower, upper = case.interval(0)
+    lower, upper = case.limits_of(0)
     assert lower.exact == upper.exact == Fraction(digits)
     assert case.lower[0] <= Fraction(digits) <= case.upper[0]
     assert case.upper[0] <= np.nextafter(case.lower[0], np.inf)
