@@ -11,7 +11,7 @@ from runner.vocabulary import Cause
 Shape = tuple[int, ...]
 
 
-def check_layout(
+def check_shapes(
     instance: Property, source: str, network: Path, input_shape: Shape, output_shape: Shape
 ) -> None:
     """Raises InstanceError SHAPE_MISMATCH where a declared shape orders its values in another way
