@@ -31,6 +31,6 @@ def check_shapes(
 
 
 def _same_order(declared: Shape, actual: Shape) -> bool:
-    """Dimensions of one length count for nothing, and a vector is any tensor, row by row."""
+    """Dimensions of length 1 count for nothing, and a vector is any tensor, row by row."""
     one, other = (tuple(length for length in shape if length != 1) for shape in (declared, actual))
     return one == other or len(one) <= 1 or len(other) <= 1

@@ -233,6 +233,8 @@ def test_declare_fun_declares_too() -> None:
         ("(assert (<= (* 1e200 (* 1e200 3)) X_0))", ":3: a number is too large"),
         ("(assert (<= (* 1e200 1e200 Y_0) 1))", ":3: a number is too large"),
         ("(assert (<= (/ Y_0 0) 1))", ":3: a division by 0"),
+        ("(assert (<= (/ 2) Y_0))", ":3: / takes at least 2 operands, not 1"),
+        ("(assert (not (<= Y_0 1) (<= Y_1 1)))", ":3: not takes 1 operand, not 2"),
         ("(assert (<= Y_0))", ":3: <= takes at least 2 operands, not 1"),
         ("(assert (!= 0 Y_0 1))", ":3: != takes 2 operands, not 3"),
         ("(assert (<= Y_0 (or)))", ":3: or takes comparisons"),
