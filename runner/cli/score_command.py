@@ -49,7 +49,8 @@ def score(
     """Score answers as VNN-COMP 2026 does, and say why points were lost.
 
     Every counterexample is replayed on ONNX Runtime: its input may lie 1e-4 outside the box, its
-    output must be unsafe. Each strategy of a run counts as a tool.
+    output must be unsafe. As VNN-COMP's checker does, limits are rounded to the network's
+    precision; what that alone lets in is listed. Each strategy of a run counts as a tool.
 
     \b
     Examples:

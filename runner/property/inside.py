@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from runner.property.model import Case, Vector
-from runner.property.numbers import Exact, Interval, Limit, exact
+from runner.property.numbers import Exact, Limit, Limits, exact
 
 # Absolute, on each side of the box; the output has none. The checker computes in float64.
 INPUT_TOLERANCE = Fraction(1, 10_000)
@@ -22,7 +22,7 @@ class Outside:
 
     index: int
     digits: str
-    limits: Interval
+    limits: Limits
     excess: Exact
 
     @property
@@ -47,7 +47,7 @@ def outside(case: Case, digits: Sequence[str]) -> Outside | None:
     doubtful = np.flatnonzero(~((least < point) & (point < greatest)))
     found: Outside | None = None
     for index in doubtful.tolist():
-        value, limits = exact(digits[index]), case.interval(index)
+        value, limits = exact(digits[index]), case.limits_of(index)
         if not limits.lower <= Limit.of(value) <= limits.upper:
             excess = max(limits.lower.exact - value, value - limits.upper.exact, 0)
             if found is None or excess > found.excess:

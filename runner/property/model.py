@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.property.numbers import Exact, Interval, Limit
+from runner.property.numbers import Exact, Limit, Limits
 
 Vector = NDArray[np.float64]
 
@@ -76,10 +76,10 @@ class Case:
     lower: Vector
     upper: Vector
     unsafe: tuple[Conjunction, ...]
-    limits: tuple[Interval, ...] = ()
+    limits: tuple[Limits, ...] = ()
 
     @staticmethod
-    def between(limits: tuple[Interval, ...], unsafe: Iterable[Conjunction]) -> Case:
+    def between(limits: tuple[Limits, ...], unsafe: Iterable[Conjunction]) -> Case:
         """The case of a box that is given exactly."""
         lower = np.array([interval.lower.below for interval in limits], dtype=np.float64)
         upper = np.array([interval.upper.above for interval in limits], dtype=np.float64)
@@ -103,13 +103,11 @@ class Case:
         lower, upper = np.array(ends, dtype=np.float64).reshape(-1, 2).T
         return lower, upper
 
-    def interval(self, index: int) -> Interval:
+    def limits_of(self, index: int) -> Limits:
         """The exact limits of one input."""
         if self.limits:
             return self.limits[index]
-        return Interval(
-            Limit.of(Fraction(self.lower[index])), Limit.of(Fraction(self.upper[index]))
-        )
+        return Limits(Limit.of(Fraction(self.lower[index])), Limit.of(Fraction(self.upper[index])))
 
 
 @dataclass(frozen=True)

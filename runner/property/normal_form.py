@@ -13,7 +13,7 @@ import numpy as np
 from runner.errors import InstanceError
 from runner.property.logic import And, Comparison, Formula, Kind, Variable
 from runner.property.model import Case, Conjunction, Property
-from runner.property.numbers import Exact, Interval, Limit
+from runner.property.numbers import Exact, Limit, Limits
 from runner.vocabulary import Cause
 
 # An `and` of n two-way `or` has 2**n disjuncts: refuse before memory runs out.
@@ -22,7 +22,7 @@ MAXIMUM_CONJUNCTIONS = 100_000
 MAXIMUM_BOUNDS = 5_000_000
 MAXIMUM_ENTRIES = 50_000_000
 
-_UNBOUNDED = Interval(Limit(-math.inf, 0, 0, -math.inf), Limit(math.inf, 0, 0, math.inf))
+_UNBOUNDED = Limits(Limit(-math.inf, 0, 0, -math.inf), Limit(math.inf, 0, 0, math.inf))
 _GREATEST = int(sys.float_info.max)
 
 
@@ -53,7 +53,7 @@ class _Part:
     `box` maps an input's index to its interval; inputs that it leaves out are unbounded.
     """
 
-    box: Mapping[int, Interval]
+    box: Mapping[int, Limits]
     unsafe: tuple[tuple[Comparison, ...], ...]
 
 
@@ -104,7 +104,7 @@ def _join_unboxed(parts: list[_Part]) -> list[_Part]:
 
 def _literals(comparisons: Iterable[Comparison], declarations: Declarations) -> list[_Part]:
     """The conjunction of comparisons that stand side by side; none where its box is empty."""
-    box: dict[int, Interval] = {}
+    box: dict[int, Limits] = {}
     outputs: list[Comparison] = []
     satisfiable = True
     for comparison in comparisons:
@@ -123,7 +123,7 @@ def _literals(comparisons: Iterable[Comparison], declarations: Declarations) -> 
     return [_Part(box, (tuple(outputs),) if satisfiable else ())]
 
 
-def _tighten(box: dict[int, Interval], comparison: Comparison, declarations: Declarations) -> None:
+def _tighten(box: dict[int, Limits], comparison: Comparison, declarations: Declarations) -> None:
     if len(comparison.terms) != 1:
         names = " and ".join(declarations.name(variable) for variable, _ in comparison.terms)
         message = f"not supported: a constraint that relates {names}; of inputs, only bounds by "
@@ -140,7 +140,7 @@ def _tighten(box: dict[int, Interval], comparison: Comparison, declarations: Dec
         upper = min(upper, limit)
     else:
         lower = max(lower, limit)
-    box[variable.position] = Interval(lower, upper)
+    box[variable.position] = Limits(lower, upper)
 
 
 def _fits_float64(number: Exact) -> bool:
@@ -161,7 +161,7 @@ def _quotient(number: Exact, divisor: Exact) -> Exact:
 
 def _why_empty(formula: Formula, declarations: Declarations) -> str:
     """Which bounds contradict each other, where those that always hold do so."""
-    box: dict[int, Interval] = {}
+    box: dict[int, Limits] = {}
     for comparison in formula.parts if isinstance(formula, And) else ():
         if not isinstance(comparison, Comparison):
             continue
@@ -204,8 +204,8 @@ def _bounds(parts: list[_Part]) -> int:
 
 
 def _intersection(
-    left: Mapping[int, Interval], right: Mapping[int, Interval]
-) -> Mapping[int, Interval] | None:
+    left: Mapping[int, Limits], right: Mapping[int, Limits]
+) -> Mapping[int, Limits] | None:
     """The box inside both; None when it is empty."""
     if not right:
         return left
@@ -215,7 +215,7 @@ def _intersection(
         lower, upper = max(lower, known.lower), min(upper, known.upper)
         if lower > upper:
             return None
-        box[index] = Interval(lower, upper)
+        box[index] = Limits(lower, upper)
     return box
 
 
@@ -234,7 +234,7 @@ def _check_size(
 
 
 def _cases(parts: list[_Part], declarations: Declarations) -> tuple[Case, ...]:
-    boxes: dict[tuple[Interval, ...], dict[tuple[Comparison, ...], None]] = {}
+    boxes: dict[tuple[Limits, ...], dict[tuple[Comparison, ...], None]] = {}
     for part in parts:
         box = _whole_box(part.box, declarations)
         boxes.setdefault(box, {}).update(dict.fromkeys(part.unsafe))
@@ -249,7 +249,7 @@ def _cases(parts: list[_Part], declarations: Declarations) -> tuple[Case, ...]:
     )
 
 
-def _whole_box(box: Mapping[int, Interval], declarations: Declarations) -> tuple[Interval, ...]:
+def _whole_box(box: Mapping[int, Limits], declarations: Declarations) -> tuple[Limits, ...]:
     for index in range(declarations.inputs):
         for limit, side in zip(box.get(index, _UNBOUNDED), ("lower", "upper"), strict=True):
             if math.isinf(limit.below):

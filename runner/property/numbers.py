@@ -31,7 +31,7 @@ def exact(digits: str) -> Exact:
         return 0
     if value.adjusted() < _LEAST_EXPONENT:
         raise OutOfRangeError(_too_small(digits))
-    return Fraction(value)
+    return Fraction(*value.as_integer_ratio())  # quicker than of the Decimal itself
 
 
 def _too_small(digits: str) -> str:
@@ -69,7 +69,7 @@ class Limit(NamedTuple):
         return f"{open_ if self.nudge else closed} {float(self.exact)!r}"
 
 
-class Interval(NamedTuple):
+class Limits(NamedTuple):
     """Between two limits; empty where they are crossed."""
 
     lower: Limit

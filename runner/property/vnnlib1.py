@@ -136,10 +136,12 @@ class _Reader:
             return compare(self._numbers(head, operands, 2, most), relation, self.line)
         if head in _CONNECTIVES:
             return _CONNECTIVES[head](self._formulas(head, operands))
-        if head == "not" and len(operands) == 1:
+        if head == "not":
+            if len(operands) != 1:
+                raise self._malformed(f"not takes 1 operand, not {len(operands)}")
             return negation(self._formulas(head, operands)[0])
         if head in _ARITHMETIC:
-            return self._arithmetic(head, self._numbers(head, operands, 1))
+            return self._arithmetic(head, self._numbers(head, operands, 2 if head == "/" else 1))
         if head in _COMMANDS:
             raise self._malformed(f"{head} inside a command; close that one with ) before it")
         raise self._unsupported(f"operator {head!r}; only {', '.join(_OPERATORS)} are")

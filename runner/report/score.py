@@ -65,7 +65,7 @@ def _question(
     rows = []
     for name, answer in given.items():
         points, reason = _points(answer, source, replays.get(name), refuting)
-        counts = replays.get(name) or (replays[refuting[0]] if points == WRONG else None)
+        counts = replays.get(name) or (_soundest(replays, refuting) if points == WRONG else None)
         rows.append(
             asked._asdict()
             | {
@@ -81,6 +81,11 @@ def _question(
             }
         )
     return rows
+
+
+def _soundest(replays: Mapping[str, Replay], refuting: Sequence[str]) -> Replay:
+    """The one that needs no rounding, if there is any."""
+    return min((replays[name] for name in refuting), key=lambda found: bool(found.rounding))
 
 
 def _said(answer: Answer, source: Instance | None) -> Verdict:

@@ -25,9 +25,9 @@ from runner.network.prepared import read_graph
 from runner.network.replay import box_points
 from runner.parallel.group import Group, joined_group
 from runner.parallel.strategy import Engine, Strategy, strategy_named
-from runner.property.layout import check_layout
 from runner.property.model import Property
 from runner.property.read import read_property
+from runner.property.shapes import check_shapes
 from runner.verify.deadline import Deadline
 from runner.verify.engines import engine_for
 from runner.verify.finding import Confirmation, Finding
@@ -184,4 +184,4 @@ def check_fit(instance: Property, graph: Graph, source: str, network: Path) -> N
                 f"{source}: declares {declared} {name}, {network} has {actual}; "
                 "check that the row of instances.csv pairs the right files",
             )
-    check_layout(instance, source, network, graph.input.shape, graph.node(graph.output).shape)
+    check_shapes(instance, source, network, graph.input.shape, graph.node(graph.output).shape)

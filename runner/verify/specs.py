@@ -103,11 +103,11 @@ def box_within(
     if np.any(none):
         with np.errstate(over="ignore"):
             first, last = (limit.astype(kind) for limit in case.nearest)
-        below = least - upper <= CHECKER_TOLERANCE
-        above = lower - greatest <= CHECKER_TOLERANCE
-        beneath, beyond = upper, lower
-        lower = np.where(none, np.where(below, beneath, np.where(above, beyond, first)), lower)
-        upper = np.where(none, np.where(above, beyond, np.where(below, beneath, last)), upper)
+        # Where they are crossed, they are the values beside the gap.
+        below, above = upper, lower
+        reaches = least - below <= CHECKER_TOLERANCE, above - greatest <= CHECKER_TOLERANCE
+        lower = np.where(none, np.select(reaches, (below, above), first), lower)
+        upper = np.where(none, np.select(reaches[::-1], (above, below), last), upper)
     most = np.finfo(kind).max
     return _interval(lower.clip(-most, most), upper.clip(-most, most), shape, device)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from runner.property.counterexample import printed
 from runner.property.inside import excess_in, outside
 from runner.property.model import Case
-from runner.property.numbers import Interval, Limit, OutOfRangeError
+from runner.property.numbers import Limit, Limits, OutOfRangeError
 
 FLOAT32, FLOAT64 = np.float32, np.float64
 
@@ -22,7 +22,7 @@ def box(*sides: tuple[str, str], strict: bool = False) -> Case:
     """Of decimals."""
     nudge = 1 if strict else 0
     limits = [
-        Interval(Limit.of(Fraction(low), nudge), Limit.of(Fraction(high), -nudge))
+        Limits(Limit.of(Fraction(low), nudge), Limit.of(Fraction(high), -nudge))
         for low, high in sides
     ]
     return Case.between(tuple(limits), ())
@@ -62,7 +62,7 @@ def test_a_point_lies_as_far_outside_as_fractions_say(asked: tuple[Case, list[st
     case, digits = asked
     excess = []
     for index, text in enumerate(digits):
-        (low, high), value = case.interval(index), Fraction(text)
+        (low, high), value = case.limits_of(index), Fraction(text)
         if not (low.exact, low.nudge) <= (value, 0) <= (high.exact, high.nudge):
             excess.append(max(low.exact - value, value - high.exact))
     found = outside(case, digits)
@@ -73,7 +73,7 @@ def test_a_point_lies_as_far_outside_as_fractions_say(asked: tuple[Case, list[st
 def test_a_box_of_float64_values_is_as_exact(asked: tuple[Case, list[str]]) -> None:
     case, digits = asked
     rounded = Case(case.lower, case.upper, ())
-    same = Case.between(tuple(rounded.interval(index) for index in range(len(digits))), ())
+    same = Case.between(tuple(rounded.limits_of(index) for index in range(len(digits))), ())
     assert outside(rounded, digits) == outside(same, digits)
 
 

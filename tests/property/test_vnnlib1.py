@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import cProfile
 import gzip
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -207,7 +207,7 @@ def test_an_input_may_be_pinned_by_an_equality() -> None:
 def test_limits_are_exact_and_rounded_outwards(digits: str) -> None:
     pinned = f"(assert (<= X_0 {digits}))(assert (>= X_0 {digits}))"
     (case,) = parse(BOX.replace("(<= X_0 1)", "(<= X_0 1e9)") + pinned).cases
-    lower, upper = case.interval(0)
+    lower, upper = case.limits_of(0)
     assert lower.exact == upper.exact == Fraction(digits)
     assert case.lower[0] <= Fraction(digits) <= case.upper[0]
     assert case.upper[0] <= np.nextafter(case.lower[0], np.inf)
@@ -233,6 +233,8 @@ def test_declare_fun_declares_too() -> None:
         ("(assert (<= (* 1e200 (* 1e200 3)) X_0))", ":3: a number is too large"),
         ("(assert (<= (* 1e200 1e200 Y_0) 1))", ":3: a number is too large"),
         ("(assert (<= (/ Y_0 0) 1))", ":3: a division by 0"),
+        ("(assert (<= (/ 2) Y_0))", ":3: / takes at least 2 operands, not 1"),
+        ("(assert (not (<= Y_0 1) (<= Y_1 1)))", ":3: not takes 1 operand, not 2"),
         ("(assert (<= Y_0))", ":3: <= takes at least 2 operands, not 1"),
         ("(assert (!= 0 Y_0 1))", ":3: != takes 2 operands, not 3"),
         ("(assert (<= Y_0 (or)))", ":3: or takes comparisons"),
@@ -333,12 +335,10 @@ def test_what_goes_beyond_boxes_and_linear_outputs_is_unsupported(text: str, mes
     assert said.startswith("prop.vnnlib" + message)
 
 
-def test_a_blow_up_of_or_is_refused_at_once() -> None:
-    start = time.perf_counter()
+def test_a_blow_up_of_or_is_refused() -> None:
     cause, said = refusal(BOX + "(assert (or (<= Y_0 1) (<= Y_1 1)))\n" * 60)
     assert cause is Cause.UNSUPPORTED_PROPERTY
     assert "131,072 conjunctions" in said
-    assert time.perf_counter() - start < 10
 
 
 def nested(depth: int) -> str:
@@ -352,19 +352,17 @@ def test_nesting_is_read_to_a_stated_depth() -> None:
     assert said == "prop.vnnlib:3: not supported: nested deeper than 200"
 
 
-def test_reading_takes_linear_time() -> None:
-    def seconds(size: int) -> float:
+def test_reading_takes_as_many_steps_as_there_are_inputs() -> None:
+    def steps(size: int) -> int:
         text = "(declare-const Y_0 Real)\n" + "".join(
-            f"(declare-const X_{i} Real)\n(assert (<= X_{i} 1))\n(assert (>= X_{i} 0))\n"
+            f"(declare-const X_{i} Real)\n(assert (<= X_{i} 1.{i}))\n(assert (>= X_{i} 0.{i}))\n"
             for i in range(size)
         )
-        start = time.process_time()
-        assert parse(text).inputs == size
-        return time.process_time() - start
+        profile = cProfile.Profile()
+        assert profile.runcall(parse, text).inputs == size
+        return sum(entry.callcount for entry in profile.getstats())
 
-    small, large = min(seconds(3072) for _ in range(3)), seconds(8 * 3072)
-    assert small < 0.5
-    assert large < 8 * small * 3
+    assert steps(4 * 768) < 4.2 * steps(768)
 
 
 def test_all_shared_properties_parse_with_the_boxes_of_their_networks(vnncomp2022: Path) -> None:
@@ -394,7 +392,7 @@ def test_all_shared_properties_parse_with_the_boxes_of_their_networks(vnncomp202
 
 def test_a_real_union_of_boxes(vnncomp2022: Path) -> None:
     read = read_property(vnncomp2022 / "benchmarks/acasxu/vnnlib/prop_6.vnnlib.gz")
-    assert [case.lower[1] for case in read.cases] == [0.11140846, -0.499999896]
+    assert [case.nearest[0][1] for case in read.cases] == [0.11140846, -0.499999896]
     assert [len(case.unsafe) for case in read.cases] == [4, 4]
 
 

@@ -318,7 +318,7 @@ def contains(cases: tuple[Case, ...], inputs: list[float], outputs: list[float])
     points = [Limit.of(Fraction(value)) for value in inputs]
     return any(
         all(
-            case.interval(index).lower <= point <= case.interval(index).upper
+            case.limits_of(index).lower <= point <= case.limits_of(index).upper
             for index, point in enumerate(points)
         )
         and any(region.holds(np.array(outputs)) for region in case.unsafe)

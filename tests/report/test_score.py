@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from runner.errors import UsageError
 from runner.property.counterexample import format_counterexample
 from runner.report.official import Tool, read_tools
-from runner.report.replay import Validity, replay
+from runner.report.replay import Replay, Validity, replay
 from runner.report.score import answers, by_category, losses, penalties, rounded, totals
 from runner.report.sources import Sources, category_folders, question, sources
 
@@ -276,6 +276,32 @@ def test_points_that_depend_on_rounding_are_listed(tmp_path: Path, benchmarks: P
     assert list(scored["points"]) == [10, -150, 0]
     assert list(rounded(scored)["tool"]) == ["first", "second"]
     assert set(rounded(scored)["rounding"]) == {FAR}
+
+
+def test_a_loss_to_a_point_inside_the_box_does_not_depend_on_rounding(
+    tools: list[Tool], files: Sources
+) -> None:
+    def check(network: Path, property_path: Path, counterexample: Path | None) -> Replay:
+        assert counterexample is not None
+        inside = counterexample.parent.parent.name == "third"
+        return Replay(Validity.VALID, rounding="" if inside else "only by rounding")
+
+    (first, second) = (
+        replace(
+            tool,
+            answers=tuple(answer for answer in tool.answers if "wrong_unsat" in answer.property),
+        )
+        for tool in tools
+    )
+    (answer,) = second.answers
+    folder = tools[1].answers[0].folder.parent / "third"
+    write_tool(folder, {"wrong_unsat": ("sat", IN_BOX, 1.0)})
+    third = Tool("third", (replace(answer, folder=folder),), ())
+
+    alone = answers([first, second], files, check)
+    assert list(alone["rounding"]) == ["only by rounding"] * 2
+    both = answers([first, second, third], files, check)
+    assert list(both["rounding"]) == ["", "only by rounding", ""]
 
 
 def test_a_threshold_is_compared_as_the_checker_reads_it(tmp_path: Path) -> None:

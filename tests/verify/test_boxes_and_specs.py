@@ -15,7 +15,7 @@ from small_networks import CPU
 
 from runner.property.inside import INPUT_TOLERANCE
 from runner.property.model import Case
-from runner.property.numbers import Interval, Limit
+from runner.property.numbers import Limit, Limits
 from runner.verify.specs import Specs, box_around, box_within
 
 reals = st.floats(-1e30, 1e30, allow_subnormal=True)
@@ -47,7 +47,7 @@ def test_the_box_around_is_the_smallest_that_contains_the_case(interval: Case) -
 
 
 def exactly(lower: Fraction, upper: Fraction) -> Case:
-    return Case.between((Interval(Limit.of(lower), Limit.of(upper)),), ())
+    return Case.between((Limits(Limit.of(lower), Limit.of(upper)),), ())
 
 
 @st.composite
@@ -68,7 +68,7 @@ DTYPES = [(torch.float32, np.float32), (torch.float64, np.float64)]
 def test_the_box_within_holds_every_value_of_the_case_and_no_other(
     one: Case, dtype: torch.dtype, kind: type[np.floating]
 ) -> None:
-    low, high = (limit.exact for limit in one.interval(0))
+    low, high = (limit.exact for limit in one.limits_of(0))
     box = box_within(one, (1,), CPU, dtype)
     assert box.lower.dtype == box.upper.dtype == dtype
     lower, upper = kind(box.lower.item()), kind(box.upper.item())

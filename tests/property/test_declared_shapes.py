@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from runner.errors import InstanceError
-from runner.property.layout import check_layout
 from runner.property.model import Property
+from runner.property.shapes import check_shapes
 from runner.vocabulary import Cause
 
 NETWORK = Path("net.onnx")
@@ -31,7 +31,7 @@ def test_a_shape_of_the_same_order_fits(
     declared: tuple[int, ...] | None, actual: tuple[int, ...]
 ) -> None:
     one = Property(6, 6, (), input_shape=declared, output_shape=declared)
-    check_layout(one, "p.vnnlib", NETWORK, actual, actual)
+    check_shapes(one, "p.vnnlib", NETWORK, actual, actual)
 
 
 @pytest.mark.parametrize(("side", "name"), [(0, "input"), (1, "output")])
@@ -40,7 +40,7 @@ def test_another_order_is_refused_with_both_shapes(side: int, name: str) -> None
     shapes[side] = (1, 3, 2)
     one = Property(6, 6, (), input_shape=shapes[0], output_shape=shapes[1])
     with pytest.raises(InstanceError) as raised:
-        check_layout(one, "p.vnnlib", NETWORK, (2, 3), (2, 3))
+        check_shapes(one, "p.vnnlib", NETWORK, (2, 3), (2, 3))
     assert raised.value.cause is Cause.SHAPE_MISMATCH
     assert str(raised.value) == (
         f"p.vnnlib: declares the {name} as [1, 3, 2], net.onnx has [1, 2, 3], so each index would "

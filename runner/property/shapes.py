@@ -11,7 +11,7 @@ from runner.vocabulary import Cause
 Shape = tuple[int, ...]
 
 
-def check_layout(
+def check_shapes(
     instance: Property, source: str, network: Path, input_shape: Shape, output_shape: Shape
 ) -> None:
     """Raises InstanceError SHAPE_MISMATCH where a declared shape orders its values in another way
@@ -31,6 +31,6 @@ def check_layout(
 
 
 def _same_order(declared: Shape, actual: Shape) -> bool:
-    """Dimensions of one length count for nothing, and a vector is any tensor, row by row."""
+    """Dimensions of length 1 count for nothing, and a vector is any tensor, row by row."""
     one, other = (tuple(length for length in shape if length != 1) for shape in (declared, actual))
     return one == other or len(one) <= 1 or len(other) <= 1
