@@ -34,6 +34,7 @@ def folded(graph: Graph, tensors: dict[str, Array]) -> tuple[Graph, dict[str, Ar
         if node.op is Op.RESHAPE:
             source = nodes[node.inputs[0]]
             source = nodes[source.inputs[0]] if source.op is Op.RESHAPE else source
+            users[source.name] += users[node.name]
             if source.shape == node.shape:
                 renamed[node.name] = source.name
                 continue

@@ -69,6 +69,7 @@ def prepare(
     unforeseen = f"{network}: its tensors do not fit its operators; export it again, or report it"
     with foreign(Cause.MALFORMED_NETWORK, unforeseen):
         loaded = load_graph(network)
-        replay(OnnxRuntime(network), loaded.graph, loaded.tensors, points(loaded.graph))
+        reference = OnnxRuntime(network, optimize=False)
+        replay(reference, loaded.graph, loaded.tensors, points(loaded.graph))
     write_prepared(prepared, loaded.graph, loaded.tensors)
     return loaded.graph

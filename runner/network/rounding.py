@@ -13,6 +13,7 @@ from runner.network.graph import Graph, Node, Op
 
 # Of the functions that it approximates, and of what it rounds them to.
 _UNITS_OF_FUNCTIONS = 8.0
+_UNIT = 2.0**-53  # of float64
 # Deviations below zero from where rounding does not make a ReLU active.
 _FAR = 16.0
 
@@ -67,7 +68,13 @@ def _added(
             of_squares = {role: tensor**2 for role, tensor in parameters.items()}
             return terms * (apply(node, of_squares, squares) + value**2)
         case Op.AFFINE:
-            return squares * parameters["scale"] ** 2 + parameters["shift"] ** 2 + value**2
+            none = torch.zeros(())
+            # What is computed in float64 with this error is off by as many units in any type.
+            scale, shift = (
+                parameters[role] ** 2 + (parameters.get(f"{role}_error", none) / _UNIT) ** 2
+                for role in ("scale", "shift")
+            )
+            return squares * scale + shift + value**2
         case Op.ADD | Op.SUB:
             return value**2
         case Op.AVGPOOL:

@@ -31,33 +31,41 @@ _RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def _session(path: Path, *, optimize: bool) -> onnxruntime.InferenceSession:
     content = read_bytes(path, Cause.MALFORMED_NETWORK)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except _RUNTIME_ERRORS as error:
+        # E.g. a Conv of float64, which no kernel computes.
+        lacking = isinstance(error, onnxruntime_pybind11_state.NotImplemented)
+        cause = Cause.UNSUPPORTED_OPERATOR if lacking else Cause.MALFORMED_NETWORK
+        remedy = "; convert the network to float32" if lacking else ""
         raise InstanceError(
-            Cause.MALFORMED_NETWORK, f"{path}: ONNX Runtime cannot load it: {error}"
+            cause, f"{path}: ONNX Runtime cannot load it: {error}{remedy}"
         ) from error
 
 
 class OnnxRuntime:
     """One input, one output, one thread; a dynamic dimension counts as 1.
 
+    `optimize`: join operators, as ONNX Runtime does by default, with weights that it rounds anew.
+
     `input_shape`: the model's own, batch dimension included; `dtype`: of its input. Raises
     InstanceError with MISSING_FILE, MALFORMED_NETWORK (the file is not a model that ONNX Runtime
     can load), UNSUPPORTED_INSTANCE (several inputs or outputs) or UNSUPPORTED_OPERATOR (an input
-    that is not floating-point).
+    that is not floating-point, an operator that ONNX Runtime cannot compute in the network's type).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, optimize: bool = True) -> None:
         self.path = path
-        self._session = _session(path)
+        self._session = _session(path, optimize=optimize)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise InstanceError(

@@ -185,6 +185,20 @@ MODELS = [
         [Op.RELU],
     ),
     Model(
+        "a constant shift of a node that reshapes hide a second reader of stays apart",
+        [
+            node("Gemm", "x w", "h"),
+            node("Unsqueeze", "h two", "u"),
+            node("Squeeze", "u two", "q"),
+            node("Add", "q b", "s"),
+            node("Sub", "q s"),
+        ],
+        (1, 3),
+        (1, 4),
+        [Op.LINEAR, Op.AFFINE, Op.SUB],
+        {"w": W.T, "b": B, "two": np.array([2])},
+    ),
+    Model(
         "of reshapes that follow each other one remains",
         [
             node("Reshape", "x one", "h"),

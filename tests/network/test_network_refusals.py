@@ -480,6 +480,15 @@ def test_a_function_of_the_network_s_own_is_unsupported(tmp_path: Path) -> None:
     assert "operator Twice (node 'y')" in str(error)
 
 
+def test_what_onnx_runtime_cannot_compute_in_float64_is_unsupported(tmp_path: Path) -> None:
+    nodes = [node("Conv", "x k", "c"), node("Flatten", "c")]
+    path = save(tmp_path, nodes, (1, 3, 3, 3), (1, 4), dtype=np.float64, k=KERNEL)
+    error = refused(path)
+    assert error.cause is UNSUPPORTED
+    assert "Conv" in str(error)
+    assert "convert the network to float32" in str(error)
+
+
 def test_nodes_in_a_circle_are_malformed(tmp_path: Path) -> None:
     path = save(tmp_path, [node("Add", "x b", "a"), node("Relu", "a", "b")], (1, 3), (1, 3))
     assert "its nodes form a cycle" in str(refused(path))
