@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from fake_server import FakeServer, answer, make_category
 from typer.testing import CliRunner, Result
 
-from runner.cli import run_command
+from runner.cli import job_command, run_command
 from runner.cli.app import app
 from runner.doctor import REQUIREMENTS, State, check_requirement, examine
 from runner.execute.lock import exclusive
@@ -176,6 +177,36 @@ def test_list_names_instances_and_the_rows_that_are_none(category: Path) -> None
     assert "prop2.vnnlib" in result.stdout
     assert "instances.csv:4" in result.stdout
     assert "3 instances, 1 rows that cannot be run" in result.stdout
+
+
+@pytest.fixture
+def one_instance(category: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Network and property for `job`, which prepares in `job/prepare`."""
+    monkeypatch.setattr(job_command, "RankServer", FakeRankServer)
+    Path("job", "prepare").mkdir(parents=True)
+    return category / "net0.onnx", category / "prop0.vnnlib"
+
+
+@pytest.mark.parametrize(("strategy", "ranks"), [("sp", 3), ("baseline", 1)])
+def test_a_job_is_for_the_ranks_that_its_strategy_has(
+    one_instance: tuple[Path, Path], strategy: str, ranks: int
+) -> None:
+    result = call("job", *one_instance, "job", "--strategy", strategy, "--ranks", 3)
+
+    assert result.exit_code == 0
+    assert f"ready for {ranks} rank(s)" in result.stdout
+    assert json.loads(Path("job/job.json").read_text())["ranks"] == ranks
+
+
+def test_what_ranks_said_of_an_earlier_job_is_gone_when_another_is_made(
+    one_instance: tuple[Path, Path],
+) -> None:
+    for name in ("rank0.json", "rank3.json", "counterexample.gz"):
+        Path("job", name).touch()
+    call("job", *one_instance, "job")
+
+    assert [path.name for path in Path("job").glob("*.json")] == ["job.json"]
+    assert not Path("job/counterexample.gz").exists()
 
 
 def test_show_finds_a_run_by_name_and_chooses_instances(category: Path) -> None:
