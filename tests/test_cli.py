@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def category(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_command, "RankServer", FakeRankServer)
     # A report takes a second or two.
-    monkeypatch.setattr(run_command, "_write_report", lambda evidence, run_folder: None)
+    monkeypatch.setattr(run_command, "_write_report", lambda evidence, run_folder: "none")
     return make_category(tmp_path / "digits", 3)
 
 
@@ -78,17 +79,55 @@ def test_run_ends_by_naming_its_report(category: Path, monkeypatch: pytest.Monke
     assert page.is_file()
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for a run and not for its report. Needs root."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_under_the_report_is_exit_code_3_and_the_report_can_be_made_later(
+    category: Path,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(run_command, "_write_report", WRITE_REPORT)
+    result = call("run", category, "--results", small_disk, "--run", "full")
+
+    assert result.exit_code == 3
+    assert "No space left" in caplog.text
+    assert "resume" not in caplog.text, "nothing is left to be run"
+    assert len((small_disk / "full" / "outcomes.csv").read_text().splitlines()) == 7
+    assert json.loads((small_disk / "full" / "run.json").read_text())["status"] == "finished"
+    command = caplog.text.split("vnncomp-runner ")[1].split()
+    assert command == ["report", f"{small_disk}/full", "--out", f"{small_disk}/full/report"]
+    assert call(*command).exit_code == 3
+    assert call(*command[:3], "elsewhere").exit_code == 0
+    assert Path("elsewhere/report.html").is_file()
+
+
 @pytest.mark.parametrize(
-    ("error", "shown"),
-    [(OSError(28, "No space left on device"), False), (ZeroDivisionError(), True)],
+    ("error", "exit_code", "traceback"),
+    [
+        (OSError(28, "No space left on device"), 3, False),
+        (PermissionError(13, "Permission denied"), 5, False),
+        (ZeroDivisionError(), 5, True),
+    ],
     ids=repr,
 )
-def test_a_report_that_cannot_be_written_is_named_and_the_run_is_no_failure(
+def test_a_finished_run_without_its_report_says_so_and_how_to_make_it(
     category: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     error: Exception,
-    shown: bool,
+    exit_code: int,
+    traceback: bool,
 ) -> None:
     def broken(evidence: object, folder: Path) -> Path:
         raise error
@@ -97,9 +136,9 @@ def test_a_report_that_cannot_be_written_is_named_and_the_run_is_no_failure(
     monkeypatch.setattr("runner.report.files.write_report", broken)
     result = call("run", category)
 
-    assert result.exit_code == 0
+    assert result.exit_code == exit_code
     assert f"vnncomp-runner report {only_run(Path('results'))} --out" in caplog.text
-    assert ("Traceback" in caplog.text) is shown, "only a defect has one"
+    assert ("Traceback" in caplog.text) is traceback, "only a defect has one"
 
 
 @pytest.mark.parametrize("options", [("--seed", 7), ("--fixed-workload", 3, "--batch", 64)])
@@ -255,7 +294,7 @@ def test_the_help_teaches_exit_codes_and_examples() -> None:
     text = call("run", "--help").stdout
 
     assert "vnncomp-runner run mnist_fc" in text
-    assert all(f"  {code} " in text for code in (0, 2, 3, 4, 130))
+    assert all(f"  {code} " in text for code in (0, 2, 3, 4, 5, 130))
 
 
 def test_the_commands_start_without_torch_and_pandas() -> None:

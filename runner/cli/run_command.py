@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +12,12 @@ import typer
 from rich.console import Console
 
 from runner.cli.progress import RunProgress
-from runner.cli.terminal import console, exit_codes
+from runner.cli.terminal import DISK_FULL, NO_REPORT, console, exit_codes
 from runner.errors import UsageError
 from runner.execute.gang import RankServer
 from runner.parallel.strategy import STRATEGIES
 from runner.plan import plan
+from runner.record.append import is_disk_full
 from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
 from runner.schedule import schedule
@@ -29,10 +31,11 @@ _log = logging.getLogger(__name__)
 
 EXIT_CODES = """\b
 Exit codes:
-  0    the run finished, whatever the verdicts
+  0    the run finished and has its report, whatever the verdicts
   2    wrong usage: a category, strategy or option that cannot be used
-  3    the disk is full; the message says how to resume
+  3    the disk is full; the message says how to resume, or to make the report of a finished run
   4    another process writes to the run folder
+  5    the run finished without its report; the message says why, and how to make it
   130  interrupted (Ctrl-C or SIGTERM); the message says how to resume
 """
 
@@ -179,20 +182,23 @@ def _print_summary(run_folder: Path, out: Console) -> None:
     evidence = gather([read_run(run_folder)])
     print_strategies(evidence, out)
     print_files(run_folder, out)
-    page = _write_report(evidence, run_folder)
-    if page:
-        out.print(f"Report: {page}", soft_wrap=True)
+    out.print(f"Report: {_write_report(evidence, run_folder)}", soft_wrap=True)
 
 
-def _write_report(evidence: Evidence, run_folder: Path) -> Path | None:
-    """The run is recorded: whatever a report may run into must not make it look failed."""
-    later = f"to make it: vnncomp-runner report {run_folder} --out DIR"
+def _write_report(evidence: Evidence, run_folder: Path) -> Path:
+    """The run is recorded: whatever a report may run into must not make it look lost."""
+    folder = run_folder / "report"
+    made_by = shlex.join(["vnncomp-runner", "report", str(run_folder), "--out", str(folder)])
+    later = f"the run is finished and recorded; to make its report: {made_by}"
     try:
         from runner.report.files import write_report
 
-        return write_report(evidence, run_folder / "report")
+        return write_report(evidence, folder)
     except OSError as error:
-        _log.error("no whole report was written (%s); %s", error, later)
-    except Exception:  # noqa: BLE001 - the boundary: no report may lose a run
+        full = is_disk_full(error)
+        first = "free some room; " if full else ""
+        _log.error("no whole report was written (%s); %s%s", error, first, later)
+        raise typer.Exit(DISK_FULL if full else NO_REPORT) from error
+    except Exception as error:
         _log.exception("no whole report was written; %s", later)
-    return None
+        raise typer.Exit(NO_REPORT) from error
