@@ -219,6 +219,45 @@ def test_list_names_instances_and_the_rows_that_are_none(category: Path) -> None
 
 
 @pytest.fixture
+def without_files(category: Path) -> Path:
+    """A second category, whose networks are still to be downloaded."""
+    folder = category.parent / "large"
+    folder.mkdir()
+    (folder / "instances.csv").write_text("a.onnx,a.vnnlib,60\nb.onnx,b.vnnlib,60\n")
+    return folder
+
+
+def test_list_names_the_categories_that_are_left_out(category: Path, without_files: Path) -> None:
+    result = call("list", without_files, category)
+
+    assert result.exit_code == 0
+    assert result.stdout.count(f"left out: {without_files}/instances.csv: none of the files") == 1
+    assert result.stdout.endswith("3 instances, 1 categories left out\n")
+
+
+def test_run_says_before_and_after_which_categories_are_left_out_and_runs_the_rest(
+    category: Path, without_files: Path
+) -> None:
+    result = call("run", category, without_files)
+
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"left out: {without_files}/instances.csv: none of the files")
+    assert [line for line in lines if line.startswith("left out")] == [lines[0], lines[-2]]
+    assert len((only_run(Path("results")) / "outcomes.csv").read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize("command", ["list", "run"])
+def test_with_nothing_left_to_run_the_command_is_wrong_usage(
+    without_files: Path, command: str
+) -> None:
+    result = call(command, without_files)
+
+    assert result.exit_code == 2
+    assert "none of the files it names exists; download them" in result.stderr
+
+
+@pytest.fixture
 def one_instance(category: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """Network and property for `job`, which prepares in `job/prepare`."""
     monkeypatch.setattr(job_command, "RankServer", FakeRankServer)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from runner.cli.progress import RunProgress
 from runner.cli.terminal import DISK_FULL, NO_REPORT, console, exit_codes
 from runner.errors import UsageError
 from runner.execute.gang import RankServer
 from runner.parallel.strategy import STRATEGIES
-from runner.plan import plan
+from runner.plan import Task, plan
 from runner.record.append import is_disk_full
 from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
@@ -111,7 +112,8 @@ def run(
 ) -> None:
     """Run categories under strategies and compare them.
 
-    The same command again resumes a run that was interrupted or killed, and starts a new one
+    A category without any of its files is left out, which is said before and after the run. The
+    same command again resumes a run that was interrupted or killed, and starts a new one
     once it has finished.
 
     \b
@@ -138,8 +140,11 @@ def run(
             repeat=repeat,
             workload=workload_of(fixed_workload, batch),
         )
-        folder = _run(command, results, name, out)
-        _print_summary(folder.path, out)
+        left_out: list[str] = []
+        tasks = plan(command, left_out.append)
+        _print_left_out(left_out, out)
+        folder = _run(command, tasks, results, name, out)
+        _print_summary(folder.path, left_out, out)
 
 
 def _default() -> list[str]:
@@ -153,8 +158,14 @@ def _default() -> list[str]:
     return [embedded]
 
 
-def _run(command: Command, results: Path, name: str | None, out: Console) -> RunFolder:
-    tasks = plan(command)
+def _print_left_out(left_out: list[str], out: Console) -> None:
+    for message in left_out:
+        out.print(Text(message, style="yellow"), soft_wrap=True)
+
+
+def _run(
+    command: Command, tasks: list[Task], results: Path, name: str | None, out: Console
+) -> RunFolder:
     with open_run(results, command, len(tasks), name) as folder:
         known = [folder.done[task.key()] for task in tasks if task.key() in folder.done]
         if known:
@@ -172,7 +183,7 @@ def _run(command: Command, results: Path, name: str | None, out: Console) -> Run
     return folder
 
 
-def _print_summary(run_folder: Path, out: Console) -> None:
+def _print_summary(run_folder: Path, left_out: list[str], out: Console) -> None:
     # Pandas takes half a second to import.
     from runner.cli.show_command import print_files
     from runner.cli.tables import print_strategies
@@ -182,6 +193,7 @@ def _print_summary(run_folder: Path, out: Console) -> None:
     evidence = gather([read_run(run_folder)])
     print_strategies(evidence, out)
     print_files(run_folder, out)
+    _print_left_out(left_out, out)
     out.print(f"Report: {_write_report(evidence, run_folder)}", soft_wrap=True)
 
 
