@@ -19,3 +19,7 @@ class InstanceError(Exception):
 
 class UsageError(Exception):
     """The command cannot start: a bad argument, a missing category, a locked run folder."""
+
+
+class NothingToRunError(UsageError):
+    """A category without a row, or without one file that its rows name; others may have some."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from runner.errors import InstanceError, UsageError
+from runner.errors import InstanceError, NothingToRunError, UsageError
 from runner.files import find_maybe_gz
 from runner.vocabulary import Cause
 
@@ -51,8 +51,8 @@ class MalformedRow:
 def read_category(path: Path, timeout_s: float | None = None) -> list[Instance | MalformedRow]:
     """All rows of a category folder, or of an `instances.csv`, in their order, without a header.
 
-    `timeout_s` replaces the rows' own timeouts. Raises UsageError when there is nothing to run:
-    no such category, no row, or not one row whose files exist.
+    `timeout_s` replaces the rows' own timeouts. Raises UsageError when there is no such category,
+    and NothingToRunError when it has no row, or not one row whose files exist.
     """
     source = _find_source(Path(os.path.abspath(path)))
     lines = list(_lines(source))
@@ -60,9 +60,9 @@ def read_category(path: Path, timeout_s: float | None = None) -> list[Instance |
         del lines[0]
     rows = [_read_row(source, line, text, timeout_s) for line, text in lines]
     if not rows:
-        raise UsageError(f"{source}: no rows; expected lines of network,property,timeout")
+        raise NothingToRunError(f"{source}: no rows; expected lines of network,property,timeout")
     if all(isinstance(row, MalformedRow) and row.cause is Cause.MISSING_FILE for row in rows):
-        raise UsageError(
+        raise NothingToRunError(
             f"{source}: none of the files it names exists; "
             "download them (some categories have a setup.sh for that)"
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from runner.errors import UsageError
+from runner.errors import NothingToRunError, UsageError
 from runner.instances import Instance, MalformedRow, read_category
 from runner.parallel.strategy import Engine, Strategy, strategy_named
 from runner.record.manifest import Command
@@ -38,10 +38,11 @@ class Task:
         return Key(*_question(self.row), self.strategy.name, self.repeat)
 
 
-def plan(command: Command) -> list[Task]:
+def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> list[Task]:
     """All tasks of a command; every strategy of an instance comes before the next instance.
 
-    Everything is run once before anything is repeated.
+    Everything is run once before anything is repeated. `left_out` is told of categories without
+    anything to run.
 
     Raises UsageError for a strategy or category that does not exist, and when nothing is left.
     """
@@ -51,10 +52,8 @@ def plan(command: Command) -> list[Task]:
         _check_searched(command.method, strategies)
     rows = [
         row
-        for category in dict.fromkeys(command.categories)
-        for row in choose(
-            read_category(Path(category), command.timeout_s), command.filter, command.limit
-        )
+        for category in read_categories(command.categories, command.timeout_s, left_out)
+        for row in choose(category, command.filter, command.limit)
     ]
     if not rows:
         raise UsageError(f"no instance matches --filter {command.filter!r}")
@@ -95,6 +94,30 @@ def _check_searched(method: Method, strategies: Iterable[Strategy]) -> None:
             raise UsageError(
                 f"--fixed-workload: strategy {strategy.name} has no branch and bound; leave it out"
             )
+
+
+def read_categories(
+    categories: Iterable[str | Path],
+    timeout_s: float | None = None,
+    left_out: Callable[[str], None] = _log.warning,
+) -> list[list[Row]]:
+    """The rows of each category. One that has nothing to run costs no other its turn.
+
+    Large networks are downloaded by a script, so that a checkout of a year has such categories.
+    `left_out` is told of each, once. Raises UsageError for what is no category, and when none of
+    them has anything to run.
+    """
+    found, lost = [], []
+    for category in dict.fromkeys(map(str, categories)):
+        try:
+            found.append(read_category(Path(category), timeout_s))
+        except NothingToRunError as error:
+            lost.append(str(error))
+    if lost and not found:
+        raise UsageError("\n".join(lost))
+    for message in lost:
+        left_out(f"left out: {message}")
+    return found
 
 
 def choose(rows: Iterable[Row], pattern: str | None, limit: int | None) -> list[Row]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from fake_server import FakeServer, answer, make_category
 from typer.testing import CliRunner, Result
 
-from runner.cli import run_command
+from runner.cli import job_command, run_command
 from runner.cli.app import app
 from runner.doctor import REQUIREMENTS, State, check_requirement, examine
 from runner.execute.lock import exclusive
@@ -43,7 +45,7 @@ def category(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_command, "RankServer", FakeRankServer)
     # A report takes a second or two.
-    monkeypatch.setattr(run_command, "_write_report", lambda evidence, run_folder: None)
+    monkeypatch.setattr(run_command, "_write_report", lambda evidence, run_folder: "none")
     return make_category(tmp_path / "digits", 3)
 
 
@@ -77,17 +79,55 @@ def test_run_ends_by_naming_its_report(category: Path, monkeypatch: pytest.Monke
     assert page.is_file()
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for a run and not for its report. Needs root."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_under_the_report_is_exit_code_3_and_the_report_can_be_made_later(
+    category: Path,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(run_command, "_write_report", WRITE_REPORT)
+    result = call("run", category, "--results", small_disk, "--run", "full")
+
+    assert result.exit_code == 3
+    assert "No space left" in caplog.text
+    assert "resume" not in caplog.text, "nothing is left to be run"
+    assert len((small_disk / "full" / "outcomes.csv").read_text().splitlines()) == 7
+    assert json.loads((small_disk / "full" / "run.json").read_text())["status"] == "finished"
+    command = caplog.text.split("vnncomp-runner ")[1].split()
+    assert command == ["report", f"{small_disk}/full", "--out", f"{small_disk}/full/report"]
+    assert call(*command).exit_code == 3
+    assert call(*command[:3], "elsewhere").exit_code == 0
+    assert Path("elsewhere/report.html").is_file()
+
+
 @pytest.mark.parametrize(
-    ("error", "shown"),
-    [(OSError(28, "No space left on device"), False), (ZeroDivisionError(), True)],
+    ("error", "exit_code", "traceback"),
+    [
+        (OSError(28, "No space left on device"), 3, False),
+        (PermissionError(13, "Permission denied"), 5, False),
+        (ZeroDivisionError(), 5, True),
+    ],
     ids=repr,
 )
-def test_a_report_that_cannot_be_written_is_named_and_the_run_is_no_failure(
+def test_a_finished_run_without_its_report_says_so_and_how_to_make_it(
     category: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     error: Exception,
-    shown: bool,
+    exit_code: int,
+    traceback: bool,
 ) -> None:
     def broken(evidence: object, folder: Path) -> Path:
         raise error
@@ -96,9 +136,9 @@ def test_a_report_that_cannot_be_written_is_named_and_the_run_is_no_failure(
     monkeypatch.setattr("runner.report.files.write_report", broken)
     result = call("run", category)
 
-    assert result.exit_code == 0
+    assert result.exit_code == exit_code
     assert f"vnncomp-runner report {only_run(Path('results'))} --out" in caplog.text
-    assert ("Traceback" in caplog.text) is shown, "only a defect has one"
+    assert ("Traceback" in caplog.text) is traceback, "only a defect has one"
 
 
 @pytest.mark.parametrize("options", [("--seed", 7), ("--fixed-workload", 3, "--batch", 64)])
@@ -178,6 +218,75 @@ def test_list_names_instances_and_the_rows_that_are_none(category: Path) -> None
     assert "3 instances, 1 rows that cannot be run" in result.stdout
 
 
+@pytest.fixture
+def without_files(category: Path) -> Path:
+    """A second category, whose networks are still to be downloaded."""
+    folder = category.parent / "large"
+    folder.mkdir()
+    (folder / "instances.csv").write_text("a.onnx,a.vnnlib,60\nb.onnx,b.vnnlib,60\n")
+    return folder
+
+
+def test_list_names_the_categories_that_are_left_out(category: Path, without_files: Path) -> None:
+    result = call("list", without_files, category)
+
+    assert result.exit_code == 0
+    assert result.stdout.count(f"left out: {without_files}/instances.csv: none of the files") == 1
+    assert result.stdout.endswith("3 instances, 1 categories left out\n")
+
+
+def test_run_says_before_and_after_which_categories_are_left_out_and_runs_the_rest(
+    category: Path, without_files: Path
+) -> None:
+    result = call("run", category, without_files)
+
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"left out: {without_files}/instances.csv: none of the files")
+    assert [line for line in lines if line.startswith("left out")] == [lines[0], lines[-2]]
+    assert len((only_run(Path("results")) / "outcomes.csv").read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize("command", ["list", "run"])
+def test_with_nothing_left_to_run_the_command_is_wrong_usage(
+    without_files: Path, command: str
+) -> None:
+    result = call(command, without_files)
+
+    assert result.exit_code == 2
+    assert "none of the files it names exists; download them" in result.stderr
+
+
+@pytest.fixture
+def one_instance(category: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Network and property for `job`, which prepares in `job/prepare`."""
+    monkeypatch.setattr(job_command, "RankServer", FakeRankServer)
+    Path("job", "prepare").mkdir(parents=True)
+    return category / "net0.onnx", category / "prop0.vnnlib"
+
+
+@pytest.mark.parametrize(("strategy", "ranks"), [("sp", 3), ("baseline", 1)])
+def test_a_job_is_for_the_ranks_that_its_strategy_has(
+    one_instance: tuple[Path, Path], strategy: str, ranks: int
+) -> None:
+    result = call("job", *one_instance, "job", "--strategy", strategy, "--ranks", 3)
+
+    assert result.exit_code == 0
+    assert f"ready for {ranks} rank(s)" in result.stdout
+    assert json.loads(Path("job/job.json").read_text())["ranks"] == ranks
+
+
+def test_what_ranks_said_of_an_earlier_job_is_gone_when_another_is_made(
+    one_instance: tuple[Path, Path],
+) -> None:
+    for name in ("rank0.json", "rank3.json", "counterexample.gz"):
+        Path("job", name).touch()
+    call("job", *one_instance, "job")
+
+    assert [path.name for path in Path("job").glob("*.json")] == ["job.json"]
+    assert not Path("job/counterexample.gz").exists()
+
+
 def test_show_finds_a_run_by_name_and_chooses_instances(category: Path) -> None:
     call("run", category, "--run", "nightly")
     whole, part = call("show", "nightly"), call("show", "results/nightly", "net1*")
@@ -224,7 +333,7 @@ def test_the_help_teaches_exit_codes_and_examples() -> None:
     text = call("run", "--help").stdout
 
     assert "vnncomp-runner run mnist_fc" in text
-    assert all(f"  {code} " in text for code in (0, 2, 3, 4, 130))
+    assert all(f"  {code} " in text for code in (0, 2, 3, 4, 5, 130))
 
 
 def test_the_commands_start_without_torch_and_pandas() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,50 @@ def test_the_limit_counts_instances_of_each_category_that_match(tmp_path: Path) 
     assert [(task.key().category, task.key().property) for task in tasks] == [
         ("a", "prop0.vnnlib"), ("a", "prop3.vnnlib"), ("b", "prop0.vnnlib"), ("b", "prop3.vnnlib"),
     ]  # fmt: skip
+
+
+def without_files(folder: Path) -> Path:
+    """A category whose large networks are still to be downloaded."""
+    folder.mkdir()
+    (folder / "instances.csv").write_text("large.onnx,a.vnnlib,60\nlarge.onnx,b.vnnlib,60\n")
+    return folder
+
+
+def empty(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "instances.csv").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [(without_files, "none of the files it names exists; download"), (empty, "no rows")],
+)
+def test_a_category_with_nothing_to_run_is_told_once_and_costs_no_other_its_turn(
+    tmp_path: Path, lost: Callable[[Path], Path], words: str
+) -> None:
+    good = [make_category(tmp_path / name, 1) for name in "ac"]
+    told: list[str] = []
+    tasks = plan(command(good[0], lost(tmp_path / "b"), good[1]), told.append)
+
+    assert [task.key().category for task in tasks] == ["a", "a", "c", "c"]
+    (message,) = told
+    assert message.startswith(f"left out: {tmp_path}/b/instances.csv: ")
+    assert words in message
+
+
+def test_where_no_category_has_anything_to_run_each_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        plan(command(without_files(tmp_path / "a"), empty(tmp_path / "b")))
+
+    first, second = str(refused.value).splitlines()
+    assert "none of the files" in first
+    assert "no rows" in second
+
+
+def test_a_category_that_does_not_exist_is_refused_whatever_else_there_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such category"):
+        plan(command(make_category(tmp_path / "digits", 1), tmp_path / "digist"))
 
 
 @pytest.mark.parametrize(

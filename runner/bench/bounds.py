@@ -7,7 +7,6 @@ strategy does the same work. The first case of a property is bounded.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ from runner.parallel.strategy import Engine, Strategy, strategy_named
 from runner.property.read import read_property
 from runner.verify.deadline import Deadline, DeadlineReached
 from runner.verify.engines import DriverEngine
+from runner.verify.gang import check_gang, world_for
 from runner.verify.rank import Costs, rank_device
 from runner.verify.specs import Specs, box_around
 from runner.vocabulary import Cause, Memory, Method, Phase, Verdict
@@ -54,10 +54,11 @@ def bounds_target(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bounds(job: Job) -> RankReport:
-    rank = int(os.environ.get("RANK", "0"))
+    rank = world_for(job).rank
     strategy, device = strategy_named(job.strategy), rank_device(job.device)
     bounded = _lirpa if strategy.engine is Engine.LIRPA else _driver
     with Probe(device) as probe, joined_group(device) as group:
+        check_gang(job, group)
         costs = Costs(device, probe, group)
         method = str(job.method)
         try:

@@ -183,5 +183,6 @@ def _windows(node: Node, x: Tensor) -> Tensor:
     """[B, C, H, W] to [B, C, kernel, windows]; -inf where a window sees padding."""
     kernel, stride, (rows, columns) = _window(node)
     padded = F.pad(x, (columns, columns, rows, rows), value=-torch.inf)
-    unfolded = F.unfold(padded, kernel, stride=stride)
-    return unfolded.reshape(x.shape[0], x.shape[1], -1, unfolded.shape[2])
+    # A channel at a time: a rank may have none, and torch unfolds no image without channels.
+    unfolded = F.unfold(padded.flatten(0, 1).unsqueeze(1), kernel, stride=stride)
+    return unfolded.reshape(*x.shape[:2], *unfolded.shape[1:])

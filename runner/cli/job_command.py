@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,14 @@ from runner.errors import UsageError
 from runner.execute.gang import RankServer
 from runner.execute.job import Job
 from runner.execute.wire import job_to_json
+from runner.files import read_bytes
 from runner.instances import Instance
 from runner.parallel.strategy import strategy_named
 from runner.prepare import Preparer
-from runner.vocabulary import Device, Method
+from runner.record.append import replace_file
+from runner.vocabulary import Cause, Device, Method
+
+_JOB, _COUNTEREXAMPLE = "job.json", "counterexample.gz"
 
 
 def job(
@@ -24,7 +29,12 @@ def job(
     property_file: Annotated[Path, typer.Argument(metavar="PROPERTY", help="VNN-LIB file.")],
     folder: Annotated[Path, typer.Argument(help="Where job.json and the network are written.")],
     strategy: Annotated[str, typer.Option(help="One strategy.")] = "fsdp",
-    ranks: Annotated[int, typer.Option(min=1, help="Ranks on all machines together.")] = 2,
+    ranks: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Ranks on all machines together; 1 where the strategy has only one."
+        ),
+    ] = 2,
     timeout: Annotated[float, typer.Option(metavar="SECONDS")] = 300.0,
     method: Annotated[Method, typer.Option(help="As of `run`.")] = Method.COMPLETE,
     device: Annotated[Device, typer.Option(help="As of `run`.")] = Device.AUTO,
@@ -42,8 +52,9 @@ def job(
         --master-addr first.example --master-port 29500 -m runner.execute.rank job/job.json
     """
     with exit_codes():
-        strategy_named(strategy)
+        count = ranks if strategy_named(strategy).parallel else 1
         folder.mkdir(parents=True, exist_ok=True)
+        _clear(folder)
         row = Instance(
             category="",
             network=network.absolute(),
@@ -63,13 +74,31 @@ def job(
             prepared=str(done.prepared),
             property=str(row.property),
             strategy=strategy,
-            ranks=ranks,
+            ranks=count,
             timeout_s=timeout,
             method=method,
             device=device,
             seed=seed,
             work_bytes=None if work_memory is None else int(work_memory * 2**20),
-            counterexample=str(folder.absolute() / "counterexample.gz"),
+            counterexample=str(folder.absolute() / _COUNTEREXAMPLE),
+            files=_digest(row),
         )
-        (folder / "job.json").write_text(json.dumps(job_to_json(made), indent=2) + "\n")
-        typer.echo(f"{folder / 'job.json'} is ready for: -m runner.execute.rank")
+        replace_file(folder / _JOB, json.dumps(job_to_json(made), indent=2) + "\n")
+        typer.echo(f"{folder / _JOB} is ready for {count} rank(s): -m runner.execute.rank")
+
+
+def _clear(folder: Path) -> None:
+    """What ranks said of an earlier job is no answer to this one."""
+    for path in (folder / _JOB, folder / _COUNTEREXAMPLE, *folder.glob("rank*.json")):
+        path.unlink(missing_ok=True)
+
+
+def _digest(row: Instance) -> str:
+    """Of what the files hold, whatever they are called and however packed."""
+    digest = sha256()
+    for path, cause in (
+        (row.network, Cause.MALFORMED_NETWORK),
+        (row.property, Cause.MALFORMED_PROPERTY),
+    ):
+        digest.update(sha256(read_bytes(path, cause)).digest())
+    return digest.hexdigest()

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.cli.terminal import console, exit_codes
-from runner.instances import Instance, MalformedRow, read_category
-from runner.plan import choose
+from runner.instances import Instance, MalformedRow
+from runner.plan import choose, read_categories
 
 
 def list_instances(
@@ -24,7 +24,7 @@ def list_instances(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="As in `run`.")] = None,
 ) -> None:
-    """List the instances of categories, and the rows that cannot be run.
+    """List the instances of categories, and the rows and categories that cannot be run.
 
     \b
     Examples:
@@ -33,18 +33,20 @@ def list_instances(
     """
     with exit_codes():
         out = console()
+        left_out: list[str] = []
         rows = [
             row
-            for category in categories
-            for row in choose(read_category(category), filter_glob, limit)
+            for category in read_categories(categories, left_out=left_out.append)
+            for row in choose(category, filter_glob, limit)
         ]
         good = [row for row in rows if isinstance(row, Instance)]
         bad = [row for row in rows if isinstance(row, MalformedRow)]
         if good:
             out.print(_table(good))
-        for row in bad:
-            out.print(Text(f"{row.cause}: {row.message}", style="red"), soft_wrap=True)
+        for problem in (*left_out, *(f"{row.cause}: {row.message}" for row in bad)):
+            out.print(Text(problem, style="red"), soft_wrap=True)
         problems = f", {len(bad)} rows that cannot be run" if bad else ""
+        problems += f", {len(left_out)} categories left out" if left_out else ""
         out.print(f"{len(good)} instances{problems}")
 
 

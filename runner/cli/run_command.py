@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from runner.cli.progress import RunProgress
-from runner.cli.terminal import console, exit_codes
+from runner.cli.terminal import DISK_FULL, NO_REPORT, console, exit_codes
 from runner.errors import UsageError
 from runner.execute.gang import RankServer
 from runner.parallel.strategy import STRATEGIES
-from runner.plan import plan
+from runner.plan import Task, plan
+from runner.record.append import is_disk_full
 from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
 from runner.schedule import schedule
@@ -29,10 +32,11 @@ _log = logging.getLogger(__name__)
 
 EXIT_CODES = """\b
 Exit codes:
-  0    the run finished, whatever the verdicts
+  0    the run finished and has its report, whatever the verdicts
   2    wrong usage: a category, strategy or option that cannot be used
-  3    the disk is full; the message says how to resume
+  3    the disk is full; the message says how to resume, or to make the report of a finished run
   4    another process writes to the run folder
+  5    the run finished without its report; the message says why, and how to make it
   130  interrupted (Ctrl-C or SIGTERM); the message says how to resume
 """
 
@@ -108,7 +112,8 @@ def run(
 ) -> None:
     """Run categories under strategies and compare them.
 
-    The same command again resumes a run that was interrupted or killed, and starts a new one
+    A category without any of its files is left out, which is said before and after the run. The
+    same command again resumes a run that was interrupted or killed, and starts a new one
     once it has finished.
 
     \b
@@ -135,8 +140,11 @@ def run(
             repeat=repeat,
             workload=workload_of(fixed_workload, batch),
         )
-        folder = _run(command, results, name, out)
-        _print_summary(folder.path, out)
+        left_out: list[str] = []
+        tasks = plan(command, left_out.append)
+        _print_left_out(left_out, out)
+        folder = _run(command, tasks, results, name, out)
+        _print_summary(folder.path, left_out, out)
 
 
 def _default() -> list[str]:
@@ -150,8 +158,14 @@ def _default() -> list[str]:
     return [embedded]
 
 
-def _run(command: Command, results: Path, name: str | None, out: Console) -> RunFolder:
-    tasks = plan(command)
+def _print_left_out(left_out: list[str], out: Console) -> None:
+    for message in left_out:
+        out.print(Text(message, style="yellow"), soft_wrap=True)
+
+
+def _run(
+    command: Command, tasks: list[Task], results: Path, name: str | None, out: Console
+) -> RunFolder:
     with open_run(results, command, len(tasks), name) as folder:
         known = [folder.done[task.key()] for task in tasks if task.key() in folder.done]
         if known:
@@ -169,7 +183,7 @@ def _run(command: Command, results: Path, name: str | None, out: Console) -> Run
     return folder
 
 
-def _print_summary(run_folder: Path, out: Console) -> None:
+def _print_summary(run_folder: Path, left_out: list[str], out: Console) -> None:
     # Pandas takes half a second to import.
     from runner.cli.show_command import print_files
     from runner.cli.tables import print_strategies
@@ -179,20 +193,24 @@ def _print_summary(run_folder: Path, out: Console) -> None:
     evidence = gather([read_run(run_folder)])
     print_strategies(evidence, out)
     print_files(run_folder, out)
-    page = _write_report(evidence, run_folder)
-    if page:
-        out.print(f"Report: {page}", soft_wrap=True)
+    _print_left_out(left_out, out)
+    out.print(f"Report: {_write_report(evidence, run_folder)}", soft_wrap=True)
 
 
-def _write_report(evidence: Evidence, run_folder: Path) -> Path | None:
-    """The run is recorded: whatever a report may run into must not make it look failed."""
-    later = f"to make it: vnncomp-runner report {run_folder} --out DIR"
+def _write_report(evidence: Evidence, run_folder: Path) -> Path:
+    """The run is recorded: whatever a report may run into must not make it look lost."""
+    folder = run_folder / "report"
+    made_by = shlex.join(["vnncomp-runner", "report", str(run_folder), "--out", str(folder)])
+    later = f"the run is finished and recorded; to make its report: {made_by}"
     try:
         from runner.report.files import write_report
 
-        return write_report(evidence, run_folder / "report")
+        return write_report(evidence, folder)
     except OSError as error:
-        _log.error("no whole report was written (%s); %s", error, later)
-    except Exception:  # noqa: BLE001 - the boundary: no report may lose a run
+        full = is_disk_full(error)
+        first = "free some room; " if full else ""
+        _log.error("no whole report was written (%s); %s%s", error, first, later)
+        raise typer.Exit(DISK_FULL if full else NO_REPORT) from error
+    except Exception as error:
         _log.exception("no whole report was written; %s", later)
-    return None
+        raise typer.Exit(NO_REPORT) from error

@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 
 from runner.errors import UsageError
+from runner.record.append import DiskFullError, is_disk_full
 
-USAGE, DISK_FULL, IN_USE, INTERRUPTED = 2, 3, 4, 130
+USAGE, DISK_FULL, IN_USE, NO_REPORT, INTERRUPTED = 2, 3, 4, 5, 130
 
 _WIDTH_OF_LOGS = 120
 
@@ -33,13 +34,17 @@ def exit_codes() -> Iterator[None]:
     except UsageError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(_code(error)) from error
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        typer.echo(f"error: no room left ({error}); free some and run this again", err=True)
+        raise typer.Exit(DISK_FULL) from error
     except KeyboardInterrupt as interrupt:
         raise typer.Exit(INTERRUPTED) from interrupt
 
 
 def _code(error: UsageError) -> int:
-    # Not above: the doctor prints even where what these import is missing.
-    from runner.record.append import DiskFullError
+    # Not above: the doctor prints even where what this imports is missing.
     from runner.record.folder import RunInUseError
 
     match error:

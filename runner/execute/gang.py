@@ -145,7 +145,8 @@ class RankServer:
         ours, theirs = socket.socketpair()
         # The server and its ranks hold the other end of this pipe: its end is their end.
         self._alive, held = os.pipe()
-        command = [sys.executable, "-m", "runner.execute.server", str(theirs.fileno())]
+        command = [sys.executable, "-m", "runner.execute.server"]
+        command += [str(theirs.fileno()), str(os.getpid())]
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with theirs, self._log.open("ab") as log:

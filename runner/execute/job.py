@@ -18,7 +18,8 @@ class Job:
     writes the bounds of an experiment (safetensors), and `progress` where it writes how branch and
     bound went (CSV). `memory_limit_bytes`: what a rank may allocate once it has joined its gang.
     `workload`: what branch and bound is to do instead of deciding. `work_bytes`: of the budget for
-    what is at work at once (runner.bounds.budget), None for what suits the device.
+    what is at work at once (runner.bounds.budget), None for what suits the device. `files`: a
+    digest of network and property, where ranks read copies of their own; empty where they share.
     """
 
     network: str
@@ -36,6 +37,7 @@ class Job:
     progress: str = ""
     workload: Workload | None = None
     work_bytes: int | None = None
+    files: str = ""
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,7 @@ class Launch:
 
 def become_rank(launch: Launch, rank: int, server: int) -> int:
     """Run the target as rank `rank`, in a child of the process `server`; gives the exit code."""
-    die_with_parent()
-    if os.getppid() != server:
-        os._exit(1)  # the server died before the kernel was told to watch it
+    die_with_parent(server)
     folder = Path(launch.folder)
     _redirect_output(folder / f"rank{rank}.log")
     os.environ.update(rank_environment(rank, launch.ranks, folder))

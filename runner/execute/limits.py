@@ -12,10 +12,15 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """The kernel sends SIGKILL to this process when the thread that started it ends."""
+def die_with_parent(parent: int) -> None:
+    """The kernel sends SIGKILL to this process when the thread that started it ends.
+
+    `parent`: the process of that thread. Ends this one at once where it is gone already.
+    """
     if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        os._exit(1)  # it died before the kernel was told to watch it
 
 
 def cap_memory(limit_bytes: int) -> None:

@@ -13,14 +13,24 @@ import os
 import sys
 from pathlib import Path
 
-from runner.execute.boundary import run_guarded
+from runner.errors import InstanceError
+from runner.execute.boundary import REPORTED_ERROR, report_path, run_guarded
+from runner.parallel.world import world
 from runner.verify.rank import verify_target
+
+_log = logging.getLogger(__name__)
 
 
 def main(job: Path) -> int:
     """Run the job as the RANK of the environment (0 without one); gives the exit code."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    rank = int(os.environ.get("RANK", "0"))
+    try:
+        rank = world().rank
+    except InstanceError as error:  # nobody knows whose report this would be
+        _log.error("%s", error)
+        return REPORTED_ERROR
+    # What an earlier start left must not stand for one that is killed.
+    report_path(job.parent, rank).unlink(missing_ok=True)
     return run_guarded(lambda: verify_target(json.loads(job.read_text())), rank, job.parent)
 
 

@@ -1,7 +1,7 @@
 """The fork server: imports once what ranks need, then forks gangs of ranks on request.
 
-Started by `runner.execute.gang.RankServer` as `python -m runner.execute.server FD MODULE…`, where
-FD is a connected socket that carries lines of JSON:
+Started by `runner.execute.gang.RankServer` as `python -m runner.execute.server FD PARENT MODULE…`,
+where PARENT is its process and FD a connected socket that carries lines of JSON:
 
 requests  launch (the fields of `Launch`); signal (gang, number)
 events    ready; started (gang, pids); exited (gang, rank, code | signal);
@@ -151,10 +151,10 @@ def _preload(modules: list[str]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    die_with_parent()
+    descriptor, parent, *modules = arguments
+    die_with_parent(int(parent))
     logging.basicConfig(level=logging.INFO)
     os.environ.update(ONE_THREAD)
-    descriptor, *modules = arguments
     channel = Channel(socket.socket(fileno=int(descriptor)))
     _preload(modules)
     server = ForkServer(channel)

@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous as rendezvous_at
 
+from runner.parallel.world import world
+
 # A gang that loses a rank is killed from outside; this only bounds a run without a scheduler.
 COLLECTIVE_TIMEOUT = timedelta(hours=24)
 
@@ -136,8 +138,9 @@ def joined_group(device: torch.device) -> Iterator[Group]:
     """The gang that RANK and WORLD_SIZE speak of: NCCL when ranks are on GPUs, else gloo.
 
     Ranks meet through the file RENDEZVOUS names, or MASTER_ADDR and MASTER_PORT as under torchrun.
+    Raises InstanceError GANG_MISMATCH for a RANK or WORLD_SIZE that cannot be.
     """
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, size = world()
     if size == 1:
         yield Group()
         return
@@ -156,7 +159,7 @@ def joined_group(device: torch.device) -> Iterator[Group]:
         world_size=size,
         timeout=COLLECTIVE_TIMEOUT,
     )
-    yield Group(rank, size, store)
+    yield Group(dist.get_rank(), dist.get_world_size(), store)
     # Not after an error: taking a group down can wait for ranks that are gone.
     dist.destroy_process_group()
 

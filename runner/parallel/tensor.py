@@ -91,10 +91,10 @@ class ShardedFeatures:
         before = self._local_shape(node.inputs[0])
         mine = replace(node, shape=self._local_shape(node.name))
         match node.op:
-            case Op.RESHAPE:
-                return _LocalRule(plain, ReshapeRule(before, mine.shape), node, self)
-            case Op.AVGPOOL:
+            case Op.AVGPOOL if mine.size:
                 return _LocalRule(plain, AveragePoolRule(mine, before), node, self)
+            case Op.RESHAPE | Op.AVGPOOL:  # of no channel, nothing but the shape changes
+                return _LocalRule(plain, ReshapeRule(before, mine.shape), node, self)
             case Op.AFFINE:
                 values = {
                     name: self.local(node.name, self._whole[name].expand(node.shape), 0)

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from runner.errors import UsageError
-from runner.instances import Instance, read_category
+from runner.instances import Instance
+from runner.plan import read_categories
 from runner.record.manifest import Command
 
 _log = logging.getLogger(__name__)
@@ -41,14 +42,14 @@ def question(category: str, network: str, property_name: str) -> Question:
 
 
 def sources(categories: Iterable[Path], timeout_s: float | None = None) -> Sources:
-    """The instances of category folders whose files exist.
+    """The instances of category folders whose files exist; those without any are warned of.
 
-    Raises UsageError when a folder is no category.
+    Raises UsageError when a folder is no category, and when none has files.
     """
     return {
         question(row.category, row.network_name, row.property_name): row
-        for category in categories
-        for row in read_category(category, timeout_s)
+        for category in read_categories(categories, timeout_s)
+        for row in category
         if isinstance(row, Instance)
     }
 

@@ -31,6 +31,7 @@ from runner.property.shapes import check_shapes
 from runner.verify.deadline import Deadline
 from runner.verify.engines import engine_for
 from runner.verify.finding import Confirmation, Finding
+from runner.verify.gang import check_gang, world_for
 from runner.verify.search import Progress
 from runner.verify.verification import Verification
 from runner.vocabulary import Cause, Device, Phase, Verdict
@@ -67,14 +68,16 @@ def verify_target(payload: dict[str, Any]) -> dict[str, Any]:
 def verify_job(job: Job) -> RankReport:
     """Verifies one instance as rank RANK of WORLD_SIZE (of the environment).
 
-    Raises MeasuredFailure from whatever goes wrong once measuring has begun, InstanceError before.
+    Raises MeasuredFailure from whatever goes wrong once measuring has begun, InstanceError before:
+    for a gang, too, that is not the one which the job is for.
     """
-    rank = int(os.environ.get("RANK", "0"))
+    rank = world_for(job).rank
     strategy = strategy_named(job.strategy)
     if strategy.engine is Engine.NULL:
         return RankReport(rank, Verdict.UNKNOWN, Cause.INCOMPLETE, method="null")
     device = rank_device(job.device)
     with Probe(device) as probe, joined_group(device) as group:
+        check_gang(job, group)
         costs = Costs(device, probe, group)
         try:
             finding = verified(job, strategy, costs)

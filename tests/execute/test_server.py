@@ -174,6 +174,31 @@ def test_nothing_outlives_a_killed_scheduler(tmp_path: Path, server_stopped: boo
     _wait_for(lambda: not any(_alive(pid) for pid in pids))
 
 
+_SCHEDULER_THAT_STARTS = """
+import sys, time
+from pathlib import Path
+from runner.execute.gang import RankServer
+with RankServer(Path(sys.argv[1]), ("never_imported",)) as server:
+    print(server.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.01, 0.03, 0.1, 0.3])
+def test_a_server_does_not_outlive_a_scheduler_that_is_killed_while_it_starts(
+    tmp_path: Path, after_s: float
+) -> None:
+    (tmp_path / "never_imported.py").write_text("import time; time.sleep(600)")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-c", _SCHEDULER_THAT_STARTS, str(tmp_path / "server.log")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as scheduler:
+        assert scheduler.stdout is not None
+        server_pid = int(scheduler.stdout.readline())
+        time.sleep(after_s)
+        scheduler.kill()
+    _wait_for(lambda: not _alive(server_pid))
+
+
 def test_the_scheduler_side_imports_no_torch() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     code = "import sys, runner.execute.gang, runner.execute.lock; sys.exit('torch' in sys.modules)"

@@ -66,7 +66,7 @@ def _question(graph: Graph, radius: float) -> tuple[Interval, Tensor]:
 def in_few_steps(payload: Payload) -> Payload:
     """As `agreement`, of a property and by the methods named, without what is reached.
 
-    The networks are large, so rank 0 alone compares, and says so.
+    The networks may be large, so rank 0 alone compares, and says so.
     """
     found: Payload = {}
     prepared = Path(payload["prepared"])
@@ -85,6 +85,7 @@ def in_few_steps(payload: Payload) -> Payload:
                     "differ": [key for key in one if not torch.equal(many[key], one[key])],
                     "apart": max(_apart(many[key], one[key]) for key in one),
                     "beyond": sum(_beyond(many[key], one[key]) for key in one),
+                    "tighter": _apart(torch.maximum(many["specs"], one["specs"]), one["specs"]),
                 }
     return found
 

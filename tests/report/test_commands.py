@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import typer
 from made_runs import MadeRun, compared
 from typer.testing import CliRunner, Result
 
@@ -275,13 +276,13 @@ def test_show_of_many_instances_is_a_table(made: Path) -> None:
     assert "fsdp digits onnx/net.onnx vnnlib/p4.vnnlib: error rank_died: rank 1 died" in text
 
 
-def test_a_report_that_fails_does_not_fail_the_run(
+def test_a_report_that_cannot_be_written_ends_a_run_with_exit_code_5(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     evidence = compared(tmp_path).evidence()
     (tmp_path / "run").write_text("a file where the folder should be")
-    with caplog.at_level(logging.ERROR):
-        page = _write_report(evidence, tmp_path / "run")
+    with caplog.at_level(logging.ERROR), pytest.raises(typer.Exit) as ended:
+        _write_report(evidence, tmp_path / "run")
 
-    assert page is None
-    assert "to make it: vnncomp-runner report" in caplog.text
+    assert ended.value.exit_code == 5
+    assert f"to make its report: vnncomp-runner report {tmp_path}/run --out" in caplog.text
