@@ -51,11 +51,19 @@ def excluded_exactly(graph: Graph, source: Source, case: Case, disjunct: int) ->
     network = _Network(graph, source)
     bounds = network.bounds(case)
     for row in range(len(region.rhs)):
+        if not _is_short(region.matrix[row]):
+            continue
         least = network.least(_exact(region.matrix[row]), bounds)
         limit = region.bounds[row] if region.bounds else Fraction(float(region.rhs[row]))
         if least > limit or (least == limit and bool(region.strict[row])):
             return True
     return False
+
+
+def _is_short(row: NDArray[np.float64]) -> bool:
+    """Whether coefficients are multiples of a small power of two: others the property rounded."""
+    scaled = row * 2.0**20
+    return bool(np.all(scaled == np.round(scaled)) and np.all(np.abs(row) < 2.0**20))
 
 
 def _is_small(graph: Graph, source: Source, rows: int) -> bool:
@@ -101,7 +109,7 @@ class _Network:
 
     def bounds(self, case: Case) -> Mapping[str, _Bounds]:
         """Interval bounds of every node."""
-        limits = [case.interval(index) for index in range(len(case.lower))]
+        limits = [case.limits_of(index) for index in range(len(case.lower))]
         found = {
             self._graph.input.name: _Bounds(
                 np.array([interval.lower.exact for interval in limits], dtype=object),
