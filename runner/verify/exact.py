@@ -2,7 +2,8 @@
 
 Where the maximum of an output is exactly what a strict bound excludes, no margin is left for any
 rounding. Interval bounds and one backward pass in fractions prove such a bound if they are exact
-there: ties of equal neurons, constant outputs, boxes that end at a threshold.
+there: ties of equal neurons, constant outputs, boxes that end at a threshold. Neurons that are
+computed alike are one.
 """
 
 from __future__ import annotations
@@ -88,6 +89,13 @@ def _positive(values: Exact) -> Exact:
     return positive
 
 
+def _merged(rows: Exact, same: NDArray[np.int_]) -> Exact:
+    """Coefficients [..., n] of neurons that are equal, all on the first of them."""
+    merged = np.full(rows.shape, Fraction(0), dtype=object)
+    np.add.at(merged.T, same, rows.T)
+    return merged
+
+
 class _Network:
     """The bound graph in fractions; values of nodes are flat."""
 
@@ -99,6 +107,28 @@ class _Network:
             for name in node.parameters.values()
         }
         self._nodes = {node.name: node for node in graph.nodes}
+        self._same = {graph.input.name: np.arange(graph.input.size)}
+        for node in graph.nodes[1:]:
+            self._same[node.name] = self._equals(node)
+
+    def _equals(self, node: Node) -> NDArray[np.int_]:
+        """Of each neuron, the first of its node that is computed alike and so always equals it."""
+        before = [self._same[name] for name in node.inputs]
+        if node.op is Op.LINEAR:
+            weight = _merged(self._parameter(node, "weight"), before[0])
+            columns = [*weight.T, self._parameter(node, "bias")]
+        elif node.op is Op.CONCAT:
+            # Inputs of one node only are compared.
+            shifts = np.cumsum([0, *(len(part) for part in before[:-1])])
+            parts = [part + shift for part, shift in zip(before, shifts, strict=True)]
+            columns = [self._joined(node, parts)]
+        elif node.op is Op.AFFINE:
+            columns = [before[0], self._spread(node, "scale"), self._spread(node, "shift")]
+        else:
+            columns = list(before)
+        first: dict[tuple[Any, ...], int] = {}
+        keys = zip(*(column.tolist() for column in columns), strict=True)
+        return np.array([first.setdefault(key, index) for index, key in enumerate(keys)])
 
     def _parameter(self, node: Node, role: str) -> Exact:
         return self._tensors[node.parameters[role]]
@@ -162,7 +192,8 @@ class _Network:
         for node in reversed(self._graph.nodes[1:]):
             if node.name not in pending:
                 continue
-            parts, added = self._backward(node, pending.pop(node.name), bounds)
+            rows = _merged(pending.pop(node.name), self._same[node.name])
+            parts, added = self._backward(node, rows, bounds)
             constant += added
             for name, part in zip(node.inputs, parts, strict=True):
                 pending[name] = pending[name] + part if name in pending else part
