@@ -279,7 +279,7 @@ def test_points_that_depend_on_rounding_are_listed(tmp_path: Path, benchmarks: P
 
 
 def test_a_loss_to_a_point_inside_the_box_does_not_depend_on_rounding(
-    tools: list[Tool], files: Sources
+    tools: list[Tool], files: Sources, tmp_path: Path
 ) -> None:
     def check(network: Path, property_path: Path, counterexample: Path | None) -> Replay:
         assert counterexample is not None
@@ -294,9 +294,8 @@ def test_a_loss_to_a_point_inside_the_box_does_not_depend_on_rounding(
         for tool in tools
     )
     (answer,) = second.answers
-    folder = tools[1].answers[0].folder.parent / "third"
-    write_tool(folder, {"wrong_unsat": ("sat", IN_BOX, 1.0)})
-    third = Tool("third", (replace(answer, folder=folder),), ())
+    write_tool(tmp_path / "third", {"wrong_unsat": ("sat", IN_BOX, 1.0)})
+    third = Tool("third", (replace(answer, folder=tmp_path / "third"),), ())
 
     alone = answers([first, second], files, check)
     assert list(alone["rounding"]) == ["only by rounding"] * 2
