@@ -18,6 +18,7 @@ from torch import Tensor
 
 from runner.bench.traffic import formula_bytes
 from runner.bounds.budget import budget_of
+from runner.bounds.rounding import plain_products
 from runner.bounds.rows import Rows
 from runner.execute.boundary import MeasuredFailure
 from runner.execute.job import Job, RankReport
@@ -56,6 +57,7 @@ def bounds_target(payload: dict[str, Any]) -> dict[str, Any]:
 def _bounds(job: Job) -> RankReport:
     rank = world_for(job).rank
     strategy, device = strategy_named(job.strategy), rank_device(job.device)
+    plain_products()
     bounded = _lirpa if strategy.engine is Engine.LIRPA else _driver
     with Probe(device) as probe, joined_group(device) as group:
         check_gang(job, group)

@@ -80,8 +80,11 @@ def greatest(sums: Tensor) -> Tensor:
 
 
 def floor(size: Tensor, terms: int) -> Tensor:
-    """What underflow in a product costs any row [B], of an input's size [B, *shape]."""
-    return size.flatten(1).sum(1) * (2 * terms * smallest(size.dtype))
+    """What underflow in a product, and in the constants of relaxed nodes before it, costs any row
+    [B], of an input's size [B, *shape].
+    """
+    flat = size.flatten(1)
+    return (flat.sum(1) + flat.shape[1]) * (2 * terms * smallest(size.dtype))
 
 
 def enclosed(centre: Tensor, radius: Tensor, sums: Tensor, terms: int) -> tuple[Tensor, Tensor]:
@@ -129,7 +132,7 @@ def relu_line(lower: Tensor, upper: Tensor, crossing: Tensor) -> tuple[Tensor, T
     width = torch.where(crossing, upper - lower, 1.0)
     slope = torch.where(width < torch.inf, upper / width * (1 + 8 * unit(dtype)), 1.0)
     room = 1 + 8 * unit(dtype) + gamma(lower.shape[-1] + COEFFICIENT_ROUNDINGS, dtype)
-    offset = -lower * slope * room
+    offset = -lower * slope * room + smallest(dtype)
     return torch.where(crossing, slope, 0.0), torch.where(crossing, offset, 0.0)
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from runner.bounds.budget import budget_of
+from runner.bounds.rounding import plain_products
 from runner.errors import InstanceError
 from runner.execute.boundary import MeasuredFailure
 from runner.execute.job import Job, RankReport
@@ -127,6 +128,7 @@ class Costs:
 def verified(job: Job, strategy: Strategy, costs: Costs) -> Finding:
     """Loads network and property, and verifies."""
     device, probe, group = costs.device, costs.probe, costs.group
+    plain_products()
     if job.memory_limit_bytes is not None:
         # Not before: a backend whose threads get no memory aborts the rank or waits for ever.
         cap_memory(job.memory_limit_bytes)

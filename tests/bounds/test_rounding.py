@@ -1,0 +1,152 @@
+"""What is taken off for rounding is at least what rounding does, measured in exact arithmetic."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_networks import Builder, SmallNetwork, box_of, points_in
+from torch import Tensor
+
+from runner.bounds import rounding
+from runner.bounds.affine import affine_map
+from runner.bounds.interval import Interval
+from runner.bounds.propagate import Propagator, Settings
+from runner.bounds.rules import AffineRule
+from runner.network.graph import Op
+from runner.parallel.group import Group
+from runner.vocabulary import BOUNDS
+
+floats = st.floats(-(2.0**100), 2.0**100, width=32)
+
+
+def cancelling(network: SmallNetwork, seed: int, exponent: int) -> SmallNetwork:
+    """Weights of very different sizes, and a bias that cancels what one point gives."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in network.tensors.items():
+        if name.endswith("weight"):
+            size = 10.0 ** torch.randint(0, exponent + 1, tensor.shape, generator=generator)
+            tensor.mul_(size)
+    return network
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (64, 300), (700, 40)])
+@pytest.mark.parametrize("exponent", [0, 4, 8])
+def test_a_charge_covers_the_rounding_of_a_product(shape: tuple[int, int], exponent: int) -> None:
+    outputs, inputs = shape
+    builder = Builder((inputs,), seed=outputs)
+    network = cancelling(builder.network(builder.linear("x", outputs)), 1, exponent)
+    node = network.graph.nodes[1]
+    affine = affine_map(node, (inputs,), network.weights(Group()))
+    rows = torch.randn(20, outputs, generator=torch.Generator().manual_seed(2))
+    exact = rows.double() @ network.tensors[node.parameters["weight"]].double()
+    size = torch.rand(1, inputs) * 10
+    interval = AffineRule(affine).interval(Interval(-size, size))
+    assert interval.sums is not None
+    charge = rounding.charged(rows[:, None], interval.sums, affine.terms)[:, 0]
+    lost = ((affine.transpose(rows).double() - exact).abs() * size.double()).sum(1)
+    assert (lost <= charge.double()).all()
+    assert (charge > 0).all()
+
+
+CONVOLUTIONS = [
+    {"outputs": 8, "kernel": (3, 3), "padding": (1, 1)},
+    {"outputs": 40, "kernel": (3, 3), "padding": (1, 1)},
+    {"outputs": 16, "kernel": (5, 5), "padding": (2, 2)},
+    {"outputs": 16, "kernel": (4, 4), "stride": (2, 2), "padding": (1, 1)},
+    {"outputs": 32, "kernel": (1, 1)},
+]
+
+
+@pytest.mark.parametrize("options", CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize("rows", [1, 40])
+def test_convolutions_are_plain_sums_of_products(options: dict[str, object], rows: int) -> None:
+    """Winograd's and FFT's err by the largest of all products, not by what each entry sums."""
+    rounding.plain_products()
+    builder = Builder((16, 12, 12), seed=3)
+    network = builder.network(builder.conv("x", **options))  # type: ignore[arg-type]
+    node = network.graph.nodes[1]
+    affine = affine_map(node, (16, 12, 12), network.weights(Group()))
+    generator = torch.Generator().manual_seed(4)
+    for apply, shape in ((affine.apply, (16, 12, 12)), (affine.transpose, node.shape)):
+        x = torch.randn(rows, *shape, generator=generator)
+        # Large values in one half, so that an error of their size would show in the other.
+        x[..., : x.shape[-1] // 3] *= 1e6
+        error = (apply(x).double() - apply(x.double())).abs()
+        weights = SmallNetwork(
+            network.graph, {name: tensor.abs() for name, tensor in network.tensors.items()}
+        )
+        whole = affine_map(node, (16, 12, 12), weights.weights(Group()))
+        sums = (whole.apply if shape == (16, 12, 12) else whole.transpose)(x.double().abs())
+        allowed = sums * rounding.gamma(affine.terms, torch.float32)
+        assert (error <= allowed + rounding.smallest(torch.float32)).all()
+
+
+@settings(max_examples=300)
+@given(st.tuples(floats, floats).map(sorted))
+def test_a_line_above_relu_is_above_it_at_both_ends(ends: list[float]) -> None:
+    lower, upper = (torch.tensor([[end]]) for end in ends)
+    crossing = (lower < 0) & (upper > 0)
+    slope, offset = (Fraction(float(v)) for v in rounding.relu_line(lower, upper, crossing))
+    if not bool(crossing):
+        assert (slope, offset) == (0, 0)
+        return
+    for end in map(Fraction, ends):
+        assert slope * end + offset >= max(end, 0)
+
+
+def test_a_line_over_limits_whose_width_overflows_is_above_relu() -> None:
+    lower, upper = torch.tensor([[-3e38]]), torch.tensor([[3e38]])
+    slope, offset = rounding.relu_line(lower, upper, torch.tensor([[True]]))
+    assert float(slope) >= 1
+    assert float(offset) >= 3e38
+
+
+@settings(max_examples=300)
+@given(st.tuples(floats, floats).map(sorted))
+def test_centre_and_radius_hold_the_whole_box(ends: list[float]) -> None:
+    box = Interval(*(torch.tensor([end]) for end in ends))
+    centre, radius = Fraction(box.centre.item()), Fraction(box.radius.item())
+    assert centre - radius <= Fraction(ends[0])
+    assert Fraction(ends[1]) <= centre + radius
+
+
+def test_a_box_of_neighbouring_floats_keeps_both() -> None:
+    one = np.float32(1)
+    box = Interval(torch.tensor([one]), torch.tensor([np.nextafter(one, np.float32(2))]))
+    assert box.centre - box.radius <= box.lower
+    assert box.upper <= box.centre + box.radius
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gamma_says_nothing_where_sums_are_too_long(dtype: torch.dtype) -> None:
+    assert rounding.gamma(100, dtype) > 100 * rounding.unit(dtype)
+    assert rounding.gamma(2**60, dtype) == float("inf")
+
+
+def test_limits_that_are_no_numbers_become_infinite() -> None:
+    lower, upper = rounding.outwards(torch.tensor([torch.nan]), torch.tensor([torch.nan]))
+    assert (float(lower), float(upper)) == (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize("exponent", [0, 3, 6])
+@pytest.mark.parametrize("radius", [0.0, 1e-6, 0.3])
+def test_bounds_of_cancelling_weights_hold_in_float32(exponent: int, radius: float) -> None:
+    """Values in float64, whose own rounding is far below what float32 loses here."""
+    builder = Builder((6,), seed=exponent)
+    x = builder.pointwise(Op.RELU, builder.linear("x", 8))
+    x = builder.pointwise(Op.RELU, builder.pointwise(Op.ADD, builder.linear(x, 8), x))
+    network = cancelling(builder.network(builder.linear(x, 3)), 5, exponent)
+    box = box_of(network, radius)
+    specs = torch.eye(3)
+    points = points_in(box.to(torch.float64), 64)
+    outputs = network.outputs(points.flatten(0, 1)).reshape(64, 3)
+    for method in BOUNDS:
+        propagator = Propagator(network.bound(), Settings(method))
+        found: Tensor = propagator.spec_bounds(propagator.bound(box), specs)[:, 0]
+        room = 1e-12 * (1 + outputs.abs())
+        assert (found.double() <= outputs + room).all()
