@@ -19,7 +19,7 @@ from torch import Tensor
 from runner.bounds.budget import Budget
 from runner.bounds.tagging import Tagger
 from runner.property.model import Property
-from runner.verify.specs import box_within
+from runner.verify.specs import boxes_within
 from runner.vocabulary import Memory
 
 # Targets whose nearest points are told.
@@ -155,13 +155,11 @@ class Attack:
     def _boxes(self, targets: list[Target]) -> tuple[Tensor, Tensor]:
         shape = self._network.input_shape
         cases = self._property.cases
-        boxes = {
-            case: box_within(cases[case], shape, self._device, self._dtype)
-            for case in {target.case for target in targets}
-        }
-        lower = torch.cat([boxes[target.case].lower for target in targets])
-        upper = torch.cat([boxes[target.case].upper for target in targets])
-        return lower, upper
+        position = {case: at for at, case in enumerate(dict.fromkeys(t.case for t in targets))}
+        chosen = [cases[case] for case in position]
+        boxes = boxes_within(chosen, shape, self._device, self._dtype)
+        at = torch.tensor([position[target.case] for target in targets], device=self._device)
+        return boxes.lower[at], boxes.upper[at]
 
     def _starts(self, lower: Tensor, upper: Tensor, restarts: int) -> Tensor:
         """[T, restarts, *input]: the centre, both extreme corners, then a level with noise."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.propagate import NetworkBounds, Propagator, Settings
 from runner.bounds.rounding import gamma
@@ -23,7 +24,7 @@ from runner.property.model import Property
 from runner.verify.attack import Target
 from runner.verify.cases import CaseProgress
 from runner.verify.many_cases import MANY, bound_together
-from runner.verify.specs import Room, Specs, box_around, no_room
+from runner.verify.specs import Room, Specs, box_around, boxes_around, no_room
 from runner.vocabulary import BOUNDS, Method
 
 # Of a node's width in interval bounds: if rounding has a larger share, float32 is too coarse.
@@ -79,12 +80,29 @@ class Incomplete:
         self.method = Method.IBP
         self._done: set[Method] = set()
         self.cases: list[CaseProgress] = []
-        for case in instance.cases:
-            specs = Specs.of(case, device, room)
-            nothing = torch.full((specs.disjuncts,), -torch.inf, dtype=torch.float64, device=device)
-            everything = torch.ones(specs.disjuncts, dtype=torch.bool, device=device)
-            box = box_around(case, network.graph.input.shape, device, network.dtype)
-            self.cases.append(CaseProgress(box, specs, nothing, everything))
+        if instance.cases:
+            self.cases = self._at_first(room)
+
+    def _at_first(self, room: Room) -> list[CaseProgress]:
+        """Nothing is proved of any case yet."""
+        cases, device = self._instance.cases, self._device
+        shape, dtype = self._network.graph.input.shape, self._network.dtype
+        boxes = boxes_around(cases, shape, device, dtype)
+        counts = [len(case.unsafe) for case in cases]
+        nothing = torch.full((sum(counts),), -torch.inf, dtype=torch.float64, device=device)
+        everything = torch.ones(sum(counts), dtype=torch.bool, device=device)
+        parts = zip(
+            boxes.lower.split(1),
+            boxes.upper.split(1),
+            Specs.of_all(cases, device, room),
+            nothing.split(counts),
+            everything.split(counts),
+            strict=True,
+        )
+        return [
+            CaseProgress(Interval(lower, upper), specs, margins, open_)
+            for lower, upper, specs, margins, open_ in parts
+        ]
 
     def run(self, tightest: Method) -> None:
         """Climbs the ladder, from where it stands, until nothing is open or `tightest` is done."""

@@ -40,16 +40,27 @@ def bound_together(
 
 def _bound_batch(propagator: BoxPropagator, cases: Sequence[CaseProgress], tag: Tagger) -> None:
     with tag.kind(Memory.BOUNDS):
-        lower, upper = (
-            torch.cat([getattr(case.box, side) for case in cases]) for side in ("lower", "upper")
+        box = Interval(
+            torch.cat([case.box.lower for case in cases]),
+            torch.cat([case.box.upper for case in cases]),
         )
-        specs = [case.specs.select(case.open) for case in cases]
+        specs = [case.specs for case in cases]
         rows = torch.cat([some.rows for some in specs])
-        counts = torch.tensor([len(some.rows) for some in specs])
-        box = torch.arange(len(cases)).repeat_interleave(counts).to(rows.device)
-    bounds = propagator.bound(Interval(lower, upper), {})
-    found = propagator.rows(bounds, rows, box).lower.split(counts.tolist())
-    for case, some, lowest in zip(cases, specs, found, strict=True):
-        margins = some.margins(lowest)
-        case.margins = torch.where(case.open, torch.fmax(case.margins, margins), case.margins)
-        case.open = case.open & ~(margins > 0)
+        counts = torch.tensor([len(some.rows) for some in specs], device=rows.device)
+        of_box = torch.arange(len(cases), device=rows.device).repeat_interleave(counts)
+        # Disjuncts of all cases are counted on.
+        disjuncts = torch.tensor([some.disjuncts for some in specs], device=rows.device)
+        first = disjuncts.cumsum(0) - disjuncts
+        disjunct = torch.cat([some.disjunct for some in specs]) + first[of_box]
+    lower = propagator.rows(propagator.bound(box, {}), rows, of_box).lower
+    above = lower - torch.cat([some.thresholds for some in specs])
+    found = above.new_full((int(disjuncts.sum()),), -torch.inf)
+    found = found.scatter_reduce(0, disjunct, above.nan_to_num(nan=-torch.inf), "amax")
+    open_ = torch.cat([case.open for case in cases])
+    known = torch.cat([case.margins for case in cases])
+    margins = torch.where(open_, torch.fmax(known, found), known)
+    still = open_ & ~(found > 0)
+    each = disjuncts.tolist()
+    parts = zip(cases, margins.split(each), still.split(each), strict=True)
+    for case, of_case, open_of_case in parts:
+        case.margins, case.open = of_case, open_of_case

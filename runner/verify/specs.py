@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,18 +39,32 @@ class Specs:
 
     @staticmethod
     def of(case: Case, device: torch.device, room: Room = no_room) -> Specs:
-        sizes = [len(conjunction.rhs) for conjunction in case.unsafe]
-        outputs = case.unsafe[0].matrix.shape[1] if case.unsafe else 0
-        matrix = np.concatenate([c.matrix for c in case.unsafe] or [np.zeros((0, outputs))])
-        rhs = np.concatenate([c.rhs for c in case.unsafe] or [np.zeros(0)])
-        disjunct = torch.repeat_interleave(
-            torch.arange(len(sizes)), torch.tensor(sizes, dtype=torch.long)
-        )
+        return Specs.of_all([case], device, room)[0]
+
+    @staticmethod
+    def of_all(cases: Sequence[Case], device: torch.device, room: Room = no_room) -> list[Specs]:
+        """Of every case; their tensors are made together, as a property may have thousands."""
+        regions = [region for case in cases for region in case.unsafe]
+        outputs = regions[0].matrix.shape[1] if regions else 0
+        matrix = np.concatenate([np.zeros((0, outputs)), *(region.matrix for region in regions)])
+        rhs = np.concatenate([np.zeros(0), *(region.rhs for region in regions)])
+        numbers = [number for case in cases for number in range(len(case.unsafe))]
+        lengths = [len(region.rhs) for region in regions]
+        disjunct = torch.from_numpy(np.repeat(np.array(numbers, dtype=np.int64), lengths))
         rows, limits = torch.from_numpy(matrix).to(device), torch.from_numpy(rhs).to(device)
         wanted = room(rows)
         raised = torch.nextafter(limits + wanted, torch.full_like(limits, torch.inf))
         thresholds = torch.where(wanted > 0, raised, limits)
-        return Specs(rows, limits, thresholds, disjunct.to(device), len(sizes))
+        counts = [sum(len(region.rhs) for region in case.unsafe) for case in cases]
+        of_cases = zip(
+            cases,
+            rows.split(counts),
+            limits.split(counts),
+            thresholds.split(counts),
+            disjunct.to(device).split(counts),
+            strict=True,
+        )
+        return [Specs(r, li, t, d, len(case.unsafe)) for case, r, li, t, d in of_cases]
 
     def select(self, disjuncts: Tensor) -> Specs:
         """Only the rows of some disjuncts (a mask [disjuncts]); numbers stay as they are."""
@@ -79,12 +93,22 @@ def box_around(
     case: Case, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Interval:
     """The smallest box [1, *shape] of a dtype that contains the case's."""
-    lower, upper = torch.from_numpy(case.lower), torch.from_numpy(case.upper)
+    return boxes_around([case], shape, device, dtype)
+
+
+def boxes_around(
+    cases: Sequence[Case], shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+) -> Interval:
+    """`box_around` of each case: [cases, *shape]."""
+    lower, upper = (
+        torch.from_numpy(np.stack(ends))
+        for ends in ([case.lower for case in cases], [case.upper for case in cases])
+    )
     below, above = lower.to(dtype), upper.to(dtype)
     down, up = torch.full_like(below, -torch.inf), torch.full_like(above, torch.inf)
     below = torch.where(below.double() > lower, torch.nextafter(below, down), below)
     above = torch.where(above.double() < upper, torch.nextafter(above, up), above)
-    return Interval(below.reshape(1, *shape).to(device), above.reshape(1, *shape).to(device))
+    return Interval(below.reshape(-1, *shape).to(device), above.reshape(-1, *shape).to(device))
 
 
 def box_within(
@@ -96,20 +120,31 @@ def box_within(
     of the input; where even these do not, what the limits round to: a checker that rounds limits
     accepts no others.
     """
+    return boxes_within([case], shape, device, dtype)
+
+
+def boxes_within(
+    cases: Sequence[Case], shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+) -> Interval:
+    """`box_within` of each case: [cases, *shape]."""
     kind = torch.zeros(0, dtype=dtype).numpy().dtype
-    least, greatest = case.within
+    least, greatest = (np.stack(ends) for ends in zip(*(c.within for c in cases), strict=True))
     lower, upper = _rounded(least, kind, np.inf), _rounded(greatest, kind, -np.inf)
     none = lower > upper
     if np.any(none):
         with np.errstate(over="ignore"):
-            first, last = (limit.astype(kind) for limit in case.nearest)
+            first, last = (
+                np.stack(ends).astype(kind)
+                for ends in zip(*(case.nearest for case in cases), strict=True)
+            )
         # Where they are crossed, they are the values beside the gap.
         below, above = upper, lower
         reaches = least - below <= CHECKER_TOLERANCE, above - greatest <= CHECKER_TOLERANCE
         lower = np.where(none, np.select(reaches, (below, above), first), lower)
         upper = np.where(none, np.select(reaches[::-1], (above, below), last), upper)
     most = np.finfo(kind).max
-    return _interval(lower.clip(-most, most), upper.clip(-most, most), shape, device)
+    ends = (torch.from_numpy(end.clip(-most, most)).reshape(-1, *shape) for end in (lower, upper))
+    return Interval(*(end.to(device) for end in ends))
 
 
 def _rounded(
@@ -120,15 +155,3 @@ def _rounded(
         rounded = values.astype(kind)
     past = rounded < values if towards > 0 else rounded > values
     return np.where(past, np.nextafter(rounded, kind.type(towards)), rounded)
-
-
-def _interval(
-    lower: NDArray[np.floating],
-    upper: NDArray[np.floating],
-    shape: tuple[int, ...],
-    device: torch.device,
-) -> Interval:
-    return Interval(
-        torch.from_numpy(lower).reshape(1, *shape).to(device),
-        torch.from_numpy(upper).reshape(1, *shape).to(device),
-    )
