@@ -1,18 +1,73 @@
-"""Fixtures shared by all tests."""
+"""What all tests share: one warm rank server, the data of VNN-COMP, and what --quick leaves out."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from runner.execute.gang import RankServer
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+PRELOAD = ("runner.bench.bounds", "runner.bench.generate", "runner.verify.rank", "small_networks")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    what = "Leave out what starts a Python process, reads data of VNN-COMP or is marked slow."
+    parser.addoption("--quick", action="store_true", help=what)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_when_quick(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Told where a process is started: no test needs a mark for it, so none can lack one."""
+    plain = subprocess.Popen.__init__
+
+    def start(process: subprocess.Popen[Any], command: Any, *more: Any, **options: Any) -> None:
+        if not isinstance(command, str) and sys.executable in map(str, command):
+            pytest.skip("starts a Python process")
+        plain(process, command, *more, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--quick"):
+            patch.setattr(subprocess.Popen, "__init__", start)
+        yield
 
 
 @pytest.fixture(scope="session")
-def vnncomp2022() -> Path:
+def rank_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
+    """For all gangs of all tests: starting one takes seconds. Ranks import what tests can."""
+    with RankServer(tmp_path_factory.mktemp("server") / "server.log", PRELOAD) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def warm(rank_server: RankServer) -> Iterator[None]:
+    """Commands that would start a rank server of their own use the one that runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("cli.job_command", "cli.plan_command", "bench.experiment"):
+            name = f"runner.{module}.RankServer"
+            patch.setattr(name, lambda log, preload=(): nullcontext(rank_server))
+        yield
+
+
+@pytest.fixture(scope="session")
+def vnncomp2022(request: pytest.FixtureRequest) -> Path:
     """Folder of the VNN-COMP 2022 data (`benchmarks/`, `truth.csv`); skips where it is absent."""
+    if request.config.getoption("--quick"):
+        pytest.skip("reads data of VNN-COMP")
     default = REPOSITORY.parent / "shared" / "vnncomp2022"
     folder = Path(os.environ.get("VNNCOMP2022", default))
     if not (folder / "truth.csv").is_file():

@@ -12,6 +12,7 @@ from runner.cli.app import app
 from runner.record.read import read_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("warm")
 SMALL = ["--width", "24", "--depth", "3", "--ranks", "1,2", "--radius", "0.02"]
 
 
@@ -22,7 +23,7 @@ def bench(*words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def memory(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("results")
     bench(
         "memory", *SMALL, "--strategies", "fsdp,tp,lirpa", "--results", str(results), "--run", "m"

@@ -1,8 +1,8 @@
-"""One warm server for all tests of gangs."""
+"""Gangs of the targets that do one thing each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,18 @@ import targets
 
 from runner.execute.gang import GangResult, RankServer
 
-PRELOAD = ("torch", "torch.distributed", targets.__name__)
-
 Run = Callable[..., GangResult]
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
-    with RankServer(tmp_path_factory.mktemp("server") / "server.log", PRELOAD) as server:
-        yield server
-
-
 @pytest.fixture
-def run(server: RankServer, tmp_path: Path) -> Run:
+def run(rank_server: RankServer, tmp_path: Path) -> Run:
     """Runs a target of `targets` by its name, with a timeout of 20 s unless told."""
 
     def run(name: str, ranks: int = 1, timeout_s: float = 20.0, **options: Any) -> GangResult:
         grace_s = options.pop("grace_s", 0.2)
         memory_limit_bytes = options.pop("memory_limit_bytes", None)
         target = f"{targets.__name__}:{name}"
-        return server.run(
+        return rank_server.run(
             target, options, ranks, tmp_path / "gang", timeout_s, grace_s, memory_limit_bytes
         )
 

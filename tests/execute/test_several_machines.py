@@ -29,7 +29,7 @@ RANK = ("-m", "runner.execute.rank")
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ready(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the command `job` leaves on one machine, beside the instance's own files."""
     folder = tmp_path_factory.mktemp("ready")
     for name in (NETWORK, PROPERTY):

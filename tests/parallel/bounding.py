@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from runner.bench.experiment import PRELOAD, TARGET
+from runner.bench.experiment import TARGET
 from runner.execute.gang import Ending, RankServer
 from runner.execute.job import Job, RankReport
 from runner.execute.wire import job_to_json, report_from_json
@@ -80,12 +79,6 @@ class Bounder:
         if key not in self._known:
             self._known[key] = self.run(question, "baseline", 1, method)
         return self._known[key]
-
-
-@contextmanager
-def bounder(folder: Path) -> Iterator[Bounder]:
-    with RankServer(folder / "server.log", PRELOAD) as server:
-        yield Bounder(server, folder)
 
 
 def same_bits(one: Bounds, other: Bounds) -> bool:

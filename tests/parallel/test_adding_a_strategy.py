@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,8 @@ def bounds_with_the_new_one(payload: dict[str, Any]) -> dict[str, Any]:
     return bounds_target(payload)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    with RankServer(log, ("runner.bench.bounds", __name__)) as server:
-        yield server
-
-
 def test_a_new_strategy_is_an_entry_and_is_measured_like_the_others(
-    server: RankServer, tmp_path: Path
+    rank_server: RankServer, tmp_path: Path
 ) -> None:
     row = read_category(REPOSITORY / "benchmarks" / "digits_cnn")[0]
     assert isinstance(row, Instance)
@@ -57,7 +49,7 @@ def test_a_new_strategy_is_an_entry_and_is_measured_like_the_others(
             bounds=str(tmp_path / f"{ranks}.safetensors"),
         )
         target = f"{__name__}:bounds_with_the_new_one"
-        result = server.run(target, job_to_json(job), ranks, tmp_path / f"gang{ranks}", 60)
+        result = rank_server.run(target, job_to_json(job), ranks, tmp_path / f"gang{ranks}", 60)
         reports = [report_from_json(report) for report in result.reports if report]
         assert [report.cause for report in reports] == [Cause.INCOMPLETE] * ranks, reports
         found[ranks] = {name: t.tobytes() for name, t in load_file(job.bounds).items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,6 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    with RankServer(log, (empty_share_targets.__name__,)) as server:
-        yield server
-
-
 @dataclass(frozen=True)
 class Asked:
     """A question to a network, and what `baseline` says of it."""
@@ -120,7 +113,7 @@ def question(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def gang(
-    server: RankServer,
+    rank_server: RankServer,
     asked: Asked,
     ranks: int,
     strategies: tuple[str, ...],
@@ -137,7 +130,7 @@ def gang(
         "steps": 2,
     }
     target = f"{empty_share_targets.__name__}:bounds_and_verdicts"
-    result = server.run(target, {"bounds": bounds, "jobs": jobs}, ranks, folder / "gang", 300)
+    result = rank_server.run(target, {"bounds": bounds, "jobs": jobs}, ranks, folder / "gang", 300)
     assert result.ended is Ending.FINISHED, result
     assert result.dead_rank is None, result.reports
     return [*result.reports]
@@ -164,9 +157,9 @@ def assert_search_of_baseline(reports: list[Any], alone: RankReport, names: Sequ
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_ranks_without_a_neuron_of_an_operator_bound_and_search_as_one_rank_does(
-    server: RankServer, question: Asked, ranks: int
+    rank_server: RankServer, question: Asked, ranks: int
 ) -> None:
-    found = gang(server, question, ranks, CUT, ("tp",))
+    found = gang(rank_server, question, ranks, CUT, ("tp",))
     assert_bounds_of_baseline(found[0]["bounds"])
     for rank in found:
         assert_search_of_baseline(rank["reports"], question.alone, ["tp"])
@@ -175,19 +168,19 @@ def test_ranks_without_a_neuron_of_an_operator_bound_and_search_as_one_rank_does
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 @pytest.mark.parametrize("question", ["linear"], indirect=True)
 def test_ranks_without_a_block_a_row_or_a_domain_bound_and_search_as_one_rank_does(
-    server: RankServer, question: Asked, ranks: int
+    rank_server: RankServer, question: Asked, ranks: int
 ) -> None:
-    found = gang(server, question, ranks, OTHERS, OTHERS)
+    found = gang(rank_server, question, ranks, OTHERS, OTHERS)
     assert_bounds_of_baseline(found[0]["bounds"])
     for rank in found:
         assert_search_of_baseline(rank["reports"], question.alone, OTHERS)
 
 
 def test_every_strategy_decides_where_a_rank_has_no_channel(
-    server: RankServer, tmp_path: Path
+    rank_server: RankServer, tmp_path: Path
 ) -> None:
     one = asked(NETWORKS["padded average pool"](), tmp_path, workload=None)
     assert one.alone.verdict is Verdict.UNSAT
-    for rank in gang(server, one, 3, (), PARALLEL):
+    for rank in gang(rank_server, one, 3, (), PARALLEL):
         verdicts = {name: r["verdict"] for name, r in zip(PARALLEL, rank["reports"], strict=True)}
         assert verdicts == dict.fromkeys(PARALLEL, Verdict.UNSAT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,13 @@ ALL = [str(method) for method in BOUNDS]
 Ranks = Callable[..., list[dict[str, Any]]]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    with RankServer(log, (fsdp_targets.__name__,)) as server:
-        yield server
-
-
 @pytest.fixture
-def ranks(server: RankServer, tmp_path: Path) -> Ranks:
+def ranks(rank_server: RankServer, tmp_path: Path) -> Ranks:
     """The reports of all ranks of a gang that runs a target of `fsdp_targets`."""
 
     def run(target: str, count: int, **payload: Any) -> list[dict[str, Any]]:
         name = f"{fsdp_targets.__name__}:{target}"
-        result = server.run(name, payload, count, tmp_path / f"gang{count}", timeout_s=120)
+        result = rank_server.run(name, payload, count, tmp_path / f"gang{count}", timeout_s=120)
         assert result.ended is Ending.FINISHED, result
         assert result.dead_rank is None, result.reports
         return [report for report in result.reports if report is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,6 @@ from runner.network.load import prepare
 from runner.vocabulary import Device, Phase, Verdict
 
 TARGET = "runner.verify.rank:verify_target"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
-    with RankServer(tmp_path_factory.mktemp("server") / "server.log") as server:
-        yield server
 
 
 @pytest.fixture
@@ -47,16 +40,16 @@ def verified(
 
 
 def test_every_strategy_bounds_the_same_boxes(
-    server: RankServer, acasxu: dict[str, str], tmp_path: Path
+    rank_server: RankServer, acasxu: dict[str, str], tmp_path: Path
 ) -> None:
-    (one,) = verified(server, acasxu, "baseline", 1, tmp_path / "one")
+    (one,) = verified(rank_server, acasxu, "baseline", 1, tmp_path / "one")
     assert (one.verdict, one.method) == (Verdict.UNSAT, "input-split")
     assert one.domains > one.rounds > 1
     assert one.phase_s[Phase.COMPLETE] > 0
     history = Path(acasxu["progress"]).read_text().splitlines()
     assert len(history) == one.rounds + 1
     for strategy in ("fsdp", "tp", "sp", "fsdp+sp"):
-        reports = verified(server, acasxu, strategy, 2, tmp_path / strategy)
+        reports = verified(rank_server, acasxu, strategy, 2, tmp_path / strategy)
         assert len(reports) == 2
         for report in reports:
             same = (report.verdict, report.domains, report.rounds, report.depth)
@@ -67,10 +60,10 @@ def test_every_strategy_bounds_the_same_boxes(
 
 @pytest.mark.parametrize("strategy", ["dp", "sp+dp", "fsdp+dp"])
 def test_ranks_that_share_the_boxes_have_the_verdict_and_about_as_many(
-    server: RankServer, acasxu: dict[str, str], tmp_path: Path, strategy: str
+    rank_server: RankServer, acasxu: dict[str, str], tmp_path: Path, strategy: str
 ) -> None:
-    (one,) = verified(server, acasxu, "baseline", 1, tmp_path / "one")
-    reports = verified(server, acasxu, strategy, 2, tmp_path / strategy)
+    (one,) = verified(rank_server, acasxu, "baseline", 1, tmp_path / "one")
+    reports = verified(rank_server, acasxu, strategy, 2, tmp_path / strategy)
     assert [(report.verdict, report.method) for report in reports] == [
         (Verdict.UNSAT, "input-split")
     ] * 2

@@ -69,6 +69,7 @@ def test_only_the_papers_tp_has_interval_bounds_inside_its_zones() -> None:
     assert not any(node.interval_only for node in planned(network, "tp", 2).values())
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("command", [("plan",), ("show", "--plan")])
 def test_the_command_prints_a_line_per_node(command: tuple[str, ...]) -> None:
     network = str(REPOSITORY / "benchmarks" / "digits_cnn" / "onnx" / "cnn.onnx")
@@ -78,6 +79,7 @@ def test_the_command_prints_a_line_per_node(command: tuple[str, ...]) -> None:
     assert "Weights per rank" in result.output
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize(
     ("network", "strategy", "words"),
     [("absent.onnx", "tp", "missing_file"), ("absent.onnx", "lirpa", "not the driver's")],

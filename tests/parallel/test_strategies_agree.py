@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import agreement_targets
@@ -30,13 +29,6 @@ LOOSER = ("tp-ibp",)
 PARALLEL = tuple(name for name in (*EXACT, *EQUAL, *LOOSER) if STRATEGIES[name].parallel)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    with RankServer(log, (agreement_targets.__name__,)) as server:
-        yield server
-
-
 @st.composite
 def networks(draw: st.DrawFn) -> SmallNetwork:
     """Linear, Conv, ReLU and residual Add, of widths that no number of ranks divides."""
@@ -57,7 +49,7 @@ def networks(draw: st.DrawFn) -> SmallNetwork:
 )
 @given(networks(), st.integers(2, 4), st.sampled_from([0.05, 0.5]))
 def test_strategies_agree_and_contain_what_is_reached(
-    server: RankServer, small: SmallNetwork, ranks: int, radius: float
+    rank_server: RankServer, small: SmallNetwork, ranks: int, radius: float
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared"
@@ -69,7 +61,7 @@ def test_strategies_agree_and_contain_what_is_reached(
             "by_alpha": ROWS,
         }
         target = f"{agreement_targets.__name__}:agreement"
-        result = server.run(target, payload, ranks, Path(folder) / "gang", timeout_s=100)
+        result = rank_server.run(target, payload, ranks, Path(folder) / "gang", timeout_s=100)
     assert result.ended is Ending.FINISHED, result
     assert result.dead_rank is None, result.reports
     for report in result.reports:
@@ -86,7 +78,7 @@ def test_strategies_agree_and_contain_what_is_reached(
 @pytest.mark.parametrize("after", [0, 3])
 @pytest.mark.parametrize("name", PARALLEL)
 def test_a_rank_killed_inside_a_collective_ends_the_gang_at_once(
-    name: str, after: int, server: RankServer, tmp_path: Path
+    name: str, after: int, rank_server: RankServer, tmp_path: Path
 ) -> None:
     row = read_category(REPOSITORY / "benchmarks" / "digits_cnn")[0]
     assert isinstance(row, Instance)
@@ -104,7 +96,7 @@ def test_a_rank_killed_inside_a_collective_ends_the_gang_at_once(
     )
     payload = {"job": job_to_json(job), "after": after}
     target = f"{agreement_targets.__name__}:killed_in_a_collective"
-    result = server.run(target, payload, 3, tmp_path / "gang", timeout_s=60)
+    result = rank_server.run(target, payload, 3, tmp_path / "gang", timeout_s=60)
     assert (result.ended, result.dead_rank) == (Ending.RANK_DIED, 1)
     assert result.how == "signal 9 (SIGKILL)"
     assert result.run_time_s < 20

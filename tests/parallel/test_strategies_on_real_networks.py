@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import agreement_targets
 import pytest
-from bounding import Bounder, Question, bounder, far_apart, farthest, same_bits
+from bounding import Bounder, Question, far_apart, farthest, same_bits
 
+from runner.execute.gang import RankServer
 from runner.network.load import prepare
 from runner.vocabulary import Memory, Method
 
@@ -16,9 +17,8 @@ Asked = Callable[[str, str, str], Question]
 
 
 @pytest.fixture(scope="module")
-def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bounder]:
-    with bounder(tmp_path_factory.mktemp("bounds")) as bounder_:
-        yield bounder_
+def bounded(rank_server: RankServer, tmp_path_factory: pytest.TempPathFactory) -> Bounder:
+    return Bounder(rank_server, tmp_path_factory.mktemp("bounds"))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ INPUTS, ROOM = 4, 0.2
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+def ranks(rank_server: RankServer, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     """The reports of all ranks for a strategy, their number and the domains of a first attempt."""
     folder = tmp_path_factory.mktemp("relu_split")
     network = mlp(INPUTS, 16, 16, 2, seed=2)
@@ -29,23 +29,22 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     x = torch.rand(20000, INPUTS, generator=torch.Generator().manual_seed(0)) * 2 - 1
     least = float(network.outputs(x)[:, 0].min())
     (folder / "property.vnnlib").write_text(_property(least - ROOM))
-    with RankServer(folder / "server.log", (relu_split_targets.__name__,)) as server:
 
-        def run(strategy: str, count: int, trial: int) -> Reports:
-            payload = {
-                "prepared": str(folder / "prepared"),
-                "property": str(folder / "property.vnnlib"),
-                "strategy": strategy,
-                "trial": trial,
-            }
-            target = f"{relu_split_targets.__name__}:search"
-            gang = folder / f"{strategy}-{count}-{trial}"
-            result = server.run(target, payload, count, gang, timeout_s=120)
-            assert result.ended is Ending.FINISHED, result
-            assert result.dead_rank is None, result.reports
-            return [report for report in result.reports if report is not None]
+    def run(strategy: str, count: int, trial: int) -> Reports:
+        payload = {
+            "prepared": str(folder / "prepared"),
+            "property": str(folder / "property.vnnlib"),
+            "strategy": strategy,
+            "trial": trial,
+        }
+        target = f"{relu_split_targets.__name__}:search"
+        gang = folder / f"{strategy}-{count}-{trial}"
+        result = rank_server.run(target, payload, count, gang, timeout_s=120)
+        assert result.ended is Ending.FINISHED, result
+        assert result.dead_rank is None, result.reports
+        return [report for report in result.reports if report is not None]
 
-        yield run
+    return run
 
 
 def _property(threshold: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,14 @@ Gang = Callable[..., GangResult]
 
 
 @pytest.fixture(scope="module")
-def gang(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gang]:
+def gang(rank_server: RankServer, tmp_path_factory: pytest.TempPathFactory) -> Gang:
     folder = tmp_path_factory.mktemp("sharing")
-    with RankServer(folder / "server.log", (sharing_targets.__name__,)) as server:
 
-        def run(target: str, count: int, **payload: Any) -> GangResult:
-            name = f"{sharing_targets.__name__}:{target}"
-            return server.run(name, payload, count, folder / f"{target}-{count}", timeout_s=100)
+    def run(target: str, count: int, **payload: Any) -> GangResult:
+        name = f"{sharing_targets.__name__}:{target}"
+        return rank_server.run(name, payload, count, folder / f"{target}-{count}", timeout_s=100)
 
-        yield run
+    return run
 
 
 @pytest.fixture(scope="module")
