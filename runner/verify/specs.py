@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runner.bounds.interval import Interval
-from runner.property.inside import CHECKER_TOLERANCE
 from runner.property.model import Case
 
 
@@ -75,9 +74,8 @@ def box_within(
 ) -> Interval:
     """The values of a float dtype inside the case's box: a counterexample may have no others.
 
-    Where none lies between two limits, those beside them stand in that lie within the tolerance
-    of the input; where even these do not, what the limits round to: a checker that rounds limits
-    accepts no others.
+    Where none lies between two limits, what these round to stands in: that is nearest, and a
+    checker that rounds limits accepts no others. Whether it is near enough, a confirmation says.
     """
     kind = torch.zeros(0, dtype=dtype).numpy().dtype
     least, greatest = case.within
@@ -86,11 +84,7 @@ def box_within(
     if np.any(none):
         with np.errstate(over="ignore"):
             first, last = (limit.astype(kind) for limit in case.nearest)
-        # Where they are crossed, they are the values beside the gap.
-        below, above = upper, lower
-        reaches = least - below <= CHECKER_TOLERANCE, above - greatest <= CHECKER_TOLERANCE
-        lower = np.where(none, np.select(reaches, (below, above), first), lower)
-        upper = np.where(none, np.select(reaches[::-1], (above, below), last), upper)
+        lower, upper = np.where(none, first, lower), np.where(none, last, upper)
     most = np.finfo(kind).max
     return _interval(lower.clip(-most, most), upper.clip(-most, most), shape, device)
 
