@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runner.bounds.interval import Interval
-from runner.property.inside import CHECKER_TOLERANCE
 from runner.property.model import Case
 
 # Of rows [S, outputs]: by how much more than its limit each must be proved to lie above it [S].
@@ -116,9 +115,8 @@ def box_within(
 ) -> Interval:
     """The values of a float dtype inside the case's box: a counterexample may have no others.
 
-    Where none lies between two limits, those beside them stand in that lie within the tolerance
-    of the input; where even these do not, what the limits round to: a checker that rounds limits
-    accepts no others.
+    Where none lies between two limits, what these round to stands in: that is nearest, and a
+    checker that rounds limits accepts no others. Whether it is near enough, a confirmation says.
     """
     return boxes_within([case], shape, device, dtype)
 
@@ -137,11 +135,7 @@ def boxes_within(
                 np.stack(ends).astype(kind)
                 for ends in zip(*(case.nearest for case in cases), strict=True)
             )
-        # Where they are crossed, they are the values beside the gap.
-        below, above = upper, lower
-        reaches = least - below <= CHECKER_TOLERANCE, above - greatest <= CHECKER_TOLERANCE
-        lower = np.where(none, np.select(reaches, (below, above), first), lower)
-        upper = np.where(none, np.select(reaches[::-1], (above, below), last), upper)
+        lower, upper = np.where(none, first, lower), np.where(none, last, upper)
     most = np.finfo(kind).max
     ends = (torch.from_numpy(end.clip(-most, most)).reshape(-1, *shape) for end in (lower, upper))
     return Interval(*(end.to(device) for end in ends))
