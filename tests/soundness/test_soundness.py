@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -72,6 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("questions")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", SEARCHES)
 def test_no_search_is_ever_wrong(
     search: str, folder: Path, tally: Counter[tuple[str, str]]
@@ -83,13 +83,6 @@ def test_no_search_is_ever_wrong(
         assert_right(asked, verdict, search)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer]:
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    with RankServer(log, (soundness_targets.__name__,)) as server:
-        yield server
-
-
 GANGS = [(name, ranks) for name in ON_RANKS for ranks in (2, 3)] + [(name, 1) for name in ALONE]
 
 
@@ -98,7 +91,7 @@ def test_no_strategy_is_ever_wrong(
     strategy: str,
     ranks: int,
     folder: Path,
-    server: RankServer,
+    rank_server: RankServer,
     tmp_path: Path,
     tally: Counter[tuple[str, str]],
 ) -> None:
@@ -107,7 +100,7 @@ def test_no_strategy_is_ever_wrong(
     payload = {"strategy": strategy, "questions": [paths_of(one) for one in asked]}
     target = f"{soundness_targets.__name__}:answers"
     timeout_s = 60 + 4 * soundness_targets.TIMEOUT_S * len(asked)
-    result = server.run(target, payload, ranks, tmp_path, timeout_s=timeout_s)
+    result = rank_server.run(target, payload, ranks, tmp_path, timeout_s=timeout_s)
     assert result.ended is Ending.FINISHED, result
     reports = [report for report in result.reports if report]
     assert len(reports) == ranks, reports
