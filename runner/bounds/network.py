@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from runner.bounds.affine import affine_map
@@ -19,8 +18,8 @@ from runner.bounds.rules import (
     ReluRule,
     ReshapeRule,
 )
-from runner.bounds.weights import Weights
-from runner.network.graph import Dtype, Graph, Node, Op
+from runner.bounds.weights import Weights, dtype_of
+from runner.network.graph import Graph, Node, Op
 
 RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH})
 
@@ -34,8 +33,7 @@ class BoundNetwork:
 
     def __init__(self, graph: Graph, weights: Weights, features: Features | None = None) -> None:
         self.graph = graph
-        # What bounds of neurons are computed in, if nothing asks for more.
-        self.dtype = torch.float64 if graph.dtype is Dtype.FLOAT64 else torch.float32
+        self.dtype = dtype_of(graph)
         self.features = features or WholeFeatures()
         self._shapes = {node.name: node.shape for node in graph.nodes}
         self.linear: dict[str, LinearRule] = {}

@@ -8,10 +8,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from runner.network.graph import Dtype, Graph
+
 # Of one block W[:, start:stop] (dimension 1 of a Linear or Conv weight): start, stop, block.
 BlockFunction = Callable[[int, int, Tensor], Tensor]
 # Shape of a BlockFunction's result for columns start to stop.
 BlockShape = Callable[[int, int], tuple[int, ...]]
+
+
+def dtype_of(graph: Graph) -> torch.dtype:
+    """Of a network's own weights, and what it is computed in if nothing asks for more."""
+    return torch.float64 if graph.dtype is Dtype.FLOAT64 else torch.float32
 
 
 class Weights(Protocol):

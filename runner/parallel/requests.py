@@ -30,8 +30,16 @@ class BlockRequests:
     again, until all serve.
     """
 
-    def __init__(self, blocks: list[Held], group: Group, device: torch.device, tag: Tagger) -> None:
+    def __init__(
+        self,
+        blocks: list[Held],
+        dtype: torch.dtype,
+        group: Group,
+        device: torch.device,
+        tag: Tagger,
+    ) -> None:
         self._blocks = blocks
+        self._dtype = dtype
         self._group = group
         self._device = device
         self._tag = tag
@@ -42,7 +50,7 @@ class BlockRequests:
         if held.here is not None:
             return held.here
         with self._tag.kind(Memory.WEIGHTS):
-            coming = torch.empty(held.shape, device=self._device)
+            coming = torch.empty(held.shape, dtype=self._dtype, device=self._device)
         self._deliver(number, coming)
         return coming
 

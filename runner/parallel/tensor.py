@@ -22,6 +22,7 @@ from runner.bounds.rules import (
     ReshapeRule,
 )
 from runner.bounds.tagging import Tagger
+from runner.bounds.weights import dtype_of
 from runner.network.blocks import cut_weights, weights_of
 from runner.network.graph import Graph, Node, Op
 from runner.parallel.features import FeaturePlan
@@ -48,6 +49,7 @@ class ShardedFeatures:
         self._source = source
         self._device = device
         self._shapes = {node.name: node.shape for node in graph.nodes}
+        self._dtype = dtype_of(graph)
         self._blocks: dict[str, tuple[slice, ...]] = {}
         for cut in cut_weights(weights_of(graph, source.shape)):
             self._blocks[cut.weight] = (
@@ -154,7 +156,8 @@ class ShardedFeatures:
         def fetch(rows: slice) -> Tensor:
             """W[rows], read a block of columns at a time."""
             _, *others = self._source.shape(name)
-            part = torch.empty((rows.stop - rows.start, *others), device=self._device)
+            shape = (rows.stop - rows.start, *others)
+            part = torch.empty(shape, dtype=self._dtype, device=self._device)
             for block in blocks:
                 columns = self._source.columns(name, block.start, block.stop)
                 part[:, block] = columns[rows].to(self._device)

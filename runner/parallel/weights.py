@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from runner.bounds.tagging import Tagger
-from runner.bounds.weights import BlockFunction, BlockShape
+from runner.bounds.weights import BlockFunction, BlockShape, dtype_of
 from runner.network.graph import Graph
 from runner.parallel.blocks import Block, BlockPlan
 from runner.parallel.group import Group
@@ -68,6 +68,7 @@ class BlockedWeights:
             small = {p for node in graph.nodes for p in node.parameters.values()} - set(plan)
             self._small = {name: source.tensor(name).to(device) for name in sorted(small)}
         self._shapes = {name: source.shape(name) for name in plan}
+        self._dtype = dtype_of(graph)
         counts = [len(blocks) for blocks in plan.values()]
         self._first = dict(zip(plan, [0, *accumulate(counts)], strict=False))
         self._requests: BlockRequests | None = None
@@ -108,7 +109,7 @@ class BlockedWeights:
             for name in self._plan
             for block, held in zip(self._plan[name], self._blocks[name], strict=True)
         ]
-        self._requests = BlockRequests(blocks, self._group, self._device, self._tag)
+        self._requests = BlockRequests(blocks, self._dtype, self._group, self._device, self._tag)
         try:
             yield self._requests.serve
         finally:
@@ -176,7 +177,7 @@ class BlockedWeights:
         for block, held in zip(self._plan[name], self._blocks[name], strict=True):
             with self._tag.kind(Memory.WEIGHTS):
                 here = (
-                    torch.empty(self._shape(name, block), device=self._device)
+                    torch.empty(self._shape(name, block), dtype=self._dtype, device=self._device)
                     if held is None
                     else held.to(self._device)
                 )

@@ -17,7 +17,7 @@ from runner.verify.input_split import InputSplit
 from runner.verify.relu_split import ReluSplit
 from runner.verify.search import Outcome, Progress, Search, SearchContext
 from runner.verify.sharing import Sharing
-from runner.verify.specs import box_within
+from runner.verify.specs import box_around, box_within
 from runner.vocabulary import Method
 from runner.workload import Workload
 
@@ -69,7 +69,10 @@ class Complete:
         """PROVED when every case is; may raise DeadlineReached."""
         outcomes = []
         for case in cases:
-            outcomes.append(self._decide(case))
+            outcome = self._decide(case)
+            if outcome is Outcome.GAVE_UP and self.workload is None:
+                outcome = self._decided_in_float64(case)
+            outcomes.append(outcome)
             if outcomes[-1] is Outcome.COUNTEREXAMPLE:
                 return Outcome.COUNTEREXAMPLE
         return Outcome.GAVE_UP if Outcome.GAVE_UP in outcomes else Outcome.PROVED
@@ -98,6 +101,16 @@ class Complete:
         gave_up = outcome is Outcome.GAVE_UP
         return self._run(first if gave_up or first.open_share <= second.open_share else second)
 
+    def _decided_in_float64(self, case: OpenCase) -> Outcome:
+        """Halves boxes again where float32 had no number left between their limits."""
+        coarse = case.progress.box.lower.dtype is not torch.float64
+        if not coarse or not few_inputs(case):
+            return Outcome.GAVE_UP
+        shape, of_file = case.network.graph.input.shape, self.instance.cases[case.number]
+        case.progress.box = box_around(of_file, shape, self.device, torch.float64)
+        case.progress.known = None
+        return self._run(InputSplit(self._context(case, TrialClock())))
+
     def _run(self, search: Search) -> Outcome:
         self.progress.start(search.name)
         return search.run()
@@ -117,7 +130,9 @@ class Complete:
             network=case.network,
             case=progress,
             number=case.number,
-            within=box_within(self.instance.cases[case.number], shape, self.device),
+            within=box_within(
+                self.instance.cases[case.number], shape, self.device, case.network.dtype
+            ),
             settings=case.settings,
             device=self.device,
             seed=self.seed,

@@ -191,7 +191,8 @@ class InputSplit:
         with self._context.tag.kind(Memory.OTHER), torch.no_grad():
             within = self._context.within.reshape(1, -1)
             centres = boxes.lower + (boxes.upper - boxes.lower) / 2
-            points = torch.cat([centres, corners]).maximum(within.lower).minimum(within.upper)
+            points = torch.cat([centres, corners]).to(within.lower)
+            points = points.maximum(within.lower).minimum(within.upper)
             shape = self._context.network.graph.input.shape
             outputs = self._context.network.forward(points.reshape(-1, *shape)).double()
             excess = outputs @ self._specs.rows.T - self._specs.limits

@@ -95,9 +95,9 @@ class SearchContext:
     """All that a search needs.
 
     `case`: its `open` disjuncts are to be decided, `known` bounds may help; `number`: of the case
-    in the property, for candidates. `within`: the float32 values [1, *input] that a
-    counterexample may have; `settings`: of bound propagation; `pauses`: whether a trial is over,
-    None where there is none.
+    in the property, for candidates. `within`: the values [1, *input], of the network's own type,
+    that a counterexample may have; `settings`: of bound propagation; `pauses`: whether a trial is
+    over, None where there is none.
     """
 
     network: BoundNetwork
