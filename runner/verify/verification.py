@@ -14,7 +14,7 @@ import torch
 
 from runner.measure.probe import Probe
 from runner.property.model import Property
-from runner.verify.agreement import Agreement, Nearest, compare
+from runner.verify.agreement import SAFETY, Agreement, Nearest, compare
 from runner.verify.attack import Attack, AttackSettings, Target
 from runner.verify.complete import Complete, few_inputs, tightest_bounds
 from runner.verify.deadline import Deadline, DeadlineReached
@@ -51,6 +51,7 @@ class Verification:
     _bounding: Bounding | None = None
     _aside: dict[Target, Nearest] = field(default_factory=dict)
     _step: str = "start"
+    _least_room: float = 0.0
 
     def run(self) -> Finding:
         """Never raises DeadlineReached: that is a finding, `timeout`."""
@@ -75,6 +76,7 @@ class Verification:
         with self.probe.phase(Phase.INCOMPLETE):
             self._step = "comparison with ONNX Runtime"
             agreement = self._compared(attack)
+            self._least_room = min(nearest.room for nearest in agreement.nearest.values())
             self._step = "bounds"
             if any(self.confirmation(candidate) for candidate in agreement.reached):
                 return Finding(Verdict.SAT, Cause.NONE, "attack")
@@ -196,8 +198,16 @@ class Verification:
         method = self.progress.method or (str(bounding.method) if bounding is not None else "")
         reasons = []
         if verdict is not Verdict.UNSAT:
-            if verdict is Verdict.UNKNOWN and cause is Cause.INCOMPLETE and self._aside:
+            # Margins are counted from where ONNX Runtime's rounding ends.
+            room = self._least_room
+            nearly = not self._aside and -room < bound <= 0
+            if verdict is Verdict.UNKNOWN and cause is Cause.INCOMPLETE and (self._aside or nearly):
                 cause = Cause.WITHIN_ROUNDING
+            if nearly:
+                reasons.append(
+                    f"a margin of {bound + room:.3g} in real arithmetic is less than {SAFETY:g} "
+                    f"times what ONNX Runtime differs by, {room / SAFETY:.3g}"
+                )
             if self.confirmation.share_outside():
                 cause = cause if verdict is Verdict.TIMEOUT else Cause.OUTSIDE_BOX
                 reasons.append(self.confirmation.outside)

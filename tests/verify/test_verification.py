@@ -226,3 +226,24 @@ def test_a_fixed_workload_searches_what_bounds_would_have_closed(verify: Verify)
     found = verify(network, proved, Method.COMPLETE, workload=Workload(2, 4))
     assert (found.verdict, found.cause) == (Verdict.UNKNOWN, Cause.FIXED_WORKLOAD)
     assert found.method == "beta-crown"
+
+
+def test_a_margin_that_onnx_runtime_may_overturn_is_unknown_with_both_figures(
+    verify: Verify,
+) -> None:
+    """The file says y = x + 1e-3: it differs from what is proved by that, and the margin is 3e-3."""
+    instance = question(case([0.5], [1], region([[1]], [0.497])))
+    assert verify(identity(), instance).verdict is Verdict.UNSAT
+    found = verify(identity(), instance, change=1e-3)
+    assert (found.verdict, found.cause) == (Verdict.UNKNOWN, Cause.WITHIN_ROUNDING)
+    assert "0.003" in found.message
+    assert "0.001" in found.message
+    clear = question(case([0.5], [1], region([[1]], [0.49])))
+    assert verify(identity(), clear, change=1e-3).verdict is Verdict.UNSAT
+
+
+def test_what_is_undecided_says_how_far_it_came(verify: Verify) -> None:
+    found = verify(*hard(), Method.CROWN)
+    assert found.verdict is Verdict.UNKNOWN
+    assert "came to: last attack" in found.message
+    assert "least margin" in found.message
