@@ -231,7 +231,7 @@ def test_a_fixed_workload_searches_what_bounds_would_have_closed(verify: Verify)
 def test_a_margin_that_onnx_runtime_may_overturn_is_unknown_with_both_figures(
     verify: Verify,
 ) -> None:
-    """The file says y = x + 1e-3: it differs from what is proved by that, and the margin is 3e-3."""
+    """The file says y = x + 1e-3, which is what it differs by, and the margin is 3e-3."""
     instance = question(case([0.5], [1], region([[1]], [0.497])))
     assert verify(identity(), instance).verdict is Verdict.UNSAT
     found = verify(identity(), instance, change=1e-3)
