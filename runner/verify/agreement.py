@@ -177,5 +177,5 @@ def _exact_outputs(network: Attackable, points: Tensor, checkpoint: Callable[[],
         for some in points.split(fits):
             if parts:
                 checkpoint()
-            parts.append(network.forward(some.double()))
+            parts.append(network.exact(some))
     return torch.cat(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -79,7 +80,11 @@ class VerificationEngine(Protocol):
     dtype: torch.dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, *input_shape] -> [B, outputs], differentiable, in the precision of x."""
+        """[B, *input_shape] -> [B, outputs], differentiable."""
+        ...
+
+    def exact(self, x: Tensor) -> Tensor:
+        """The same in float64, whatever the engine computes in."""
         ...
 
     def bounding(self, instance: Property, deadline: Deadline, room: Room = no_room) -> Bounding:
@@ -142,6 +147,9 @@ class DriverEngine:
 
     def forward(self, x: Tensor) -> Tensor:
         return self._network.forward(x)
+
+    def exact(self, x: Tensor) -> Tensor:
+        return self._network.forward(x.double())
 
     def bounding(self, instance: Property, deadline: Deadline, room: Room = no_room) -> Bounding:
         checkpoint, rows = self._rows(deadline)
@@ -235,9 +243,7 @@ class LirpaEngine:
 
     def bounding(self, instance: Property, deadline: Deadline, room: Room = no_room) -> Bounding:
         def proof() -> Bounding:
-            baseline = STRATEGIES["baseline"]
-            engine = DriverEngine(self._prepared, baseline, Group(), self._device, NoTagger())
-            return engine.bounding(instance, deadline, room)
+            return self._driver.bounding(instance, deadline, room)
 
         boxes = [box_around(c, self.input_shape, self._device, self.dtype) for c in instance.cases]
         specs = [Specs.of(case, self._device, room) for case in instance.cases]
@@ -246,6 +252,17 @@ class LirpaEngine:
     def excluded_exactly(self, instance: Property, target: Target) -> bool:
         """Not auto_LiRPA's."""
         return False
+
+    def exact(self, x: Tensor) -> Tensor:
+        with _disable_current_modes():
+            return self._driver.exact(x)
+
+    @cached_property
+    def _driver(self) -> DriverEngine:
+        """What auto_LiRPA's claims are held against; nothing of it is measured."""
+        with _disable_current_modes():
+            baseline = STRATEGIES["baseline"]
+            return DriverEngine(self._prepared, baseline, Group(), self._device, NoTagger())
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
         return Alike(deadline.check, confirmation)
