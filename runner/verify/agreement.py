@@ -8,7 +8,7 @@ difference that was seen is not called `unsat`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -110,15 +110,13 @@ def _chosen(cases: int) -> range:
     return range(0, cases, math.ceil(max(1, cases) * LEAST_POINTS / POINTS))
 
 
-def _drawn(box: Interval, count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """The centre, then corners and inner points in turn."""
-    lower, upper = box.lower[0], box.upper[0]
-    for index in range(count):
-        share = torch.rand(lower.shape, generator=generator).to(lower)
-        if index % 2:
-            share = share.round()
-        share = share if index else torch.full_like(share, 0.5)
-        yield torch.minimum(torch.maximum(lower + share * (upper - lower), lower), upper)
+def _drawn(box: Interval, count: int, generator: torch.Generator) -> Tensor:
+    """[count, *input]: the centre, then corners and inner points in turn."""
+    share = torch.rand((count, *box.lower.shape[1:]), generator=generator).to(box.lower)
+    share[1::2] = share[1::2].round()
+    share[0] = 0.5
+    points = box.lower + share * (box.upper - box.lower)
+    return torch.minimum(torch.maximum(points, box.lower), box.upper)
 
 
 def _worst_corners(network: Attackable, box: Interval, specs: Specs) -> list[Tensor]:
