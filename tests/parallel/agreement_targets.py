@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from runner.bench.bounds import bounds_target
@@ -66,21 +67,27 @@ def _question(graph: Graph, radius: float) -> tuple[Interval, Tensor]:
 def in_few_steps(payload: Payload) -> Payload:
     """As `agreement`, of a property and by the methods named, without what is reached.
 
-    The networks may be large, so rank 0 alone compares, and says so.
+    The networks may be large, so rank 0 alone compares, and says so, with what baseline found
+    once: it is kept beside the prepared network. `share`: of the box's radius.
     """
     found: Payload = {}
-    prepared = Path(payload["prepared"])
+    prepared, asked = Path(payload["prepared"]), Path(payload["property"])
     with joined_group(CPU) as group:
-        case = read_property(Path(payload["property"])).cases[0]
-        box = box_around(case, read_graph(prepared).input.shape, CPU)
+        case = read_property(asked).cases[0]
+        whole = box_around(case, read_graph(prepared).input.shape, CPU)
+        reach = payload.get("share", 1.0) * whole.radius
+        box = Interval(whole.centre - reach, whole.centre + reach)
         specs, steps = Specs.of(case, CPU).rows.float(), payload["steps"]
         for method in map(Method, payload["methods"]):
-            if group.rank == 0:
+            kept = prepared.with_name(f"{prepared.name}.{asked.name}.{method}.{steps}")
+            if group.rank == 0 and not kept.exists():
                 one = _bounds(prepared, "baseline", Group(), box, specs, method, steps)
+                save_file({name: bound.clone() for name, bound in one.items()}, kept)
             for name in payload["strategies"]:
                 many = _bounds(prepared, name, group, box, specs, method, steps)
                 if group.rank > 0:
                     continue
+                one = load_file(kept)
                 found[f"{method} {name}"] = {
                     "differ": [key for key in one if not torch.equal(many[key], one[key])],
                     "apart": max(_apart(many[key], one[key]) for key in one),

@@ -67,7 +67,9 @@ REAL = {
     "mnist_fc 256x2": ("mnist_fc", "mnist-net_256x2", "prop_1_0.03", ALL),
     "mnist_fc 256x4": ("mnist_fc", "mnist-net_256x4", "prop_1_0.03", ALL),
     "mnist_fc 256x6": ("mnist_fc", "mnist-net_256x6", "prop_1_0.03", ALL),
-    "oval21": ("oval21", "cifar_base_kw", "cifar_base_kw-img8194-*", ALL),
+    "oval21 base": ("oval21", "cifar_base_kw", "cifar_base_kw-img8194-*", ALL),
+    "oval21 deep": ("oval21", "cifar_deep_kw", "cifar_deep_kw-img3062-*", ALL),
+    "oval21 wide": ("oval21", "cifar_wide_kw", "cifar_wide_kw-img1909-*", ALL),
     "sri_resnet_a": ("sri_resnet_a", "resnet_3b2*", "cifar10_spec_idx_1551_*", ALL[:2]),
 }
 
