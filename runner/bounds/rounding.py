@@ -130,7 +130,8 @@ def relu_line(lower: Tensor, upper: Tensor, crossing: Tensor) -> tuple[Tensor, T
     """
     dtype = lower.dtype
     width = torch.where(crossing, upper - lower, 1.0)
-    slope = torch.where(width < torch.inf, upper / width * (1 + 8 * unit(dtype)), 1.0)
+    secant = upper / width * (1 + 8 * unit(dtype)) + smallest(dtype)
+    slope = torch.where(width < torch.inf, secant, 1.0)
     room = 1 + 8 * unit(dtype) + gamma(lower.shape[-1] + COEFFICIENT_ROUNDINGS, dtype)
     offset = -lower * slope * room + smallest(dtype)
     return torch.where(crossing, slope, 0.0), torch.where(crossing, offset, 0.0)
