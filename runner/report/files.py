@@ -65,6 +65,7 @@ def _write_plots(evidence: Evidence, folder: Path) -> list[Image]:
             if figure is None:
                 continue
             figure.savefig(folder / f"{plot.name}.png")
+            figure.set_layout_engine("none")  # placed by now: a second time would take as long
             buffer = io.BytesIO()
             figure.savefig(buffer, format="svg", metadata={"Date": None})
             (folder / f"{plot.name}.svg").write_bytes(buffer.getvalue())
