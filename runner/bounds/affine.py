@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
 
@@ -43,8 +44,8 @@ class AffineMap(Protocol):
         ...
 
     @property
-    def terms(self) -> int:
-        """Summands of the longest sum that a product with W, either way, or with b is."""
+    def terms(self) -> Terms:
+        """Summands of the longest sums."""
         ...
 
     def start_rows(self, neurons: Tensor, dtype: torch.dtype) -> Tensor:
@@ -63,7 +64,7 @@ class LinearMap:
         self._weight = node.parameters["weight"]
 
     @property
-    def terms(self) -> int:
+    def terms(self) -> Terms:
         return affine_terms(self._weights.shape(self._weight), self.node)
 
     def apply(self, x: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class ConvMap:
         self._groups = int(attributes["groups"])  # type: ignore[arg-type]
 
     @property
-    def terms(self) -> int:
+    def terms(self) -> Terms:
         return affine_terms(self._weights.shape(self._weight), self.node)
 
     def apply(self, x: Tensor) -> Tensor:
@@ -203,14 +204,26 @@ class ConvMap:
         return self._weights.tensor(self.node.parameters["bias"]).to(dtype)[:, None, None]
 
 
-def affine_terms(weight: tuple[int, ...], node: Node) -> int:
-    """Summands of the longest sum that a product with a weight [out, in / groups, *kernel], either
-    way, or with the bias is; the bias of a convolution is first summed over each channel.
+@dataclass(frozen=True)
+class Terms:
+    """Summands of the longest sum: `forward` of W x + b, `backward` of A W and of A b."""
+
+    forward: int
+    backward: int
+
+    @property
+    def longest(self) -> int:
+        return max(self.forward, self.backward)
+
+
+def affine_terms(weight: tuple[int, ...], node: Node) -> Terms:
+    """With a weight [out, in / groups, *kernel]; A of a convolution is summed over each channel
+    before it meets the bias.
     """
     outputs, inputs, *kernel = weight
     groups = int(node.attributes.get("groups", 1))  # type: ignore[arg-type]
-    product = max(inputs, outputs // groups) * prod(kernel)
-    return max(product + 1, outputs + prod(node.shape[1:]))
+    product = outputs // groups * prod(kernel)
+    return Terms(inputs * prod(kernel) + 1, max(product, outputs + prod(node.shape[1:])))
 
 
 def affine_map(node: Node, input_shape: tuple[int, ...], weights: Weights) -> AffineMap:
@@ -237,8 +250,8 @@ def affine_interval(affine: AffineMap, x: Interval) -> Interval:
     centre = affine.apply(x.centre).add_(bias)
     radius, sums = affine.magnitude(torch.cat((x.radius, size))).chunk(2)
     sums = sums + bias.abs()
-    lower, upper = enclosed(centre, radius, sums, affine.terms)
-    return Interval(lower, upper, sums.flatten(1), floor(size, affine.terms))
+    lower, upper = enclosed(centre, radius, sums, affine.terms.forward)
+    return Interval(lower, upper, sums.flatten(1), floor(size, affine.terms.longest))
 
 
 def affine_backward(affine: AffineMap, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
-from runner.bounds.rounding import charged, floor
+from runner.bounds.rounding import LEDGER, below, charged, floor
 from runner.bounds.rules import Relaxation
 from runner.bounds.split_relu import SplitRelaxation
 from runner.network.graph import Node
@@ -30,7 +30,7 @@ class Frontier:
     """A lower bound of the start rows: sum of A · node over `pending`, plus `constant - error`.
 
     pending: A [S, B, *shape] by node; constant: [S, B]; todo: nodes still to pass, in order;
-    error: [S, B], what rounding has cost so far, None where nothing is charged.
+    error: [S, B], what rounding has cost so far, None where nothing is charged. Both in float64.
     """
 
     pending: Mapping[str, Tensor]
@@ -62,18 +62,18 @@ class WholeCharges:
         interval = self.intervals[node.name]
         if interval.sums is None or interval.floor is None:
             return None
-        charge = charged(rows, interval.sums, self.network.terms(node.name))
+        charge = charged(rows, interval.sums, self.network.terms(node.name, rows.dtype))
         return self.network.features.counted(node.name, charge + interval.floor)
 
     def values(self, name: str, rows: Tensor) -> Tensor:
         size = local_interval(self.network, name, self.intervals[name]).size.flatten(1)
-        charge = charged(rows, size, self.network.roundings)
+        charge = charged(rows, size, self.network.roundings(rows.dtype))
         return self.network.features.counted(name, charge)
 
 
 def frontier_at(network: BoundNetwork, start: str, rows: Tensor) -> Frontier:
     """Rows [S, B, *shape] on a node's output."""
-    constant = rows.new_zeros(rows.shape[:2])
+    constant = rows.new_zeros(rows.shape[:2], dtype=LEDGER)
     return Frontier({start: rows}, constant, tuple(network.ancestors(start)))
 
 
@@ -131,7 +131,7 @@ class _Bill:
 
     def _add(self, charge: Tensor | None) -> None:
         if charge is not None:
-            self.error = charge if self.error is None else self.error + charge
+            self.error = charge.to(LEDGER) if self.error is None else self.error + charge
 
 
 def _relaxed(
@@ -182,19 +182,19 @@ class _Least(torch.autograd.Function):
 def concretize(
     network: BoundNetwork, frontier: Frontier, box: Interval, *, charge: bool = False
 ) -> Tensor:
-    """The least value over the box, [S, B], of a frontier that has reached the input.
-
-    `charge`: as the pass was; what rounding has cost is then taken off.
+    """The least value over the box, [S, B], of a frontier that has reached the input, in the box's
+    precision. `charge`: as the pass was; what rounding has cost is then taken off.
     """
     name = network.graph.input.name
     bound = frontier.constant
     if name in frontier.pending:
         rows, mine = frontier.pending[name], local_interval(network, name, box)
-        terms = network.terms(name)
+        terms = network.terms(name, rows.dtype)
         bound = bound + (least_charged(rows, mine, terms) if charge else least(rows, mine))
     if charge and frontier.error is not None:
         bound = bound - frontier.error
-    return network.features.total(bound)
+    bound = network.features.total(bound)
+    return below(bound, box.lower.dtype) if charge else bound.to(box.lower.dtype)
 
 
 def local_interval(network: BoundNetwork, name: str, interval: Interval) -> Interval:

@@ -21,11 +21,14 @@ from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
 from runner.bounds.rounding import (
     COEFFICIENT_ROUNDINGS,
+    LEDGER,
+    below,
     charged,
     floor,
     gamma,
     greatest,
     relu_line,
+    summed,
 )
 from runner.bounds.rules import Relaxation, ReluRule, StartRule
 from runner.bounds.tagging import Tagger
@@ -152,7 +155,7 @@ class BoxPropagator:
         lower = done.constant + lines.least(rows, box)
         if done.error is not None:
             lower = lower - done.error
-        return self._network.features.total(lower), rows
+        return below(self._network.features.total(lower), rows.dtype), rows
 
     def _whole(self, rows: Tensor) -> Tensor:
         """Rows on all inputs [S, R, inputs]."""
@@ -182,15 +185,16 @@ class _Starts:
                 rows = network.features.local(node.name, rows.reshape(-1, *node.shape), 1)
                 constant = rows.new_zeros(len(neurons))
                 at = node.name
-        self._rows, self._constant, self._at, self._todo = rows, constant, at, todo
-        self._roundings = network.roundings
+        self._rows, self._constant = rows, constant.to(LEDGER)
+        self._at, self._todo = at, todo
+        # The other constants are charged with their products.
+        self._share = gamma(network.roundings(dtype), dtype)
 
     def frontier(self, neurons: Tensor) -> Frontier:
         """Rows [2, R, *shape] of flat neurons [R]."""
         position = self._position[neurons]
         rows, constant = self._rows[position], self._constant[position]
-        # The other constants are charged with their products.
-        error = (constant.abs() * gamma(self._roundings, constant.dtype)).expand(2, -1)
+        error = (constant.abs() * self._share).expand(2, -1)
         return Frontier(
             {self._at: torch.stack((rows, -rows))},
             torch.stack((constant, -constant)),
@@ -224,7 +228,7 @@ class _Lines:
         """The least value of A · x over the box of each R: A [S, R, *input] -> [S, R]."""
         flat, size = rows.flatten(2), self._size.index_select(0, box)
         centre, radius = self._centre.index_select(0, box), self._radius.index_select(0, box)
-        terms = self.network.terms(self.network.graph.input.name)
+        terms = self.network.terms(self.network.graph.input.name, self._dtype)
         # Few inputs are split: a row of them is short.
         reach = radius + size * gamma(terms + COEFFICIENT_ROUNDINGS, self._dtype)
         return (flat * centre).sum(2) - (flat.abs() * reach).sum(2) - floor(size, terms)
@@ -270,13 +274,13 @@ class _BoxCharges:
             return None
         sums, least = (values.index_select(0, self.box) for values in of_boxes)
         network = self.lines.network
-        charge = charged(rows, sums, network.terms(node.name)) + least
+        charge = charged(rows, sums, network.terms(node.name, rows.dtype)) + least
         return network.features.counted(node.name, charge)
 
     def values(self, name: str, rows: Tensor) -> Tensor:
         size = self.lines.greatest_value(name).index_select(0, self.box)
         network = self.lines.network
-        return network.features.counted(name, charged(rows, size, network.roundings))
+        return network.features.counted(name, charged(rows, size, network.roundings(rows.dtype)))
 
 
 @dataclass(frozen=True)
@@ -309,4 +313,4 @@ class _ReluLines:
         negative = flat - positive
         # One of the two is 0, so that each coefficient is rounded once.
         result = positive.mul_(self.lower_slope).addcmul_(negative, self.upper_slope)
-        return result.reshape(rows.shape), negative.mul_(self.upper_bias).sum(2)
+        return result.reshape(rows.shape), summed(negative.mul_(self.upper_bias))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from runner.bounds.affine import affine_map
 from runner.bounds.features import Features, WholeFeatures
 from runner.bounds.relaxed import MonotoneRule
+from runner.bounds.rounding import additions
 from runner.bounds.rules import (
     AddRule,
     AffineRule,
@@ -77,16 +79,15 @@ class BoundNetwork:
                 return AveragePoolRule(node, before)
         raise ValueError(f"no linear rule for operator {node.op} of node {node.name}")
 
-    @property
-    def roundings(self) -> int:
-        """Additions to the constant of a pass, and those of the ranks' parts."""
-        return 2 * len(self.graph.nodes) + self.features.ranks
+    def roundings(self, dtype: torch.dtype) -> int:
+        """Of the additions to the constant of a pass, and of those of the ranks' parts."""
+        return additions(2 * len(self.graph.nodes) + self.features.ranks, dtype)
 
-    def terms(self, name: str) -> int:
+    def terms(self, name: str, dtype: torch.dtype) -> int:
         """Roundings that the charge for passing a linear node, or ending at the input, covers."""
         if name == self.graph.input.name:
-            return self.graph.input.size + 2 + self.roundings
-        return self.linear[name].terms + self.roundings
+            return self.graph.input.size + 2 + self.roundings(dtype)
+        return self.linear[name].terms + self.roundings(dtype)
 
     def rule(self, name: str) -> LinearRule | RelaxedRule:
         return self.linear[name] if name in self.linear else self.relaxed[name]

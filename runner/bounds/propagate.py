@@ -27,7 +27,7 @@ from runner.bounds.budget import CORE, Budget
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
 from runner.bounds.relu import ReluRelaxation
-from runner.bounds.rounding import gamma
+from runner.bounds.rounding import LEDGER, gamma
 from runner.bounds.rows import Rows, WholeRows
 from runner.bounds.rules import Relaxation, StartRule
 from runner.bounds.tagging import NoTagger, Tagger
@@ -227,9 +227,10 @@ class Propagator:
                 constant = rows.new_zeros(len(neurons))
                 at = name
             both = torch.cat((rows, -rows)).unsqueeze(1)
-            constants = torch.cat((constant, -constant)).unsqueeze(1).expand(-1, batch)
+            both_constants = torch.cat((constant, -constant)).to(LEDGER)
+            constants = both_constants.unsqueeze(1).expand(-1, batch)
             # The other constants are charged with their products.
-            error = constants.abs() * gamma(self.network.roundings, dtype)
+            error = constants.abs() * gamma(self.network.roundings(dtype), dtype)
             return Frontier({at: both.expand(-1, batch, *both.shape[2:])}, constants, todo, error)
 
     def _rows(

@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runner.bounds.rounding import COEFFICIENT_ROUNDINGS, gamma, outwards, unit
+from runner.bounds.rounding import (
+    COEFFICIENT_ROUNDINGS,
+    gamma,
+    outwards,
+    summands,
+    summed,
+    unit,
+)
 from runner.network.graph import Node, Op
 from runner.network.lirpa import s_shape_slopes
 
@@ -71,7 +78,7 @@ class ElementwiseRelaxation:
     def backward(self, A: Tensor) -> tuple[Tensor, Tensor]:
         positive, negative = A.clamp(min=0), A.clamp(max=0)
         bias = positive * self.lower_offset + negative * self.upper_offset
-        return positive * self.lower_slope + negative * self.upper_slope, bias.flatten(2).sum(2)
+        return positive * self.lower_slope + negative * self.upper_slope, summed(bias.flatten(2))
 
 
 # auto_LiRPA's tangents end here; both functions are constant in floating point far before.
@@ -94,7 +101,7 @@ def _relax_s_shape(node: Node, lower: Tensor, upper: Tensor) -> ElementwiseRelax
     least = _gaps(node, below, lower, upper).amin(0) - _rounding(below, lower, upper)
     most = _gaps(node, above, lower, upper).amax(0) + _rounding(above, lower, upper)
     # Room for the sum over all neurons that they become part of.
-    room = gamma(least[0].numel() + COEFFICIENT_ROUNDINGS, least.dtype)
+    room = gamma(summands(least[0].numel(), least.dtype) + COEFFICIENT_ROUNDINGS, least.dtype)
     least, most = least - least.abs() * room, most + most.abs() * room
     return ElementwiseRelaxation(below, least, above, most)
 
@@ -148,7 +155,7 @@ class MaxPoolRelaxation:
         coefficients = positive + negative * self.exact
         A_in = A.new_zeros(*A.shape[:2], self.in_shape.numel())
         A_in = A_in.scatter_add(2, self.winner.expand_as(A), coefficients)
-        bias = (negative * (self.constant + self.rounding) - positive * self.rounding).sum(2)
+        bias = summed(negative * (self.constant + self.rounding) - positive * self.rounding)
         return A_in.reshape(*A.shape[:2], *self.in_shape), bias
 
 
@@ -163,7 +170,7 @@ def _relax_maxpool(node: Node, lower: Tensor, upper: Tensor) -> MaxPoolRelaxatio
     exact = largest.squeeze(2) >= others
     most = uppers.amax(2)
     # An input may win in every window that holds it, and all outputs' constants are one sum.
-    terms = lowers.shape[2] + exact[0].numel() + COEFFICIENT_ROUNDINGS
+    terms = lowers.shape[2] + summands(exact[0].numel(), lower.dtype) + COEFFICIENT_ROUNDINGS
     of_winner = torch.maximum(largest.squeeze(2).abs(), uppers.gather(2, winner).squeeze(2).abs())
     rounding = (of_winner + most.abs()) * gamma(terms, lower.dtype)
     return MaxPoolRelaxation(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from runner.bounds.interval import Interval
-from runner.bounds.rounding import relu_line
+from runner.bounds.rounding import relu_line, summed
 
 
 class ReluRelaxation:
@@ -71,7 +71,7 @@ class _Relu(torch.autograd.Function):
         at = rows.index_select(2, unstable)
         positive = at.clamp(min=0)
         negative = at - positive
-        constant = (negative * upper_bias).sum(2)
+        constant = summed(negative * upper_bias)
         # One of the two is 0, so that each coefficient is rounded once.
         changed = (positive * slopes).addcmul_(negative, upper_slope)
         result = (rows * slope).index_copy_(2, unstable, changed)

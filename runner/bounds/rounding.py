@@ -13,8 +13,11 @@ those off.
 
 1. Linear nodes. Let |z| <= m, and let s = |W| m + |b| be the *sums* of the node. Then
    A (W z + b) >= Â z + fl(A b) - γ(n) |A| s, as |Â - A W| <= γ(n) |A| |W|. One product of a row
-   and a vector is *charged*, and no other product of matrices. The constants of a pass are at most
-   the sum of all |A_k| s_k, so K additions of them add K to n.
+   and a vector is *charged*, and no other product of matrices. Constants and charges add up in
+   float64 (`LEDGER`), whatever the pass is in. They are at most the sum of all |A_k| s_k, so K
+   additions, over nodes and ranks, cost that K times float64's u: to a float32 pass less than one
+   of its own roundings, to one in float64 K of them (`additions`). What is left is rounded down
+   (`below`).
 2. Relaxed nodes. A line is valid for its slope as a float: offsets are rounded outwards
    (`relu_line`). fl(a λ) is within u of a λ, relatively; what that is worth is charged with the
    next product, as sums are at least the values: n grows by a few. That fails where coefficients
@@ -38,6 +41,8 @@ import math
 import torch
 from torch import Tensor
 
+# Constants and charges of every pass are added in it.
+LEDGER = torch.float64
 # Roundings of one coefficient between two products (a slope, a split, two ways that meet).
 COEFFICIENT_ROUNDINGS = 8
 
@@ -56,6 +61,31 @@ def gamma(terms: int, dtype: torch.dtype) -> float:
 def smallest(dtype: torch.dtype) -> float:
     """What underflow changes at most, even where subnormal numbers are flushed to zero."""
     return float(torch.finfo(dtype).tiny)
+
+
+def additions(count: int, dtype: torch.dtype) -> int:
+    """What `count` additions of the constants of a pass cost, in its own roundings."""
+    return count if dtype is LEDGER else 1
+
+
+def below(limit: Tensor, dtype: torch.dtype) -> Tensor:
+    """A lower limit in a precision that is not higher, rounded down."""
+    if limit.dtype is dtype:
+        return limit
+    lower = limit - (limit.abs() * (2 * unit(dtype)) + smallest(dtype))
+    return lower.clamp(max=torch.finfo(dtype).max).to(dtype)
+
+
+def summed(products: Tensor) -> Tensor:
+    """Over the last dimension, in float64: what is lost has nothing to do with their number, and
+    is the same on ranks that hold a part of them each.
+    """
+    return products.sum(-1, dtype=LEDGER).to(products.dtype)
+
+
+def summands(count: int, dtype: torch.dtype) -> int:
+    """What `summed` of that many products costs, in roundings."""
+    return count if dtype is LEDGER else 2
 
 
 def charged(rows: Tensor, sums: Tensor, terms: int) -> Tensor:
@@ -126,13 +156,15 @@ def relu_line(lower: Tensor, upper: Tensor, crossing: Tensor) -> tuple[Tensor, T
     """Slope and offset of a line above ReLU over [lower, upper], both 0 where it does not cross 0.
 
     The slope is at least the secant's, so that the line is lowest at `lower`, where the offset
-    keeps it above 0. Offsets have room for the sum that they become part of.
+    keeps it above 0. Offsets have room for the sum (`summed`) that they become part of.
     """
     dtype = lower.dtype
     width = torch.where(crossing, upper - lower, 1.0)
     secant = upper / width * (1 + 8 * unit(dtype)) + smallest(dtype)
     slope = torch.where(width < torch.inf, secant, 1.0)
-    room = 1 + 8 * unit(dtype) + gamma(lower.shape[-1] + COEFFICIENT_ROUNDINGS, dtype)
+    room = (
+        1 + 8 * unit(dtype) + gamma(summands(lower.shape[-1], dtype) + COEFFICIENT_ROUNDINGS, dtype)
+    )
     offset = -lower * slope * room + smallest(dtype)
     return torch.where(crossing, slope, 0.0), torch.where(crossing, offset, 0.0)
 

@@ -36,7 +36,8 @@ class Rule(Protocol):
 class LinearRule(Rule, Protocol):
     """An operator that is linear in all its inputs together.
 
-    `interval` gives the sums of a node that rounds; `terms`: summands of its longest sum.
+    `interval` gives the sums of a node that rounds; `terms`: summands of the longest
+    sum of `backward`.
     """
 
     @property
@@ -74,7 +75,7 @@ class AffineRule:
 
     @property
     def terms(self) -> int:
-        return self.affine.terms
+        return self.affine.terms.backward
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return affine_forward(self.affine, inputs[0])

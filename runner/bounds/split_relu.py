@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from runner.bounds.rounding import relu_line
+from runner.bounds.rounding import relu_line, summed
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class _SplitRelu(torch.autograd.Function):
         columns = rows.index_select(2, at)
         positive = columns.clamp(min=0)
         negative = columns - positive
-        constant = torch.einsum("kbv,bv->kb", negative, upper_bias)
+        constant = summed(negative * upper_bias)
         changed = torch.addcmul(fixed, free, multipliers).mul_(positive)
         changed.addcmul_(negative, upper_slope).addcmul_(pull, multipliers)
         result = (rows * slope).index_copy_(2, at, changed)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runner.bounds.affine import AffineMap, adjoint, affine_map
+from runner.bounds.affine import AffineMap, Terms, adjoint, affine_map
 from runner.bounds.interval import Interval
 from runner.bounds.rounding import enclosed, floor
 from runner.bounds.weights import BlockFunction, BlockShape
@@ -64,9 +64,10 @@ class ShardedAffineRule:
     """A LinearRule: whole vectors in forward and interval, own columns in backward."""
 
     def __init__(
-        self, layout: Layout, fetch: Fetch, bias: Tensor, group: Group, terms: int
+        self, layout: Layout, fetch: Fetch, bias: Tensor, group: Group, terms: Terms
     ) -> None:
-        self.terms = terms
+        self.terms = terms.backward
+        self._terms = terms
         self._layout = layout
         self._group = group
         self._bias = bias
@@ -107,9 +108,9 @@ class ShardedAffineRule:
         sizes = torch.cat((x.radius, size))
         radius, sums = self._sum([sizes], lambda part, of: part.magnitude(of)).chunk(2)
         sums = sums + bias.abs()
-        limits = self._gathered(torch.cat(enclosed(centre, radius, sums, self.terms)))
+        limits = self._gathered(torch.cat(enclosed(centre, radius, sums, self._terms.forward)))
         lower, upper = limits.chunk(2)
-        return Interval(lower, upper, sums.flatten(1), floor(size, self.terms))
+        return Interval(lower, upper, sums.flatten(1), floor(size, self._terms.longest))
 
     def _apply_whole(self, x: Tensor) -> Tensor:
         return self._gathered(self._sum([x], lambda part, of: part.apply(of)))

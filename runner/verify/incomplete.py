@@ -177,7 +177,7 @@ class Incomplete:
         for name, interval in bounds.intervals.items():
             if interval.sums is None:
                 continue
-            cost = 2 * interval.sums.sum() * gamma(network.terms(name), bounds.dtype)
+            cost = 2 * interval.sums.sum() * gamma(network.terms(name, bounds.dtype), bounds.dtype)
             cost = network.features.total(network.features.counted(name, cost))
             shares.append(float(cost) / max(float((interval.upper - interval.lower).sum()), 1e-300))
         # Not below: where values have overflowed, shares are no numbers.

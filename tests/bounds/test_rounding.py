@@ -47,7 +47,7 @@ def test_a_charge_covers_the_rounding_of_a_product(shape: tuple[int, int], expon
     size = torch.rand(1, inputs) * 10
     interval = AffineRule(affine).interval(Interval(-size, size))
     assert interval.sums is not None
-    charge = rounding.charged(rows[:, None], interval.sums, affine.terms)[:, 0]
+    charge = rounding.charged(rows[:, None], interval.sums, affine.terms.backward)[:, 0]
     lost = ((affine.transpose(rows).double() - exact).abs() * size.double()).sum(1)
     assert (lost <= charge.double()).all()
     assert (charge > 0).all()
@@ -82,7 +82,7 @@ def test_convolutions_are_plain_sums_of_products(options: dict[str, object], row
         )
         whole = affine_map(node, (16, 12, 12), weights.weights(Group()))
         sums = (whole.apply if shape == (16, 12, 12) else whole.transpose)(x.double().abs())
-        allowed = sums * rounding.gamma(affine.terms, torch.float32)
+        allowed = sums * rounding.gamma(affine.terms.longest, torch.float32)
         assert (error <= allowed + rounding.smallest(torch.float32)).all()
 
 
