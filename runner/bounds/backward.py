@@ -62,8 +62,9 @@ class WholeCharges:
         interval = self.intervals[node.name]
         if interval.sums is None or interval.floor is None:
             return None
-        charge = charged(rows, interval.sums, self.network.terms(node.name, rows.dtype))
-        return self.network.features.counted(node.name, charge + interval.floor)
+        terms = self.network.terms(node.name, rows.dtype)
+        charge = charged(rows, interval.sums, terms, interval.floor)
+        return self.network.features.counted(node.name, charge)
 
     def values(self, name: str, rows: Tensor) -> Tensor:
         size = local_interval(self.network, name, self.intervals[name]).size.flatten(1)
@@ -103,7 +104,7 @@ def advance(
             parts, added = network.linear[node.name].backward(rows)
         for name, part in zip(node.inputs, parts, strict=True):
             if name in pending:
-                bill.values(name, pending[name], part)
+                bill.meeting(name, pending[name], part)
                 part = pending[name] + part
             pending[name] = part
         if added is not None:
@@ -123,11 +124,15 @@ class _Bill:
             with torch.no_grad():
                 self._add(self._charges.product(node, rows))
 
-    def values(self, name: str, *parts: Tensor) -> None:
+    def values(self, name: str, rows: Tensor) -> None:
         if self._charges is not None:
             with torch.no_grad():
-                for rows in parts:
-                    self._add(self._charges.values(name, rows))
+                self._add(self._charges.values(name, rows))
+
+    def meeting(self, name: str, one: Tensor, other: Tensor) -> None:
+        if self._charges is not None:
+            with torch.no_grad():
+                self._add(self._charges.values(name, one.abs() + other.abs()))
 
     def _add(self, charge: Tensor | None) -> None:
         if charge is not None:
@@ -156,7 +161,7 @@ def least(rows: Tensor, box: Interval) -> Tensor:
 def least_charged(rows: Tensor, box: Interval, terms: int) -> Tensor:
     """`least`, and no more than it in real arithmetic."""
     size = box.size.flatten(1)
-    error = charged(rows, size, terms) + floor(size, terms)
+    error = charged(rows.detach(), size, terms, floor(size, terms))
     return least(rows, box) - error
 
 

@@ -274,7 +274,7 @@ class _BoxCharges:
             return None
         sums, least = (values.index_select(0, self.box) for values in of_boxes)
         network = self.lines.network
-        charge = charged(rows, sums, network.terms(node.name, rows.dtype)) + least
+        charge = charged(rows, sums, network.terms(node.name, rows.dtype), least)
         return network.features.counted(node.name, charge)
 
     def values(self, name: str, rows: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ class BoundNetwork:
         """Roundings that the charge for passing a linear node, or ending at the input, covers."""
         if name == self.graph.input.name:
             return self.graph.input.size + 2 + self.roundings(dtype)
-        return self.linear[name].terms + self.roundings(dtype)
+        return self.linear[name].terms(dtype) + self.roundings(dtype)
 
     def rule(self, name: str) -> LinearRule | RelaxedRule:
         return self.linear[name] if name in self.linear else self.relaxed[name]

@@ -149,7 +149,6 @@ class Propagator:
             found = least_charged(rows, interval, specs.shape[1] + 2)
         if self.settings.method is Method.IBP:
             return found
-        shape = self.network.graph.node(output).shape
         batch = bounds.box.lower.shape[0]
         cut = enough is None and len(specs) > 0
         blocks = (
@@ -160,13 +159,30 @@ class Propagator:
 
         def bound(block: int) -> Tensor:
             with self._tag.kind(Memory.A):
-                rows = blocks[block].reshape(-1, 1, *shape).expand(-1, batch, *shape)
-                rows = self.network.features.local(output, rows, 2)
-                start = frontier_at(self.network, output, rows)
+                start = self._at_output(blocks[block], batch)
             return self._rows(start, bounds, self.settings.method, enough or _never)
 
         parts = self._share.share([len(block) for block in blocks], found.T, bound)
         return torch.fmax(found, torch.cat(parts))
+
+    def spec_rounding(self, bounds: NetworkBounds, specs: Tensor) -> Tensor:
+        """What rounding costs the bounds of specs by CROWN, [S, B], in the precision of both."""
+        network, box = self.network, bounds.box
+        charges = WholeCharges(network, bounds.intervals)
+        parts = []
+        for rows in specs.to(bounds.dtype).split(self.settings.row_block):
+            with torch.no_grad(), self._tag.kind(Memory.A):
+                start = self._at_output(rows, len(box.lower))
+                done = advance(network, start, bounds.relaxations, {}, charges)
+                charged = concretize(network, done, box, charge=True)
+                parts.append(concretize(network, done, box) - charged)
+        return torch.cat(parts)
+
+    def _at_output(self, specs: Tensor, batch: int) -> Frontier:
+        network, output = self.network, self.network.graph.output
+        rows = specs.reshape(-1, 1, *network.graph.node(output).shape)
+        rows = rows.expand(-1, batch, *rows.shape[2:])
+        return frontier_at(network, output, network.features.local(output, rows, 2))
 
     def _refined(self, name: str, interval: Interval, bounds: NetworkBounds) -> Interval:
         """CROWN on the rows that matter, then α-CROWN on those that still do."""

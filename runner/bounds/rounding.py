@@ -88,20 +88,21 @@ def summands(count: int, dtype: torch.dtype) -> int:
     return count if dtype is LEDGER else 2
 
 
-def charged(rows: Tensor, sums: Tensor, terms: int) -> Tensor:
-    """γ(terms) |A| s: coefficients A [S, B, *shape] and sums [B or 1, n] to [S, B].
+def charged(rows: Tensor, sums: Tensor, terms: int, floor: Tensor | None = None) -> Tensor:
+    """γ(terms) |A| s, and what underflow adds [B]: A [S, B, *shape] and sums [B or 1, n] to [S, B].
 
     Sums [B, 1] are the greatest of each domain, which is looser and takes a single pass over A.
     """
-    flat = rows.detach().flatten(2)
     weight: Tensor
     if sums.shape[1] == 1:
-        weight = torch.linalg.vector_norm(flat, 1, dim=2) * sums[:, 0]
+        weight = torch.linalg.vector_norm(rows.flatten(2), 1, dim=2) * sums[:, 0]
     elif sums.shape[0] == 1:
-        weight = torch.mv(flat.abs().flatten(0, 1), sums[0]).reshape(flat.shape[:2])
+        flat = rows.reshape(rows.shape[0] * rows.shape[1], -1)
+        weight = torch.mv(flat.abs(), sums[0]).view(rows.shape[:2])
     else:
-        weight = torch.einsum("sbn,bn->sb", flat.abs(), sums)
-    return weight * gamma(terms + COEFFICIENT_ROUNDINGS, rows.dtype)
+        weight = rows.flatten(2).abs().mul_(sums).sum(2)
+    share = gamma(terms + COEFFICIENT_ROUNDINGS, rows.dtype)
+    return weight * share if floor is None else torch.add(floor, weight, alpha=share)
 
 
 def greatest(sums: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from runner.bounds.affine import (
 )
 from runner.bounds.interval import Interval
 from runner.bounds.relu import ReluRelaxation
-from runner.bounds.rounding import enclosed_between, floor, outwards, unit
+from runner.bounds.rounding import enclosed_between, floor, outwards, summands, summed, unit
 from runner.bounds.weights import Weights
 from runner.network.graph import Node
 
@@ -36,12 +36,12 @@ class Rule(Protocol):
 class LinearRule(Rule, Protocol):
     """An operator that is linear in all its inputs together.
 
-    `interval` gives the sums of a node that rounds; `terms`: summands of the longest
-    sum of `backward`.
+    `interval` gives the sums of a node that rounds.
     """
 
-    @property
-    def terms(self) -> int: ...
+    def terms(self, dtype: torch.dtype) -> int:
+        """Summands of the longest sum of `backward`, as far as they are not `summed`."""
+        ...
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]: ...
 
@@ -73,8 +73,7 @@ class AffineRule:
     def __init__(self, affine: AffineMap) -> None:
         self.affine = affine
 
-    @property
-    def terms(self) -> int:
+    def terms(self, dtype: torch.dtype) -> int:
         return self.affine.terms.backward
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -104,10 +103,15 @@ class ReluRule:
         return ReluRelaxation(before)
 
 
-class AddRule:
-    """x + y, or x - y with `sign` -1."""
+class _NoSum:
+    """Nothing is summed; where ways meet, the pass charges that."""
 
-    terms = 0
+    def terms(self, dtype: torch.dtype) -> int:
+        return 0
+
+
+class AddRule(_NoSum):
+    """x + y, or x - y with `sign` -1."""
 
     def __init__(self, sign: int) -> None:
         self._sign = sign
@@ -128,15 +132,19 @@ class AddRule:
 class ElementwiseAffineRule:
     """scale * x + shift: BatchNorm and arithmetic with constants."""
 
-    terms = 3
-
     def __init__(self, node: Node, weights: Weights) -> None:
         self._node = node
         self._weights = weights
+        self._known: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def terms(self, dtype: torch.dtype) -> int:
+        return 1 + summands(self._node.size, dtype)
 
     def _parameter(self, name: str, dtype: torch.dtype) -> Tensor:
-        value = self._weights.tensor(self._node.parameters[name]).to(dtype)
-        return value.expand(self._node.shape)
+        if (name, dtype) not in self._known:
+            value = self._weights.tensor(self._node.parameters[name]).to(dtype)
+            self._known[name, dtype] = value.expand(self._node.shape)
+        return self._known[name, dtype]
 
     def forward(self, *inputs: Tensor) -> Tensor:
         dtype = inputs[0].dtype
@@ -153,19 +161,17 @@ class ElementwiseAffineRule:
             sums = sums + self._parameter("shift_error", dtype) * (1.01 / unit(dtype))
         lower, upper = torch.minimum(one, other), torch.maximum(one, other)
         return Interval(
-            *enclosed_between(lower, upper, sums, self.terms),
+            *enclosed_between(lower, upper, sums, 3),
             sums.flatten(1),
-            floor(size, self.terms),
+            floor(size, self.terms(dtype)),
         )
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        constant = (rows * self._parameter("shift", rows.dtype)).flatten(2).sum(2)
+        constant = summed((rows * self._parameter("shift", rows.dtype)).flatten(2))
         return [rows * self._parameter("scale", rows.dtype)], constant
 
 
-class ReshapeRule:
-    terms = 0
-
+class ReshapeRule(_NoSum):
     def __init__(self, input_shape: tuple[int, ...], shape: tuple[int, ...]) -> None:
         self._input_shape = input_shape
         self._shape = shape
@@ -180,9 +186,7 @@ class ReshapeRule:
         return [rows.reshape(*rows.shape[:2], *self._input_shape)], None
 
 
-class ConcatRule:
-    terms = 0
-
+class ConcatRule(_NoSum):
     def __init__(self, axis: int, lengths: list[int]) -> None:
         self._axis = axis
         self._lengths = lengths
@@ -210,8 +214,11 @@ class AveragePoolRule:
         self._input_shape = input_shape
 
     @property
-    def terms(self) -> int:
+    def _window_terms(self) -> int:
         return self._kernel[0] * self._kernel[1] + 2
+
+    def terms(self, dtype: torch.dtype) -> int:
+        return self._window_terms
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return F.avg_pool2d(inputs[0], self._kernel, self._stride, self._padding)
@@ -221,9 +228,9 @@ class AveragePoolRule:
         sums = self.forward(size)
         lower, upper = self.forward(inputs[0].lower), self.forward(inputs[0].upper)
         return Interval(
-            *enclosed_between(lower, upper, sums, self.terms),
+            *enclosed_between(lower, upper, sums, self._window_terms),
             sums.flatten(1),
-            floor(size, self.terms),
+            floor(size, self._window_terms),
         )
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:

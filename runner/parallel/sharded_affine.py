@@ -66,7 +66,6 @@ class ShardedAffineRule:
     def __init__(
         self, layout: Layout, fetch: Fetch, bias: Tensor, group: Group, terms: Terms
     ) -> None:
-        self.terms = terms.backward
         self._terms = terms
         self._layout = layout
         self._group = group
@@ -92,6 +91,9 @@ class ShardedAffineRule:
             node.parameters["bias"]: self._bias[self._own],
         }
         return affine_map(mine, (width, *self._layout.input_shape[1:]), HeldWeights(held))
+
+    def terms(self, dtype: torch.dtype) -> int:
+        return self._terms.backward
 
     # Whole vectors: [N, *input] <-> [N, *output].
 

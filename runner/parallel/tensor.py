@@ -178,7 +178,9 @@ class _LocalRule:
         self._local = local
         self._node = node
         self._features = features
-        self.terms = whole.terms
+
+    def terms(self, dtype: torch.dtype) -> int:
+        return self._whole.terms(dtype)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self._whole.forward(*inputs)
@@ -202,7 +204,9 @@ class _WholeRule:
         self._plain = plain
         self._node = node
         self._features = features
-        self.terms = plain.terms
+
+    def terms(self, dtype: torch.dtype) -> int:
+        return self._plain.terms(dtype)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self._plain.forward(*inputs)

@@ -1,8 +1,7 @@
 """Bounds of every case and disjunct, from the cheapest method to the tightest one asked for.
 
-Bounds of the specs are computed in float64: their rows are few, and nothing but rounding would
-keep a margin that is there from being proved. Bounds of neurons are computed in the precision of
-the network, or in float64 where their rounding would cost too much of their width.
+Bounds are computed in the precision of the network; in float64 those of specs that nothing but
+rounding may have kept open, and all bounds where rounding would cost too much of their width.
 """
 
 from __future__ import annotations
@@ -24,11 +23,13 @@ from runner.property.model import Property
 from runner.verify.attack import Target
 from runner.verify.cases import CaseProgress
 from runner.verify.many_cases import MANY, bound_together
-from runner.verify.specs import Room, Specs, box_around, boxes_around, no_room
+from runner.verify.specs import Room, Specs, box_around, boxes_around, exact_in, no_room
 from runner.vocabulary import BOUNDS, Method
 
 # Of a node's width in interval bounds: if rounding has a larger share, float32 is too coarse.
 COARSE_SHARE = 0.02
+# Times what rounding costs by CROWN's lines: as α may have other coefficients, and rounds more.
+NEAR = 4.0
 
 
 def ladder(tightest: Method) -> tuple[Method, ...]:
@@ -165,7 +166,7 @@ class Incomplete:
             self.in_float64(next(n for n, c in enumerate(self.cases) if c is case))
             case.known = propagator.bound(case.box)
         specs = case.specs.select(case.open)
-        margins = specs.margins(self._spec_bounds(propagator, case.known, specs))
+        margins = self._margins(propagator, case.known, specs)
         # fmax: bounds that overflowed (not a number) say nothing.
         case.margins = torch.where(case.open, torch.fmax(case.margins, margins), case.margins)
         case.open = case.open & ~(margins > 0)
@@ -183,18 +184,39 @@ class Incomplete:
         # Not below: where values have overflowed, shares are no numbers.
         return not all(share <= COARSE_SHARE for share in shares)
 
+    def _margins(self, propagator: Propagator, bounds: NetworkBounds, specs: Specs) -> Tensor:
+        """Of each disjunct [disjuncts]."""
+        cheap = propagator.settings.method is Method.IBP
+        if cheap or not exact_in(bounds.dtype, specs.rows):
+            bounds = propagator.in_precision(bounds, torch.float64)
+        margins = specs.margins(self._spec_bounds(propagator, bounds, specs))
+        if bounds.dtype is torch.float64:
+            return margins
+        left = specs.select(~(margins > 0))
+        if not len(left.rows):
+            return margins
+        rounding = propagator.spec_rounding(bounds, left.rows)[:, 0].double()
+        costs = left.margins(left.thresholds + rounding)
+        left = left.select(margins + NEAR * costs > 0)
+        if len(left.rows):
+            precise = propagator.in_precision(bounds, torch.float64)
+            found = left.margins(self._spec_bounds(propagator, precise, left))
+            margins = torch.fmax(margins, found)
+        return margins
+
     def _spec_bounds(self, propagator: Propagator, bounds: NetworkBounds, specs: Specs) -> Tensor:
         """Lower bounds [S], in blocks of whole disjuncts so that each can stop when it is done."""
         parts = []
-        bounds = propagator.in_precision(bounds, torch.float64)
+        wide = bounds.dtype is torch.float64
         # Rows of float64 take twice the room.
-        for block in _blocks(specs, max(1, self._settings.row_block // 2)):
+        for block in _blocks(specs, max(1, self._settings.row_block // (2 if wide else 1))):
 
             def enough(best: Tensor, block: Specs = block) -> bool:
-                margins = block.margins(best[:, 0])[block.disjunct]
+                margins = block.margins(best[:, 0].double())[block.disjunct]
                 return bool((margins > 0).all())
 
-            parts.append(propagator.spec_bounds(bounds, block.rows, enough)[:, 0])
+            rows = block.rows.to(bounds.dtype)
+            parts.append(propagator.spec_bounds(bounds, rows, enough)[:, 0].double())
         return torch.cat(parts) if parts else specs.thresholds.new_zeros(0)
 
 

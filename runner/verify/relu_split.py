@@ -22,6 +22,7 @@ from runner.verify.rounds import run_rounds
 from runner.verify.search import Outcome, SearchContext
 from runner.verify.seeds import Seeds, minimiser, search
 from runner.verify.sharing import Meeting
+from runner.verify.specs import exact_in
 from runner.verify.split_root import SplitRoot
 from runner.verify.trial import Trial
 from runner.vocabulary import Memory
@@ -220,12 +221,24 @@ class ReluSplit:
             self.store.put(self._with_families(kept) if self._tightens else kept)
 
     def _proved(self, domains: Domains, multipliers: Tensor) -> Tensor:
-        """Margins [K, B] that hold in real arithmetic, of the multipliers that were found."""
+        """Margins [K, B] that hold in real arithmetic, of the multipliers that were found: in the
+        search's precision, and in float64 what its rounding leaves open.
+        """
+        root = self._root
+        margins = multipliers.new_full(multipliers.shape[:2], -torch.inf, dtype=torch.float64)
+        if exact_in(root.dtype, root.rows.rows):
+            margins = self._proved_in(root.dtype, domains, multipliers)
+        left = ~(margins > 0).any(0)
+        if root.dtype is not torch.float64 and bool(left.any()):
+            some = self._proved_in(torch.float64, domains.select(left), multipliers[:, left])
+            margins[:, left] = some
+        return margins
+
+    def _proved_in(self, dtype: torch.dtype, domains: Domains, multipliers: Tensor) -> Tensor:
         rows, disjunct = self._root.rows, domains.disjunct
-        found = domains.subdomains(rows.of_domains(disjunct, torch.float64))
-        found = replace(found, multipliers=multipliers).to(torch.float64)
-        bounds = self._root.bounds.to(torch.float64).bound(found, proven=True)
-        return rows.margins(bounds, disjunct)
+        found = domains.subdomains(rows.of_domains(disjunct, dtype))
+        found = replace(found, multipliers=multipliers).to(dtype)
+        return rows.margins(self._root.bounds.to(dtype).bound(found, proven=True), disjunct)
 
     def _with_families(self, domains: Domains) -> Domains:
         """Domains of the same splits are as urgent as their weakest, so they stay together."""

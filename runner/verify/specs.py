@@ -88,6 +88,11 @@ class Specs:
         return margins.scatter_reduce(0, self.disjunct, bounds - self.thresholds, "amax")
 
 
+def exact_in(dtype: torch.dtype, rows: Tensor) -> bool:
+    """Whether rows in float64 are the same in another precision; else they are other rows there."""
+    return torch.equal(rows.to(dtype).to(rows.dtype), rows)
+
+
 def box_around(
     case: Case, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Interval:

@@ -68,7 +68,7 @@ class SplitRoot:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the search is computed in; proofs are in float64."""
+        """What the search is computed in."""
         return self.before.lower.dtype
 
     def domains(self, disjuncts: Tensor, settings: BetaSettings) -> tuple[Domains, Tensor, Tensor]:
