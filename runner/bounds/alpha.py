@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from runner.bounds.ascent import LEAST, ProjectedAdam
-from runner.bounds.backward import Charges, Frontier, Relaxations, advance, concretize
+from runner.bounds.backward import Frontier, Relaxations, advance, concretize
 from runner.bounds.checkpoint import advance_in_segments
 from runner.bounds.interval import Interval
 from runner.bounds.network import BoundNetwork
@@ -43,19 +43,20 @@ class AlphaSettings:
     checkpoint: bool = False
 
 
-def optimized_lower_bounds(
+def optimized_slopes(
     network: BoundNetwork,
     frontier: Frontier,
     relaxations: Relaxations,
-    charges: Charges,
     unstable: AbstractSet[str],
     box: Interval,
     settings: AlphaSettings,
     tag: Tagger,
     enough: Callable[[Tensor], bool],
     finished: Callable[[bool], bool],
-) -> Tensor:
-    """Best lower bounds [S, B] over the iterations, never below CROWN's.
+) -> dict[str, Tensor]:
+    """For each row, the slopes [S, B, U] by node of the iteration with its best bound.
+
+    Nothing is charged for rounding here: one more pass with these slopes is the proof.
 
     `unstable`: the ReLU nodes that have an unstable neuron, on whichever rank.
     `enough` is asked between iterations with the best bounds so far; once true they are final,
@@ -63,26 +64,23 @@ def optimized_lower_bounds(
     """
     with torch.no_grad(), tag.kind(Memory.A):
         # The way to the first relaxed node does not depend on α: it is gone once.
-        fixed = advance(network, frontier, relaxations, {}, charges, stop_at_relaxed=True)
+        fixed = advance(network, frontier, relaxations, {}, stop_at_relaxed=True)
     with tag.kind(Memory.ALPHA):
         slopes = _initial_slopes(fixed, relaxations, unstable)
+        found = {name: slope.detach().clone() for name, slope in slopes.items()}
     if not slopes:
-        with torch.no_grad(), tag.kind(Memory.A):
-            done_at_once = advance(network, fixed, relaxations, {}, charges)
-            return concretize(network, done_at_once, box, charge=True)
+        return {}
     ascent = ProjectedAdam(list(slopes.values()), settings.step, settings.decay, settings.momenta)
-    best: Tensor | None = None
+    best = torch.full_like(fixed.constant, -torch.inf, dtype=box.lower.dtype)
     done = False
     for iteration in range(settings.iterations):
         last = iteration == settings.iterations - 1
         pass_back = advance_in_segments if settings.checkpoint and not last else advance
         with tag.kind(Memory.A), torch.set_grad_enabled(not last):
-            passed = pass_back(network, fixed, relaxations, slopes, charges)
-            bound = concretize(network, passed, box, charge=True)
+            bound = concretize(network, pass_back(network, fixed, relaxations, slopes), box)
         if not done:
-            with torch.no_grad(), tag.kind(Memory.BOUNDS):
-                now = bound.detach()
-                best = now.clone() if best is None else torch.fmax(best, now)
+            with torch.no_grad(), tag.kind(Memory.ALPHA):
+                _keep(bound.detach(), slopes, best, found)
             done = not last and enough(best)
         if last or finished(done):
             break
@@ -92,9 +90,15 @@ def optimized_lower_bounds(
             # The same on all ranks, as the bound is.
             least = settings.least * bound.detach().abs().unsqueeze(2) + LEAST
             ascent.step(gradients, least)
-    if best is None:
-        raise ValueError("α-CROWN needs at least one iteration")
-    return best
+    return found
+
+
+def _keep(bound: Tensor, slopes: dict[str, Tensor], best: Tensor, found: dict[str, Tensor]) -> None:
+    """Writes what is better than before into `best` and `found`."""
+    better = bound > best
+    torch.where(better, bound, best, out=best)
+    for name, slope in slopes.items():
+        torch.where(better.unsqueeze(2), slope.detach(), found[name], out=found[name])
 
 
 def _initial_slopes(

@@ -8,7 +8,7 @@ from math import isqrt
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from runner.bounds.backward import Charges, Frontier, Relaxations, Slopes, advance
+from runner.bounds.backward import Frontier, Relaxations, Slopes, advance
 from runner.bounds.network import BoundNetwork
 from runner.network.graph import Node
 
@@ -18,19 +18,18 @@ def advance_in_segments(
     frontier: Frontier,
     relaxations: Relaxations,
     slopes: Slopes,
-    charges: Charges,
 ) -> Frontier:
-    """As `advance` to the end, to the last bit; only A between segments is kept.
+    """As `advance` to the end without charges, to the last bit; only A between segments is kept.
 
     All ranks compute the same segments again, in the same order and with the same collectives.
     """
     *segments, last = _segments(network, frontier.todo)
     for todo in segments:
-        here = Frontier(frontier.pending, frontier.constant, todo, frontier.error)
-        frontier = _checkpointed(network, here, relaxations, slopes, charges)
+        here = Frontier(frontier.pending, frontier.constant, todo)
+        frontier = _checkpointed(network, here, relaxations, slopes)
     # Its gradient comes first: nothing is gained by making it twice.
-    here = Frontier(frontier.pending, frontier.constant, last, frontier.error)
-    return advance(network, here, relaxations, slopes, charges)
+    here = Frontier(frontier.pending, frontier.constant, last)
+    return advance(network, here, relaxations, slopes)
 
 
 def _checkpointed(
@@ -38,18 +37,16 @@ def _checkpointed(
     frontier: Frontier,
     relaxations: Relaxations,
     slopes: Slopes,
-    charges: Charges,
 ) -> Frontier:
     before = tuple(frontier.pending)
     after: tuple[str, ...] = ()
-    error: Tensor | None = None
 
     def segment(constant: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
-        nonlocal after, error
+        nonlocal after
         pending = dict(zip(before, rows, strict=True))
-        here = Frontier(pending, constant, frontier.todo, frontier.error)
-        done = advance(network, here, relaxations, slopes, charges)
-        after, error = tuple(done.pending), done.error
+        here = Frontier(pending, constant, frontier.todo)
+        done = advance(network, here, relaxations, slopes)
+        after = tuple(done.pending)
         return done.constant, *done.pending.values()
 
     constant, *rows = checkpoint(
@@ -59,7 +56,7 @@ def _checkpointed(
         use_reentrant=False,
         preserve_rng_state=False,
     )
-    return Frontier(dict(zip(after, rows, strict=True)), constant, (), error)
+    return Frontier(dict(zip(after, rows, strict=True)), constant, ())
 
 
 def _segments(network: BoundNetwork, todo: tuple[Node, ...]) -> list[tuple[Node, ...]]:

@@ -50,6 +50,10 @@ class Interval:
     def reshape(self, *shape: int) -> Interval:
         return self.between(self.lower.reshape(shape), self.upper.reshape(shape))
 
+    def nearest(self, dtype: torch.dtype) -> Interval:
+        """Rounded to nearest: for searching alone."""
+        return Interval(self.lower.to(dtype), self.upper.to(dtype))
+
     def to(self, dtype: torch.dtype) -> Interval:
         """In the same or a higher precision. Raises ValueError otherwise: limits would move in."""
         if torch.finfo(dtype).bits < torch.finfo(self.lower.dtype).bits:

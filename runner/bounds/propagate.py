@@ -7,13 +7,15 @@ bounds hold in real arithmetic: passes are charged for their rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from runner.bounds.alpha import AlphaSettings, optimized_lower_bounds
+from runner.bounds.alpha import AlphaSettings, optimized_slopes
 from runner.bounds.backward import (
     Frontier,
     WholeCharges,
@@ -35,6 +37,9 @@ from runner.bounds.tiles import tiles
 from runner.network.graph import Node
 from runner.vocabulary import Memory, Method
 
+# Neurons of a start node, to see what rounding costs them.
+SAMPLE = 8
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -54,12 +59,14 @@ class Settings:
 class NetworkBounds:
     """Bounds over one batch of boxes: of every node, and the relaxations made from them.
 
-    `unstable`: the relaxed nodes whose input changes sign somewhere.
+    `searching`: the relaxations in the precision that α is searched in. `unstable`: the relaxed
+    nodes whose input changes sign somewhere.
     """
 
     box: Interval
     intervals: dict[str, Interval]
     relaxations: dict[str, Relaxation | ReluRelaxation] = field(default_factory=dict)
+    searching: dict[str, Relaxation | ReluRelaxation] = field(default_factory=dict)
     unstable: set[str] = field(default_factory=set)
 
     @property
@@ -125,7 +132,13 @@ class Propagator:
         with self._tag.kind(Memory.BOUNDS):
             before = bounds.intervals[node.inputs[0]]
             mine = local_interval(self.network, node.inputs[0], before)
-            bounds.relaxations[node.name] = self.network.relaxed[node.name].relax(mine)
+            rule, dtype = self.network.relaxed[node.name], self.network.dtype
+            made = searched = rule.relax(mine)
+            if isinstance(made, ReluRelaxation):
+                searched = made.to(dtype)
+            elif bounds.dtype is not dtype:
+                searched = rule.relax(mine.nearest(dtype))
+            bounds.relaxations[node.name], bounds.searching[node.name] = made, searched
             if bool(((before.lower < 0) & (before.upper > 0)).any()):
                 bounds.unstable.add(node.name)
 
@@ -158,25 +171,37 @@ class Propagator:
         )
 
         def bound(block: int) -> Tensor:
-            with self._tag.kind(Memory.A):
-                start = self._at_output(blocks[block], batch)
+            def start(dtype: torch.dtype) -> Frontier:
+                with self._tag.kind(Memory.A):
+                    return self._at_output(blocks[block].to(dtype), batch)
+
             return self._rows(start, bounds, self.settings.method, enough or _never)
 
         parts = self._share.share([len(block) for block in blocks], found.T, bound)
         return torch.fmax(found, torch.cat(parts))
 
-    def spec_rounding(self, bounds: NetworkBounds, specs: Tensor) -> Tensor:
-        """What rounding costs the bounds of specs by CROWN, [S, B], in the precision of both."""
-        network, box = self.network, bounds.box
-        charges = WholeCharges(network, bounds.intervals)
-        parts = []
-        for rows in specs.to(bounds.dtype).split(self.settings.row_block):
+    def rounding_share(self, bounds: NetworkBounds) -> float:
+        """What share of the width that CROWN finds rounding makes up, at the worst start node.
+
+        Of a few neurons of each, which every rank bounds; what is no number is not below any share.
+        """
+        worst = 0.0
+        for name in self.network.start_nodes - self.network.exact - self.settings.interval_only:
+            interval = bounds.intervals[name]
+            ends = interval.lower.flatten(1), interval.upper.flatten(1)
+            wanted = (ends[0] < ends[1]).any(0).nonzero()[:, 0]
+            some = wanted[:: max(1, len(wanted) // SAMPLE)][:SAMPLE]
+            if not len(some):
+                continue
             with torch.no_grad(), self._tag.kind(Memory.A):
-                start = self._at_output(rows, len(box.lower))
-                done = advance(network, start, bounds.relaxations, {}, charges)
-                charged = concretize(network, done, box, charge=True)
-                parts.append(concretize(network, done, box) - charged)
-        return torch.cat(parts)
+                start = self._start(name, some, len(ends[0]), bounds.dtype)
+                charges = WholeCharges(self.network, bounds.intervals)
+                done = advance(self.network, start, bounds.relaxations, {}, charges)
+                plain = concretize(self.network, done, bounds.box)
+                charged = concretize(self.network, done, bounds.box, charge=True)
+            share = float((plain - charged).sum()) / max(float(-plain.sum()), 1e-300)
+            worst = share if math.isnan(share) else max(worst, share)
+        return worst
 
     def _at_output(self, specs: Tensor, batch: int) -> Frontier:
         network, output = self.network, self.network.graph.output
@@ -203,7 +228,9 @@ class Propagator:
         blocks = self._blocks(name, lower, upper)
 
         def bound(block: int) -> Tensor:
-            start = self._start(name, blocks[block], batch, lower.dtype)
+            def start(dtype: torch.dtype) -> Frontier:
+                return self._start(name, blocks[block], batch, dtype)
+
             return self._rows(start, bounds, method, _never)
 
         found = self._share.share([2 * len(neurons) for neurons in blocks], lower, bound)
@@ -251,31 +278,53 @@ class Propagator:
 
     def _rows(
         self,
-        start: Frontier,
+        start: Callable[[torch.dtype], Frontier],
         bounds: NetworkBounds,
         method: Method,
         enough: Callable[[Tensor], bool],
     ) -> Tensor:
+        """Lower bounds [S, B] of the rows that `start` gives in any precision: α is searched in the
+        network's, and what it comes to is proved in that of the bounds.
+        """
         self._checkpoint()
-        charges = WholeCharges(self.network, bounds.intervals)
-        if method is Method.CROWN:
-            with torch.no_grad(), self._tag.kind(Memory.A):
-                done = advance(self.network, start, bounds.relaxations, {}, charges)
-                return concretize(self.network, done, bounds.box, charge=True)
+        slopes: dict[str, Tensor] = {}
+        if method is Method.ALPHA_CROWN:
 
-        def stop(best: Tensor) -> bool:
-            self._checkpoint()
-            return enough(best)
+            def stop(best: Tensor) -> bool:
+                self._checkpoint()
+                return enough(best)
 
-        return optimized_lower_bounds(
-            self.network,
-            start,
-            bounds.relaxations,
-            charges,
-            bounds.unstable,
-            bounds.box,
-            self.settings.alpha,
-            self._tag,
-            stop,
-            self._share.finished,
-        )
+            slopes = optimized_slopes(
+                self.network,
+                start(self.network.dtype),
+                bounds.searching,
+                bounds.unstable,
+                bounds.box.nearest(self.network.dtype),
+                self.settings.alpha,
+                self._tag,
+                stop,
+                self._share.finished,
+            )
+        whole = start(bounds.dtype)
+        count = whole.constant.shape[0]
+        # Rows of higher precision take more room.
+        parts = min(count, 1 if bounds.dtype is self.network.dtype else 2)
+        ends = [count * part // max(1, parts) for part in range(parts + 1)]
+        found = [self._proved(whole, slopes, bounds, slice(*ends_)) for ends_ in pairwise(ends)]
+        return torch.cat(found) if found else whole.constant.to(bounds.dtype)
+
+    def _proved(
+        self, start: Frontier, slopes: dict[str, Tensor], bounds: NetworkBounds, rows: slice
+    ) -> Tensor:
+        """Of some rows, what their slopes (CROWN's, where there are none) prove."""
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            chosen = {name: slope[rows].to(bounds.dtype) for name, slope in slopes.items()}
+            part = Frontier(
+                {name: A[rows] for name, A in start.pending.items()},
+                start.constant[rows],
+                start.todo,
+                None if start.error is None else start.error[rows],
+            )
+            charges = WholeCharges(self.network, bounds.intervals)
+            done = advance(self.network, part, bounds.relaxations, chosen, charges)
+            return concretize(self.network, done, bounds.box, charge=True)

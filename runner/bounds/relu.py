@@ -7,6 +7,7 @@ rounded outwards.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -39,6 +40,14 @@ class ReluRelaxation:
         self._upper_slope = torch.where(self._crossing, secant, stable)
         adaptive = (upper > -lower).to(lower.dtype)
         self.adaptive = torch.where(self._crossing, adaptive, stable)
+
+    def to(self, dtype: torch.dtype) -> ReluRelaxation:
+        """The same lines, of the same neurons, rounded to nearest: for searching alone."""
+        other = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                setattr(other, name, value.to(dtype))
+        return other
 
     def initial_slopes(self, rows: int) -> Tensor:
         """α before its first step: CROWN's adaptive choice, a copy for every row, [S, B, U]."""

@@ -97,10 +97,10 @@ def charged(rows: Tensor, sums: Tensor, terms: int, floor: Tensor | None = None)
     if sums.shape[1] == 1:
         weight = torch.linalg.vector_norm(rows.flatten(2), 1, dim=2) * sums[:, 0]
     elif sums.shape[0] == 1:
-        flat = rows.reshape(rows.shape[0] * rows.shape[1], -1)
-        weight = torch.mv(flat.abs(), sums[0]).view(rows.shape[:2])
+        flat = rows.flatten(2).abs().flatten(0, 1)
+        weight = torch.mv(flat, sums[0]).reshape(rows.shape[:2])
     else:
-        weight = rows.flatten(2).abs().mul_(sums).sum(2)
+        weight = (rows.flatten(2).abs() * sums).sum(2)
     share = gamma(terms + COEFFICIENT_ROUNDINGS, rows.dtype)
     return weight * share if floor is None else torch.add(floor, weight, alpha=share)
 

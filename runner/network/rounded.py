@@ -58,7 +58,8 @@ class Rounded:
         with np.errstate(divide="ignore", invalid="ignore"):
             inverse = 1 / self.value
             nearest = abs(self.value) - self.error
-            carried = np.where(self.error == 0, 0.0, abs(inverse) * self.error / nearest)
+            carried = (abs(inverse) * self.error + _LEAST) / nearest + _LEAST  # both may underflow
+            carried = np.where(self.error == 0, 0.0, carried)
         rounded = np.where(_has_exact_reciprocal(self.value), 0.0, _rounding(inverse))
         return _with_errors(np.where(nearest > 0, inverse, np.inf), carried, rounded)
 
@@ -67,7 +68,7 @@ class Rounded:
         with np.errstate(invalid="ignore", divide="ignore"):
             root = np.sqrt(self.value)
             least = np.sqrt(self.value - self.error)
-            carried = np.where(self.error == 0, 0.0, self.error / least)
+            carried = np.where(self.error == 0, 0.0, self.error / least + _LEAST)
         return _with_errors(np.where(least >= 0, root, np.nan), carried, _rounding(root))
 
 

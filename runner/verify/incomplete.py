@@ -1,7 +1,7 @@
 """Bounds of every case and disjunct, from the cheapest method to the tightest one asked for.
 
-Bounds are computed in the precision of the network; in float64 those of specs that nothing but
-rounding may have kept open, and all bounds where rounding would cost too much of their width.
+Slopes are searched in the precision of the network. Bounds are proved in it, too; those of specs,
+which are few, in float64, and all where rounding would cost too much of their width.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from runner.property.model import Property
 from runner.verify.attack import Target
 from runner.verify.cases import CaseProgress
 from runner.verify.many_cases import MANY, bound_together
-from runner.verify.specs import Room, Specs, box_around, boxes_around, exact_in, no_room
+from runner.verify.specs import Room, Specs, box_around, boxes_around, no_room
 from runner.vocabulary import BOUNDS, Method
 
-# Of a node's width in interval bounds: if rounding has a larger share, float32 is too coarse.
-COARSE_SHARE = 0.02
-# Times what rounding costs by CROWN's lines: as α may have other coefficients, and rounds more.
-NEAR = 4.0
+# Of a node's width: if rounding has a larger share, float32 is too coarse.
+COARSE_SHARE = 0.01
+# Of a bound: what rounding may change in a search for slopes, roughly.
+SEARCH_ERROR = 1e-5
 
 
 def ladder(tightest: Method) -> tuple[Method, ...]:
@@ -162,7 +162,7 @@ class Incomplete:
         settings = replace(self._settings, method=method)
         propagator = Propagator(self._network, settings, self._tag, self._checkpoint, self._rows)
         case.known = propagator.bound(case.box, case.known)
-        if case.known.dtype is not torch.float64 and self._coarse(case.known):
+        if case.known.dtype is not torch.float64 and self._coarse(propagator, case.known):
             self.in_float64(next(n for n, c in enumerate(self.cases) if c is case))
             case.known = propagator.bound(case.box)
         specs = case.specs.select(case.open)
@@ -171,8 +171,10 @@ class Incomplete:
         case.margins = torch.where(case.open, torch.fmax(case.margins, margins), case.margins)
         case.open = case.open & ~(margins > 0)
 
-    def _coarse(self, bounds: NetworkBounds) -> bool:
-        """Whether rounding makes up much of the width of a node's interval bounds."""
+    def _coarse(self, propagator: Propagator, bounds: NetworkBounds) -> bool:
+        """Whether rounding makes up much of the width of a node's bounds."""
+        if propagator.settings.method is not Method.IBP:
+            return not propagator.rounding_share(bounds) <= COARSE_SHARE
         network = self._network
         shares = []
         for name, interval in bounds.intervals.items():
@@ -185,39 +187,19 @@ class Incomplete:
         return not all(share <= COARSE_SHARE for share in shares)
 
     def _margins(self, propagator: Propagator, bounds: NetworkBounds, specs: Specs) -> Tensor:
-        """Of each disjunct [disjuncts]."""
-        cheap = propagator.settings.method is Method.IBP
-        if cheap or not exact_in(bounds.dtype, specs.rows):
-            bounds = propagator.in_precision(bounds, torch.float64)
-        margins = specs.margins(self._spec_bounds(propagator, bounds, specs))
-        if bounds.dtype is torch.float64:
-            return margins
-        left = specs.select(~(margins > 0))
-        if not len(left.rows):
-            return margins
-        rounding = propagator.spec_rounding(bounds, left.rows)[:, 0].double()
-        costs = left.margins(left.thresholds + rounding)
-        left = left.select(margins + NEAR * costs > 0)
-        if len(left.rows):
-            precise = propagator.in_precision(bounds, torch.float64)
-            found = left.margins(self._spec_bounds(propagator, precise, left))
-            margins = torch.fmax(margins, found)
-        return margins
-
-    def _spec_bounds(self, propagator: Propagator, bounds: NetworkBounds, specs: Specs) -> Tensor:
-        """Lower bounds [S], in blocks of whole disjuncts so that each can stop when it is done."""
+        """Of each disjunct [disjuncts], in blocks of whole ones: each can stop when it is done."""
         parts = []
-        wide = bounds.dtype is torch.float64
-        # Rows of float64 take twice the room.
-        for block in _blocks(specs, max(1, self._settings.row_block // (2 if wide else 1))):
+        bounds = propagator.in_precision(bounds, torch.float64)
+        for block in _blocks(specs, self._settings.row_block):
 
             def enough(best: Tensor, block: Specs = block) -> bool:
-                margins = block.margins(best[:, 0].double())[block.disjunct]
-                return bool((margins > 0).all())
+                # In the precision of the search: a proof may come to a little less.
+                least = best[:, 0].double() - SEARCH_ERROR * best[:, 0].double().abs()
+                return bool((block.margins(least)[block.disjunct] > 0).all())
 
-            rows = block.rows.to(bounds.dtype)
-            parts.append(propagator.spec_bounds(bounds, rows, enough)[:, 0].double())
-        return torch.cat(parts) if parts else specs.thresholds.new_zeros(0)
+            parts.append(propagator.spec_bounds(bounds, block.rows, enough)[:, 0])
+        found = torch.cat(parts) if parts else specs.thresholds.new_zeros(0)
+        return specs.margins(found)
 
 
 def _blocks(specs: Specs, rows: int) -> Iterator[Specs]:

@@ -94,14 +94,16 @@ def test_alpha_leaves_the_limits_it_starts_at() -> None:
 
 
 def test_each_row_has_its_own_alpha() -> None:
-    """A row's bound is the same whatever rows are optimised beside it."""
+    """A row's bound is the same whatever rows are optimised beside it, up to the float32 that α is
+    searched in.
+    """
     network = mlp(6, 16, 16, 4)
     box, specs = box_of(network, 0.5).to(torch.float64), specs_of(network, 6).double()
     chosen = propagator(network, Method.ALPHA_CROWN)
     bounds = chosen.bound(box)
     together = chosen.spec_bounds(bounds, specs)
     alone = torch.cat([chosen.spec_bounds(bounds, row[None]) for row in specs])
-    torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", BOUNDS)
@@ -214,7 +216,9 @@ def test_alpha_ends_when_its_caller_has_enough() -> None:
     assert len(seen) == 3
     assert (seen[1] >= seen[0]).all()
     assert (seen[2] >= seen[1]).all()
-    assert torch.equal(found, seen[-1])
+    # What was searched without charges is proved: it comes to a little less.
+    assert (found <= seen[-1]).all()
+    torch.testing.assert_close(found, seen[-1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", BOUNDS)
