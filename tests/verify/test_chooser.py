@@ -80,6 +80,9 @@ def decided(
         return lambda context: search
 
     monkeypatch.setattr(complete, "fitting", lambda case: [maker(first), maker(second)])
+    # What boxes are halved by once more, in float64.
+    last = Scripted("C", [GAVE_UP], 0.0, log)
+    monkeypatch.setattr(complete, "InputSplit", maker(last))
     network = mlp(3, 8, 1)
     asked = question(case([-1.0] * 3, [1.0] * 3, region([[1]], [1e3])))
     engine, deadline = DriverStub(network), Deadline(Group(), 60)
@@ -102,7 +105,7 @@ PROVED, PAUSED, GAVE_UP = Outcome.PROVED, Outcome.PAUSED, Outcome.GAVE_UP
         ([PAUSED], 0.8, [PAUSED, PROVED], 0.3, PROVED, "ABB"),
         ([PAUSED], 0.8, [PROVED], 0.0, PROVED, "AB"),
         ([GAVE_UP], 0.0, [PROVED], 0.0, PROVED, "AB"),
-        ([GAVE_UP], 0.0, [GAVE_UP], 0.0, GAVE_UP, "AB"),
+        ([GAVE_UP], 0.0, [GAVE_UP], 0.0, GAVE_UP, "ABC"),
         ([PAUSED, PROVED], 0.8, [GAVE_UP], 0.1, PROVED, "ABA"),
         ([PAUSED], 0.8, [Outcome.COUNTEREXAMPLE], 0.9, Outcome.COUNTEREXAMPLE, "AB"),
     ],
