@@ -162,7 +162,9 @@ class Incomplete:
         settings = replace(self._settings, method=method)
         propagator = Propagator(self._network, settings, self._tag, self._checkpoint, self._rows)
         case.known = propagator.bound(case.box, case.known)
-        if case.known.dtype is not torch.float64 and self._coarse(propagator, case.known):
+        # Once α has been spent on a case in float32, it stays there.
+        undecided = method is not Method.ALPHA_CROWN and case.known.dtype is not torch.float64
+        if undecided and self._coarse(propagator, case.known):
             self.in_float64(next(n for n, c in enumerate(self.cases) if c is case))
             case.known = propagator.bound(case.box)
         specs = case.specs.select(case.open)

@@ -53,6 +53,18 @@ def test_a_charge_covers_the_rounding_of_a_product(shape: tuple[int, int], expon
     assert (charge > 0).all()
 
 
+def test_a_sum_loses_what_two_roundings_lose_however_long_it_is() -> None:
+    """As BatchNorm's shifts and offsets of ReLU lines: in float32, the ones would be lost."""
+    products = torch.ones(2, 8192)
+    products[:, 0], products[:, -1] = 1e8, -1e8
+    allowed = products.abs().double().sum(1) * rounding.gamma(
+        rounding.summands(8192, torch.float32), torch.float32
+    )
+    assert ((rounding.summed(products).double() - 8190).abs() <= allowed).all()
+    one_by_one = np.cumsum(products[0].numpy(), dtype=np.float32)[-1]
+    assert abs(float(one_by_one) - 8190) > float(allowed[0]), "the numbers are no test"
+
+
 CONVOLUTIONS = [
     {"outputs": 8, "kernel": (3, 3), "padding": (1, 1)},
     {"outputs": 40, "kernel": (3, 3), "padding": (1, 1)},
