@@ -28,13 +28,14 @@ from runner.network.blocks import cut_weights, weights_of
 from runner.network.lirpa import lirpa_run
 from runner.network.load import load_module
 from runner.network.prepared import Weights
+from runner.parallel.devices import rank_device
 from runner.parallel.group import Group, joined_group
 from runner.parallel.strategy import Engine, Strategy, strategy_named
 from runner.property.read import read_property
 from runner.verify.deadline import Deadline, DeadlineReached
 from runner.verify.engines import DriverEngine
 from runner.verify.gang import check_gang, world_for
-from runner.verify.rank import Costs, rank_device
+from runner.verify.rank import Costs
 from runner.verify.specs import Specs, box_around
 from runner.vocabulary import Cause, Memory, Method, Phase, Verdict
 

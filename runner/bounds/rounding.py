@@ -37,6 +37,7 @@ comparisons with it are false.
 from __future__ import annotations
 
 import math
+import os
 
 import torch
 from torch import Tensor
@@ -174,6 +175,8 @@ def plain_products() -> None:
     """Switches off whatever computes products and convolutions otherwise than as sums of products
     in their own precision, in this process.
     """
+    for emulated in ("CUBLAS_EMULATE_SINGLE_PRECISION", "CUBLAS_EMULATE_DOUBLE_PRECISION"):
+        os.environ.pop(emulated, None)  # from tensor cores' products, in no order that is known
     torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -13,7 +13,7 @@ import typer
 
 from runner.bench.experiment import Experiment, Generated, Part, parts_over
 from runner.errors import UsageError
-from runner.vocabulary import Method
+from runner.vocabulary import Device, Method
 from runner.workload import Workload
 
 T = TypeVar("T")
@@ -48,6 +48,7 @@ class Common:
     seed: Annotated[int, typer.Option(help="Of the random networks.")] = 0
     repeat: Annotated[int, typer.Option(min=1, help="Times are medians of so many.")] = 1
     work_memory: Annotated[float | None, typer.Option(metavar="MIB", help="As of `run`.")] = None
+    device: Annotated[Device, typer.Option(help="As of `run`.")] = Device.AUTO
 
     def parts(self, methods: Sequence[Method], made: Sequence[Generated]) -> Iterable[Part]:
         """Over all ranks, on the categories or else on the networks that are `made`."""
@@ -68,6 +69,7 @@ class Common:
             repeat=self.repeat,
             workload=workload,
             work_memory_mib=self.work_memory,
+            device=self.device,
         )
 
 

@@ -76,13 +76,19 @@ def run(
         str | None,
         typer.Option("--run", metavar="NAME", help="Name of the run [default: time-categories]."),
     ] = None,
-    device: Annotated[Device, typer.Option(help="auto: CUDA when there is a GPU.")] = Device.AUTO,
+    device: Annotated[
+        Device,
+        typer.Option(help="auto: CUDA when every rank has a GPU. cuda: ranks may share GPUs."),
+    ] = Device.AUTO,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     method: Annotated[
         Method, typer.Option(help="How far to go, after everything cheaper.")
     ] = Method.COMPLETE,
     memory_limit: Annotated[
-        float | None, typer.Option(metavar="GIB", help="Host memory that one rank may use.")
+        float | None,
+        typer.Option(
+            metavar="GIB", help="Memory that one rank may use: the GPU's on one, else the host's."
+        ),
     ] = None,
     work_memory: Annotated[
         float | None,

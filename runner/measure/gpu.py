@@ -21,6 +21,7 @@ class CudaMeter:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        torch.cuda.init()  # the allocator has no statistics before
         torch.cuda.reset_peak_memory_stats(device)
 
     @property

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous as rendezvous_at
 
+from runner.parallel.devices import backends_for
 from runner.parallel.world import world
 
 # A gang that loses a rank is killed from outside; this only bounds a run without a scheduler.
@@ -47,57 +48,74 @@ class Store(Protocol):
 class Group:
     """Collectives of `size` ranks; with one rank they are nothing and cost nothing.
 
-    `store`: of the rendezvous, for signals; there is none for one rank.
+    `store`: of the rendezvous, for signals; there is none for one rank. `through_host`: tensors of
+    a GPU go by host memory, copied here: gloo knows some collectives for them, not all.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
+    def __init__(
+        self, rank: int = 0, size: int = 1, store: Store | None = None, through_host: bool = False
+    ) -> None:
         self.rank = rank
         self.size = size
         self.traffic = Traffic()
         self._store = store
+        self._through_host = through_host
 
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
         """The owner's values on every rank, in place; `tensor` is contiguous."""
         if self.size > 1:
             with self._counted(tensor, sends=self.size - 1 if self.rank == owner else 0):
-                dist.broadcast(tensor, owner)
+                sent = self._here(tensor)
+                dist.broadcast(sent, owner)
+                _put(sent, tensor)
         return tensor
 
     def reduce(self, tensor: Tensor, owner: int) -> Tensor:
         """The sum over ranks on the owner, in place; elsewhere the tensor is used up."""
         if self.size > 1:
             with self._counted(tensor, sends=0 if self.rank == owner else 1):
-                dist.reduce(tensor, owner)
+                summed = self._here(tensor)
+                dist.reduce(summed, owner)
+                _put(summed, tensor)
         return tensor
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum over ranks on every rank, in place."""
         if self.size > 1:
             with self._counted(tensor, sends=2):
-                dist.all_reduce(tensor)
+                summed = self._here(tensor)
+                dist.all_reduce(summed)
+                _put(summed, tensor)
         return tensor
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """The ranks' tensors of one shape, [size, *shape]."""
         if self.size == 1:
             return tensor[None]
-        parts = [torch.empty_like(tensor) for _ in range(self.size)]
         with self._counted(tensor, sends=self.size - 1):
-            dist.all_gather(parts, tensor)
-        return torch.stack(parts)
+            sent = self._here(tensor)
+            parts = [torch.empty_like(sent) for _ in range(self.size)]
+            dist.all_gather(parts, sent)
+            return torch.stack(parts).to(tensor.device)
 
     def swap(self, outgoing: list[tuple[Tensor, int]], incoming: list[tuple[Tensor, int]]) -> None:
         """Tensors to ranks, and into tensors from ranks; all on their way at the same time.
 
         Those between two ranks keep their order. Ranks that are in neither list need not call.
         """
-        operations = [dist.P2POp(dist.isend, tensor, peer) for tensor, peer in outgoing]
-        operations += [dist.P2POp(dist.irecv, tensor, peer) for tensor, peer in incoming]
-        if operations:
-            with self._counted(operations[0].tensor, sends=0):
-                for work in dist.batch_isend_irecv(operations):
-                    work.wait()
-            self.traffic.bytes += sum(tensor.nbytes for tensor, _ in outgoing)
+        if not outgoing and not incoming:
+            return
+        (first, _), *_ = outgoing + incoming
+        with self._counted(first, sends=0):
+            sent = [(self._here(tensor), peer) for tensor, peer in outgoing]
+            received = [(self._here(tensor), peer) for tensor, peer in incoming]
+            operations = [dist.P2POp(dist.isend, tensor, peer) for tensor, peer in sent]
+            operations += [dist.P2POp(dist.irecv, tensor, peer) for tensor, peer in received]
+            for work in dist.batch_isend_irecv(operations):
+                work.wait()
+            for (tensor, _), (came, _) in zip(incoming, received, strict=True):
+                _put(came, tensor)
+        self.traffic.bytes += sum(tensor.nbytes for tensor, _ in outgoing)
 
     def signal(self, name: str) -> None:
         """For all ranks to see, whatever they are doing; no collective."""
@@ -121,8 +139,15 @@ class Group:
         no = torch.tensor([not flag], dtype=torch.uint8)
         return not self.all_reduce(no).item()
 
+    def _here(self, tensor: Tensor) -> Tensor:
+        """Itself or its copy, where the backend can send from it and receive into it."""
+        return tensor.cpu() if self._through_host else tensor
+
     @contextmanager
     def _counted(self, tensor: Tensor, sends: int) -> Iterator[None]:
+        if tensor.is_cuda:
+            # Kernels that were only queued are not the transfer's time.
+            torch.cuda.synchronize(tensor.device)
         start = time.perf_counter()
         yield
         if tensor.is_cuda:
@@ -133,9 +158,15 @@ class Group:
         self.traffic.collectives += 1
 
 
+def _put(came: Tensor, tensor: Tensor) -> None:
+    """What came, into where it was to go."""
+    if came is not tensor:
+        tensor.copy_(came)
+
+
 @contextmanager
 def joined_group(device: torch.device) -> Iterator[Group]:
-    """The gang that RANK and WORLD_SIZE speak of: NCCL when ranks are on GPUs, else gloo.
+    """The gang that RANK and WORLD_SIZE speak of: NCCL when each rank has a GPU, else gloo.
 
     Ranks meet through the file RENDEZVOUS names, or MASTER_ADDR and MASTER_PORT as under torchrun.
     Raises InstanceError GANG_MISMATCH for a RANK or WORLD_SIZE that cannot be.
@@ -151,15 +182,16 @@ def joined_group(device: torch.device) -> Iterator[Group]:
     else:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface_towards(os.environ["MASTER_ADDR"]))
         store, _, _ = next(rendezvous_at("env://"))
-    # `decide` sends a CPU tensor, so a GPU gang needs gloo beside NCCL.
+    backends = backends_for(device)
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        backends,
         store=store,
         rank=rank,
         world_size=size,
         timeout=COLLECTIVE_TIMEOUT,
     )
-    yield Group(dist.get_rank(), dist.get_world_size(), store)
+    through_host = device.type == "cuda" and backends == "gloo"
+    yield Group(dist.get_rank(), dist.get_world_size(), store, through_host)
     # Not after an error: taking a group down can wait for ranks that are gone.
     dist.destroy_process_group()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from runner.network.graph import Graph
 from runner.network.load import prepare
 from runner.network.prepared import read_graph
 from runner.network.replay import box_points
+from runner.parallel.devices import rank_device
 from runner.parallel.group import Group, joined_group
 from runner.parallel.strategy import Engine, Strategy, strategy_named
 from runner.property.model import Property
@@ -35,7 +35,7 @@ from runner.verify.finding import Confirmation, Finding
 from runner.verify.gang import check_gang, world_for
 from runner.verify.search import Progress
 from runner.verify.verification import Verification
-from runner.vocabulary import Cause, Device, Phase, Verdict
+from runner.vocabulary import Cause, Phase, Verdict
 
 # Part of the timeout kept for ending: what a rank stops before, in seconds and as a share.
 ENDING_SECONDS = 0.5
@@ -131,7 +131,7 @@ def verified(job: Job, strategy: Strategy, costs: Costs) -> Finding:
     plain_products()
     if job.memory_limit_bytes is not None:
         # Not before: a backend whose threads get no memory aborts the rank or waits for ever.
-        cap_memory(job.memory_limit_bytes)
+        cap_device_memory(device, job.memory_limit_bytes)
     ending = min(ENDING_SECONDS, ENDING_SHARE * job.timeout_s)
     deadline = Deadline(group, job.timeout_s - ending)
     network, prepared = Path(job.network), Path(job.prepared)
@@ -156,24 +156,13 @@ def verified(job: Job, strategy: Strategy, costs: Costs) -> Finding:
     ).run()
 
 
-def rank_device(device: Device) -> torch.device:
-    """The GPU of this rank (by LOCAL_RANK) or the CPU.
-
-    `auto` takes GPUs when every rank of the host has one. Raises InstanceError for `cuda` where
-    it has none.
-    """
-    local, world = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "WORLD_SIZE"))
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    enough = torch.cuda.is_available() and torch.cuda.device_count() >= max(1, local_world)
-    if device is Device.CPU or (device is Device.AUTO and not enough):
-        return torch.device("cpu")
-    if not enough:
-        raise InstanceError(
-            Cause.INTERNAL_ERROR,
-            f"--device cuda: {local_world} ranks need as many GPUs, "
-            f"torch sees {torch.cuda.device_count()}; use --device cpu or fewer --ranks",
-        )
-    return torch.device("cuda", local)
+def cap_device_memory(device: torch.device, limit_bytes: int) -> None:
+    """Tensors of this rank may take so much: on a GPU of its memory, else of the host's."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), device)
+    else:
+        cap_memory(limit_bytes)
 
 
 def check_fit(instance: Property, graph: Graph, source: str, network: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device import DEVICE
 
 from runner.bench.bounds import bounds_target
 from runner.execute.boundary import MeasuredFailure
@@ -14,7 +15,7 @@ from runner.execute.job import Job
 from runner.execute.wire import job_to_json, report_from_json
 from runner.network.load import prepare
 from runner.parallel.weights import BlockedWeights
-from runner.vocabulary import Cause, Device, Method
+from runner.vocabulary import Cause, Method
 
 CATEGORY = Path(__file__).resolve().parents[2] / "benchmarks" / "digits_mlp"
 
@@ -31,7 +32,7 @@ def job(tmp_path: Path) -> Job:
         ranks=1,
         timeout_s=60.0,
         method=Method.CROWN,
-        device=Device.CPU,
+        device=DEVICE,
         bounds=str(tmp_path / "bounds.safetensors"),
     )
 

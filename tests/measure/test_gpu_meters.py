@@ -86,6 +86,7 @@ def test_the_allocator_peaks_start_at_zero_and_are_those_of_the_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device, reset = torch.device("cuda", 1), []
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", {device: 100}.__getitem__)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", {device: 200}.__getitem__)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from device import TORCH_DEVICE
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,7 +29,6 @@ from runner.verify.engines import DriverEngine
 from runner.verify.specs import Specs, box_around
 from runner.vocabulary import Method
 
-CPU = torch.device("cpu")
 SAMPLES = 32
 ATTACK_STEPS = 5
 Payload = dict[str, Any]
@@ -40,7 +40,7 @@ def agreement(payload: Payload) -> Payload:
     """
     found = {}
     prepared = Path(payload["prepared"])
-    with joined_group(CPU) as group:
+    with joined_group(TORCH_DEVICE) as group:
         box, specs = _question(read_graph(prepared), payload["radius"])
         reached = _least_reached(prepared, box, specs)
         for method in (Method.IBP, Method.CROWN, Method.ALPHA_CROWN):
@@ -61,7 +61,8 @@ def _question(graph: Graph, radius: float) -> tuple[Interval, Tensor]:
     centre = torch.randn(1, *graph.input.shape, generator=generator)
     outputs = graph.node(graph.output).size
     specs = torch.cat((torch.eye(outputs), -torch.eye(outputs)))
-    return Interval(centre - radius, centre + radius), specs
+    box = Interval((centre - radius).to(TORCH_DEVICE), (centre + radius).to(TORCH_DEVICE))
+    return box, specs.to(TORCH_DEVICE)
 
 
 def in_few_steps(payload: Payload) -> Payload:
@@ -72,12 +73,12 @@ def in_few_steps(payload: Payload) -> Payload:
     """
     found: Payload = {}
     prepared, asked = Path(payload["prepared"]), Path(payload["property"])
-    with joined_group(CPU) as group:
+    with joined_group(TORCH_DEVICE) as group:
         case = read_property(asked).cases[0]
-        whole = box_around(case, read_graph(prepared).input.shape, CPU)
+        whole = box_around(case, read_graph(prepared).input.shape, TORCH_DEVICE)
         reach = payload.get("share", 1.0) * whole.radius
         box = Interval(whole.centre - reach, whole.centre + reach)
-        specs, steps = Specs.of(case, CPU).rows.float(), payload["steps"]
+        specs, steps = Specs.of(case, TORCH_DEVICE).rows.float(), payload["steps"]
         for method in map(Method, payload["methods"]):
             kept = prepared.with_name(f"{prepared.name}.{asked.name}.{method}.{steps}")
             if group.rank == 0 and not kept.exists():
@@ -87,7 +88,7 @@ def in_few_steps(payload: Payload) -> Payload:
                 many = _bounds(prepared, name, group, box, specs, method, steps)
                 if group.rank > 0:
                     continue
-                one = load_file(kept)
+                one = load_file(kept, device=str(TORCH_DEVICE))
                 found[f"{method} {name}"] = {
                     "differ": [key for key in one if not torch.equal(many[key], one[key])],
                     "apart": max(_apart(many[key], one[key]) for key in one),
@@ -106,7 +107,7 @@ def _bounds(
     method: Method,
     steps: int = AlphaSettings.iterations,
 ) -> dict[str, Tensor]:
-    engine = DriverEngine(prepared, strategy_named(name), group, CPU, NoTagger())
+    engine = DriverEngine(prepared, strategy_named(name), group, TORCH_DEVICE, NoTagger())
     propagator = engine.propagator(method, Deadline(group, 100.0), lambda rows: rows)
     propagator.settings = replace(propagator.settings, alpha=AlphaSettings(steps))
     bounds = propagator.bound(box)
@@ -118,10 +119,10 @@ def _bounds(
 
 def _least_reached(prepared: Path, box: Interval, specs: Tensor) -> Tensor:
     """The least value of each spec over samples of the box and signed gradient steps from them."""
-    engine = DriverEngine(prepared, strategy_named("baseline"), Group(), CPU, NoTagger())
+    engine = DriverEngine(prepared, strategy_named("baseline"), Group(), TORCH_DEVICE, NoTagger())
     generator = torch.Generator().manual_seed(0)
     width = box.upper - box.lower
-    x = box.lower + width * torch.rand(SAMPLES, *box.lower.shape[1:], generator=generator)
+    x = box.lower + width * torch.rand(SAMPLES, *box.lower.shape[1:], generator=generator).to(width)
     least = (engine.forward(x) @ specs.T).amin(0)
     for index, spec in enumerate(specs):
         here = x.clone()

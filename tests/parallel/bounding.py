@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from device import DEVICE
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -16,7 +17,7 @@ from runner.bench.experiment import TARGET
 from runner.execute.gang import Ending, RankServer
 from runner.execute.job import Job, RankReport
 from runner.execute.wire import job_to_json, report_from_json
-from runner.vocabulary import Device, Method
+from runner.vocabulary import Method
 
 Bounds = dict[str, NDArray[np.float32]]
 
@@ -57,7 +58,7 @@ class Bounder:
             ranks=ranks,
             timeout_s=100.0,
             method=method,
-            device=Device.CPU,
+            device=DEVICE,
             bounds=str(gang / "bounds.safetensors"),
         )
         result = self.server.run(TARGET, job_to_json(job), ranks, gang, timeout_s=100.0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device import DEVICE
 from safetensors.numpy import load_file
 
 from runner.errors import UsageError
@@ -15,7 +16,7 @@ from runner.execute.wire import job_to_json, report_from_json
 from runner.instances import Instance, read_category
 from runner.network.load import prepare
 from runner.parallel.strategy import CHECKPOINT, STRATEGIES, Axis, Strategy, strategy_named
-from runner.vocabulary import Cause, Device, Method
+from runner.vocabulary import Cause, Method
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADDED = Strategy("fsdp+offload", frozenset({Axis.WEIGHTS}), offload=True)
@@ -45,7 +46,7 @@ def test_a_new_strategy_is_an_entry_and_is_measured_like_the_others(
             ranks=ranks,
             timeout_s=60.0,
             method=Method.CROWN,
-            device=Device.CPU,
+            device=DEVICE,
             bounds=str(tmp_path / f"{ranks}.safetensors"),
         )
         target = f"{__name__}:bounds_with_the_new_one"

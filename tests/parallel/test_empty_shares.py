@@ -9,6 +9,7 @@ from typing import Any
 
 import empty_share_targets
 import pytest
+from device import DEVICE
 from small_networks import Builder, SmallNetwork
 from small_onnx import save_small, save_true_property
 
@@ -19,7 +20,7 @@ from runner.network.graph import Op
 from runner.network.prepared import write_prepared
 from runner.parallel.strategy import STRATEGIES, Axis, Engine
 from runner.verify.rank import verify_job
-from runner.vocabulary import BOUNDS, Device, Verdict
+from runner.vocabulary import BOUNDS, Verdict
 from runner.workload import Workload
 
 PARALLEL = tuple(s.name for s in STRATEGIES.values() if s.parallel and s.engine is Engine.DRIVER)
@@ -98,7 +99,7 @@ def asked(network: SmallNetwork, folder: Path, workload: Workload | None) -> Ask
         strategy="baseline",
         ranks=1,
         timeout_s=300.0,
-        device=Device.CPU,
+        device=DEVICE,
         workload=workload,
         counterexample=str(folder / "counterexample.gz"),
     )

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from device import DEVICE
 from onnx import TensorProto, helper, numpy_helper
 
 from runner.execute.gang import Ending, RankServer
@@ -16,7 +17,7 @@ from runner.execute.job import Job
 from runner.execute.wire import job_to_json, report_from_json
 from runner.network.load import prepare
 from runner.network.prepared import Weights, read_graph
-from runner.vocabulary import Device, Verdict
+from runner.vocabulary import Verdict
 
 STRATEGIES = ("baseline", "fsdp", "tp", "sp", "dp", "fsdp+dp", "offload")
 
@@ -64,7 +65,7 @@ def verdict(
         strategy=strategy,
         ranks=ranks,
         timeout_s=30.0,
-        device=Device.CPU,
+        device=DEVICE,
         counterexample=str(folder / "counterexample.gz"),
     )
     target = "runner.verify.rank:verify_target"

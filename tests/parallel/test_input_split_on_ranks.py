@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from device import DEVICE
 
 from runner.execute.gang import Ending, RankServer
 from runner.execute.job import Job, RankReport
 from runner.execute.wire import job_to_json, report_from_json
 from runner.network.load import prepare
-from runner.vocabulary import Device, Phase, Verdict
+from runner.vocabulary import Phase, Verdict
 
 TARGET = "runner.verify.rank:verify_target"
 
@@ -33,7 +34,7 @@ def acasxu(vnncomp2022: Path, tmp_path: Path) -> dict[str, str]:
 def verified(
     server: RankServer, files: dict[str, str], strategy: str, ranks: int, folder: Path
 ) -> list[RankReport]:
-    job = Job(**files, strategy=strategy, ranks=ranks, timeout_s=60.0, device=Device.CPU)
+    job = Job(**files, strategy=strategy, ranks=ranks, timeout_s=60.0, device=DEVICE)
     result = server.run(TARGET, job_to_json(job), ranks, folder, timeout_s=60)
     assert result.ended is Ending.FINISHED, result
     return [report_from_json(report) for report in result.reports if report is not None]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import agreement_targets
 import pytest
+from device import DEVICE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_networks import Builder, SmallNetwork
@@ -19,7 +20,7 @@ from runner.network.graph import Op
 from runner.network.load import prepare
 from runner.network.prepared import write_prepared
 from runner.parallel.strategy import STRATEGIES
-from runner.vocabulary import Device, Method
+from runner.vocabulary import Method
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXACT = ("fsdp", "sp", "fsdp+sp")
@@ -90,7 +91,7 @@ def test_a_rank_killed_inside_a_collective_ends_the_gang_at_once(
         strategy=name,
         ranks=3,
         timeout_s=60.0,
-        device=Device.CPU,
+        device=DEVICE,
         method=Method.ALPHA_CROWN,
         bounds=str(tmp_path / "bounds"),
     )

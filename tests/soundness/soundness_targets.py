@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
+from device import TORCH_DEVICE
 
 from runner.errors import InstanceError
 from runner.execute.job import Job
@@ -19,7 +19,6 @@ from runner.verify.rank import Costs, verified
 from runner.verify.relu_split import ReluSplit
 from runner.vocabulary import Verdict
 
-CPU = torch.device("cpu")
 SEARCHES = {"input-split": InputSplit, "beta-crown": ReluSplit}
 TIMEOUT_S = 3.0
 
@@ -48,9 +47,9 @@ def answer(paths: list[str], strategy: str, group: Group, search: str = "") -> l
         timeout_s=TIMEOUT_S,
         counterexample=found,
     )
-    with Probe(CPU) as probe, only(search):
+    with Probe(TORCH_DEVICE) as probe, only(search):
         try:
-            finding = verified(job, strategy_named(strategy), Costs(CPU, probe, group))
+            finding = verified(job, strategy_named(strategy), Costs(TORCH_DEVICE, probe, group))
         except InstanceError as error:
             return [str(Verdict.ERROR), str(error.cause), ""]
     return [str(finding.verdict), str(finding.cause), finding.method]
@@ -58,5 +57,5 @@ def answer(paths: list[str], strategy: str, group: Group, search: str = "") -> l
 
 def answers(payload: dict[str, Any]) -> dict[str, Any]:
     """Of all questions, as this rank of the gang has them."""
-    with joined_group(CPU) as group:
+    with joined_group(TORCH_DEVICE) as group:
         return {"answers": [answer(q, payload["strategy"], group) for q in payload["questions"]]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from small_networks import CPU
+from device import TORCH_DEVICE
 
 from runner.bounds.tagging import NoTagger
 from runner.network.prepared import read_graph
@@ -26,8 +26,10 @@ def search(payload: dict[str, Any]) -> dict[str, Any]:
     """The outcome over the only case, and the record of each rank."""
     prepared = Path(payload["prepared"])
     instance = read_property(Path(payload["property"]))
-    with joined_group(CPU) as group:
-        engine = DriverEngine(prepared, strategy_named(payload["strategy"]), group, CPU, NoTagger())
+    with joined_group(TORCH_DEVICE) as group:
+        engine = DriverEngine(
+            prepared, strategy_named(payload["strategy"]), group, TORCH_DEVICE, NoTagger()
+        )
         deadline = Deadline(group, 1e6)
         bounding = engine.bounding(instance, deadline)
         bounding.run(Method.CROWN)
@@ -37,9 +39,9 @@ def search(payload: dict[str, Any]) -> dict[str, Any]:
             network=case.network,
             case=case.progress,
             number=0,
-            within=box_within(instance.cases[0], read_graph(prepared).input.shape, CPU),
+            within=box_within(instance.cases[0], read_graph(prepared).input.shape, TORCH_DEVICE),
             settings=case.settings,
-            device=CPU,
+            device=TORCH_DEVICE,
             seed=0,
             tag=NoTagger(),
             sharing=Alike(deadline.check, _never, group.decide),

@@ -6,10 +6,11 @@ import csv
 from pathlib import Path
 
 import pytest
+from device import DEVICE
 
 from runner.execute.job import Job
 from runner.verify.rank import prepare_target, verify_job
-from runner.vocabulary import Cause, Device, Method, Phase, Verdict
+from runner.vocabulary import Cause, Method, Phase, Verdict
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 WHOLE = ("car_following", "digits_mlp")
@@ -51,7 +52,7 @@ def test_no_verdict_contradicts_what_is_expected(
         ranks=1,
         timeout_s=20.0,
         method=Method.ALPHA_CROWN,
-        device=Device.CPU,
+        device=DEVICE,
         counterexample=str(tmp_path / "counterexample.gz"),
     )
     report = verify_job(job)
