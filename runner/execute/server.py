@@ -27,8 +27,14 @@ from runner.execute.channel import Channel, ChannelClosed, Message
 from runner.execute.launch import Launch, become_rank
 from runner.execute.limits import die_with_parent
 
-# Threads do not survive a fork, and P ranks share the cores: nobody may start a pool.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# Threads do not survive a fork, and P ranks share the cores: nobody may start a pool. Nor does CUDA:
+# a module that asks on import whether there is a GPU (auto_LiRPA does) must ask NVML.
+FORKED = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -154,7 +160,7 @@ def main(arguments: list[str]) -> None:
     descriptor, parent, *modules = arguments
     die_with_parent(int(parent))
     logging.basicConfig(level=logging.INFO)
-    os.environ.update(ONE_THREAD)
+    os.environ.update(FORKED)
     channel = Channel(socket.socket(fileno=int(descriptor)))
     _preload(modules)
     server = ForkServer(channel)
