@@ -10,7 +10,8 @@
 # categories  baseline on categories of VNN-COMP 2022 (VNNCOMP2022: their folder)
 #
 # PYTHON: a Python that has what requirements.lock names; otherwise .venv is made and used.
-# WIDTHS (default "4096x8 8192x4"), CATEGORIES, LIMIT (instances of each), TIMEOUT (seconds of each).
+# WIDTHS (default "4096x8 8192x4") and WORK (--work-memory) of `memory`; CATEGORIES, LIMIT (instances
+# of each) and TIMEOUT (seconds) of `categories`.
 set -uo pipefail
 if (($# == 0)) || [[ $1 == --help || $1 == -h ]]; then
     sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
@@ -50,7 +51,7 @@ memory() {
     for size in ${WIDTHS:-4096x8 8192x4}; do
         said "memory-$size" "${runner[@]}" bench memory --device cuda --ranks 1,2,4 \
             --strategies fsdp,tp,sp,fsdp+sp --width "${size%x*}" --depth "${size#*x}" \
-            --results "$runs" --run "memory-$size"
+            ${WORK:+--work-memory "$WORK"} --results "$runs" --run "memory-$size"
         cp "$runs/memory-$size/table.md" "$out/memory-$size.md"
     done
 }

@@ -30,6 +30,7 @@ READY_WITHIN_S = 120.0  # importing torch from a cold disk takes a while
 STARTED_WITHIN_S = 10.0
 TERM_TO_KILL_S = 0.25
 KILL_TO_LOST_S = 0.5
+DYING_S = 5.0  # a GPU's driver takes back what a killed rank held before that rank is gone
 RANKS_DIE_WITHIN_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -122,6 +123,9 @@ class RankServer:
         if not watch.pids and monotonic() >= started_by:
             raise ChannelClosed
         self._listen(watch, deadline, lambda: watch.over or watch.ended is not None)
+        if watch.ended is Ending.FINISHED and watch.dying:
+            self._listen(watch, monotonic() + DYING_S, lambda: not watch.dying)
+        watch.settle()
         if not watch.over and watch.ended is None:
             watch.ended = Ending.KILLED_AT_DEADLINE
             self._signal(watch, signal.SIGTERM)
@@ -129,6 +133,8 @@ class RankServer:
         if not watch.over:
             self._signal(watch, signal.SIGKILL)
             self._listen(watch, monotonic() + KILL_TO_LOST_S, lambda: watch.over)
+        if watch.dying:
+            self._listen(watch, monotonic() + DYING_S, lambda: watch.over)
         if not watch.over:  # nothing outlives a KILL, so it was not sent
             raise ChannelClosed
 

@@ -27,8 +27,8 @@ from runner.execute.channel import Channel, ChannelClosed, Message
 from runner.execute.launch import Launch, become_rank
 from runner.execute.limits import die_with_parent
 
-# Threads do not survive a fork, and P ranks share the cores: nobody may start a pool. Nor does CUDA:
-# a module that asks on import whether there is a GPU (auto_LiRPA does) must ask NVML.
+# Threads do not survive a fork, and P ranks share the cores: nobody may start a pool. Nor does
+# CUDA: a module that asks on import whether there is a GPU (auto_LiRPA does) must ask NVML.
 FORKED = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -14,6 +14,7 @@ from runner.execute.launch import Launch
 from runner.vocabulary import StrEnum
 
 Report = dict[str, Any]
+_PF_EXITING = 0x4
 
 
 class Ending(StrEnum):
@@ -56,11 +57,24 @@ class Watch:
         self._stopped: set[int] = set()
         self._dead_rank: int | None = None
         self._how = ""
+        self._settled = False
 
     @property
     def over(self) -> bool:
         """Whether every rank is gone."""
         return len(self._gone) == self._ranks
+
+    @property
+    def dying(self) -> bool:
+        """Whether a rank is on its way out unseen: one that holds a GPU's memory takes a while, and
+        its peers, who lost it, are seen first.
+        """
+        left = (pid for rank, pid in enumerate(self.pids) if rank not in self._gone)
+        return any(map(_is_exiting, left))
+
+    def settle(self) -> None:
+        """From here on ranks end because they are told to."""
+        self._settled = True
 
     def note(self, event: Message) -> None:
         """Take in one event; those of other gangs are passed over."""
@@ -89,9 +103,11 @@ class Watch:
     def _note_exit(self, rank: int, code: int | None, number: int | None) -> None:
         self._gone.add(rank)
         reported = report_path(self._folder, rank).exists()
-        if self.ended is not None:
+        if self._settled:
             return  # by us
         self._stopped.discard(rank)
+        if self.ended is not None and (reported or self.ended is Ending.RANK_DIED):
+            return  # for what happened to another
         if code == REPORTED and reported:
             return
         self.ended = Ending.FINISHED if reported else Ending.RANK_DIED
@@ -102,6 +118,15 @@ class Watch:
         path = report_path(self._folder, rank)
         report: Report | None = json.loads(path.read_text()) if path.exists() else None
         return report
+
+
+def _is_exiting(pid: int) -> bool:
+    """By the flags of the process, see proc(5); False where there is no such file."""
+    try:
+        _, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    except OSError:
+        return False
+    return bool(int(fields.split()[6]) & _PF_EXITING)
 
 
 def _signal_name(number: int) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from runner.bench.bounds import bounds_target
 from runner.bounds.alpha import AlphaSettings
 from runner.bounds.interval import Interval
+from runner.bounds.rounding import plain_products
 from runner.bounds.tagging import NoTagger
 from runner.network.graph import Graph
 from runner.network.prepared import read_graph
@@ -107,6 +108,7 @@ def _bounds(
     method: Method,
     steps: int = AlphaSettings.iterations,
 ) -> dict[str, Tensor]:
+    plain_products()
     engine = DriverEngine(prepared, strategy_named(name), group, TORCH_DEVICE, NoTagger())
     propagator = engine.propagator(method, Deadline(group, 100.0), lambda rows: rows)
     propagator.settings = replace(propagator.settings, alpha=AlphaSettings(steps))

@@ -7,6 +7,7 @@ from typing import Any
 
 from device import TORCH_DEVICE
 
+from runner.bounds.rounding import plain_products
 from runner.bounds.tagging import NoTagger
 from runner.network.prepared import read_graph
 from runner.parallel.group import joined_group
@@ -24,6 +25,7 @@ from runner.vocabulary import Method
 
 def search(payload: dict[str, Any]) -> dict[str, Any]:
     """The outcome over the only case, and the record of each rank."""
+    plain_products()
     prepared = Path(payload["prepared"])
     instance = read_property(Path(payload["property"]))
     with joined_group(TORCH_DEVICE) as group:
