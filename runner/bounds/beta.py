@@ -272,7 +272,9 @@ class SplitBounds:
                     scale,
                 )
             others = {}
-            for name in network.relaxed.keys() - split.keys():
+            for name in network.relaxed:
+                if name in split:
+                    continue
                 before = network.graph.node(name).inputs[0]
                 local = local_interval(network, before, self.intervals[before])
                 shape = (len(domains), *local.lower.shape[1:])

@@ -186,7 +186,9 @@ class Propagator:
         Of a few neurons of each, which every rank bounds; what is no number is not below any share.
         """
         worst = 0.0
-        for name in self.network.start_nodes - self.network.exact - self.settings.interval_only:
+        passed = self.network.exact | self.settings.interval_only
+        # Ranks must go in one order: a set's own hangs on the process.
+        for name in sorted(self.network.start_nodes - passed):
             interval = bounds.intervals[name]
             ends = interval.lower.flatten(1), interval.upper.flatten(1)
             wanted = (ends[0] < ends[1]).any(0).nonzero()[:, 0]

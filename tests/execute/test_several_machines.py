@@ -79,14 +79,18 @@ def assert_verified_together(reports: Sequence[RankReport], ready: Path) -> None
     assert all(report.weight_bytes < whole_bytes for report in reports)
 
 
-def test_two_machines_that_share_only_an_address(ready: Path, tmp_path: Path) -> None:
-    copies, free = machines(ready, tmp_path, "fsdp"), port()
+@pytest.mark.parametrize("strategy", ["fsdp", "tp"])
+def test_two_machines_that_share_only_an_address(
+    strategy: str, ready: Path, tmp_path: Path
+) -> None:
+    """Nor the order that a set of names has in a process."""
+    copies, free = machines(ready, tmp_path, strategy), port()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(MACHINES)]
     address = ["--master-addr", "127.0.0.1", "--master-port", free, "--nproc-per-node", "1"]
     ranks = [
         subprocess.Popen(
             [*torchrun, "--node-rank", str(rank), *address, *RANK, str(copy / "job.json")],
-            env=environment(),
+            env=environment(PYTHONHASHSEED=str(rank + 1)),
         )
         for rank, copy in enumerate(copies)
     ]
