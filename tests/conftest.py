@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import QUICK
+from hypothesis import settings
 
 from runner.execute.gang import RankServer
 
@@ -21,6 +23,11 @@ PRELOAD = ("runner.bench.bounds", "runner.bench.generate", "runner.verify.rank",
 def pytest_addoption(parser: pytest.Parser) -> None:
     what = "Leave out what starts a Python process, reads data of VNN-COMP or is marked slow."
     parser.addoption("--quick", action="store_true", help=what)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--quick"):
+        settings.load_profile(QUICK)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -25,6 +25,8 @@ from runner.network.runtime import OnnxRuntime
 from runner.property.counterexample import parse_counterexample
 from runner.property.read import read_property
 
+pytestmark = pytest.mark.alone
+
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 MLP = BENCHMARKS / "digits_mlp"
 UNSAT = "onnx/mlp_2x64.onnx,vnnlib/image_0_radius_0.04.vnnlib,60"

@@ -30,6 +30,8 @@ from runner.record.schema import Outcome
 from runner.schedule import schedule
 from runner.vocabulary import Cause, Verdict
 
+pytestmark = pytest.mark.alone
+
 STRATEGIES = ("baseline", "fsdp")
 
 

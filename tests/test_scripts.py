@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+pytestmark = pytest.mark.alone
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.10", "3.11", "3.12")
 INSTALLED = "Set up .venv"
@@ -36,8 +39,9 @@ case "$1 $2" in
     "-m venv")
         mkdir -p "$3/bin"
         cp "$0" "$3/bin/python"
-        cp "$(dirname "$0")/tool" "$3/bin/pytest"
-        cp "$(dirname "$0")/tool" "$3/bin/vnncomp-runner" ;;
+        for name in ruff mypy pytest vnncomp-runner; do
+            cp "$(dirname "$0")/tool" "$3/bin/$name"
+        done ;;
     "-m pip")
         echo "$@" >>"$PIP_LOG"
         sleep "${PIP_SECONDS:-0}"
@@ -46,6 +50,7 @@ esac
 """
 FAKE_TOOL = """#!/usr/bin/env bash
 echo "${0##*/} $* default=${VNNCOMP_RUNNER_DEFAULT:-}"
+[[ "${0##*/} $*" != *"${FAILING:-nothing fails}"* ]]
 """
 
 
@@ -108,6 +113,41 @@ def test_the_first_start_sets_up_and_the_next_does_not(clone: Clone) -> None:
     status, output = clone.run("run_benchmark.sh")
     assert (status, clone.pip_calls()) == (0, calls)
     assert INSTALLED not in output
+
+
+def steps(output: str) -> list[str]:
+    """What was called, without figures that hang on the machine."""
+    tools = ("ruff", "mypy", "pytest")
+    return [
+        re.sub(r" (-n \d+|--durations=\d+|default=)(?= |$)", "", line)
+        for line in output.splitlines()
+        if line.startswith(tools)
+    ]
+
+
+BESIDE, ALONE = "pytest -m not alone --dist loadscope", "pytest -m alone"
+
+
+def test_run_tests_checks_style_and_types_and_runs_what_measures_time_alone(clone: Clone) -> None:
+    status, output = clone.run("run_tests.sh")
+    assert status == 0
+    assert steps(output) == ["ruff check .", "ruff format --check .", "mypy", BESIDE, ALONE]
+
+
+def test_quick_leaves_style_and_types_out(clone: Clone) -> None:
+    _, output = clone.run("run_tests.sh", "--quick")
+    assert steps(output) == [f"{BESIDE} --quick", f"{ALONE} --quick"]
+
+
+def test_soundness_asks_many_questions_and_nothing_else(clone: Clone) -> None:
+    _, output = clone.run("run_tests.sh", "--soundness", "-x")
+    assert steps(output) == [f"{BESIDE} tests/soundness -x"]
+
+
+@pytest.mark.parametrize("failing", ["ruff check", "mypy", "not alone", "-m alone"])
+def test_whatever_fails_fails_the_command(failing: str, clone: Clone) -> None:
+    status, _ = clone.run("run_tests.sh", FAILING=failing)
+    assert status != 0
 
 
 def test_run_benchmark_passes_its_arguments_on_and_offers_the_embedded_instances(

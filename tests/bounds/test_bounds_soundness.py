@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import (
     Builder,
@@ -86,7 +87,7 @@ def assert_sound(network: SmallNetwork, box: Interval, dtype: torch.dtype) -> No
         assert (margins >= -tolerance * specs.abs().sum(1).max()).all(), f"{method}: specs"
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.data(), networks(), st.sampled_from(DTYPES))
 def test_bounds_of_any_network_contain_every_value(
     data: st.DataObject, network: SmallNetwork, dtype: torch.dtype

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import SmallNetwork, box_of, boxes, cnn, mlp, networks, specs_of
 from torch import Tensor
@@ -34,7 +35,7 @@ def assert_within(inner: NetworkBounds, outer: NetworkBounds) -> None:
         assert (interval.upper <= outer.intervals[name].upper).all(), name
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.data(), networks())
 def test_each_method_is_as_tight_as_the_one_before_it(
     data: st.DataObject, network: SmallNetwork

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import SmallNetwork, boxes, cnn, mlp, networks, points_in, specs_of
 from torch import Tensor
@@ -29,7 +30,7 @@ def outward(network: SmallNetwork, box: Interval) -> float:
     return 1e-4 * (1 + max(float(value.abs().max()) for value in values.values()))
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.data())
 def test_no_point_of_a_box_is_below_its_bounds(data: st.DataObject) -> None:
     network = data.draw(networks())

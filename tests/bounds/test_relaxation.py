@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -105,7 +106,7 @@ def test_s_shapes_are_sound_over_intervals_of_every_width(
 reals = st.floats(-1e4, 1e4, width=32)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.sampled_from(S_SHAPES), st.sampled_from(DTYPES), st.lists(reals, min_size=2, max_size=9))
 def test_s_shapes_are_sound_between_any_numbers(
     op: Op, dtype: torch.dtype, values: list[float]

@@ -7,7 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import Builder, SmallNetwork, box_of, points_in
 from torch import Tensor
@@ -98,7 +99,7 @@ def test_convolutions_are_plain_sums_of_products(options: dict[str, object], row
         assert (error <= allowed + rounding.smallest(torch.float32)).all()
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.tuples(floats, floats).map(sorted))
 def test_a_line_above_relu_is_above_it_at_both_ends(ends: list[float]) -> None:
     lower, upper = (torch.tensor([[end]]) for end in ends)
@@ -118,7 +119,7 @@ def test_a_line_over_limits_whose_width_overflows_is_above_relu() -> None:
     assert float(offset) >= 3e38
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.tuples(floats, floats).map(sorted))
 def test_centre_and_radius_hold_the_whole_box(ends: list[float]) -> None:
     box = Interval(*(torch.tensor([end]) for end in ends))

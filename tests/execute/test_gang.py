@@ -15,6 +15,8 @@ import pytest
 from runner.execute.gang import Ending, GangResult, RankServer
 from runner.vocabulary import Cause
 
+pytestmark = pytest.mark.alone
+
 Run = Callable[..., GangResult]
 MEGA = 1 << 20
 

@@ -22,6 +22,8 @@ from runner.execute.rank import main
 from runner.execute.wire import job_to_json, report_from_json
 from runner.vocabulary import Cause, Verdict
 
+pytestmark = pytest.mark.alone
+
 
 def _job(folder: Path, ranks: int, strategy: str = "null") -> Path:
     job = Job(network="", prepared="", property="", strategy=strategy, ranks=ranks, timeout_s=10.0)

@@ -178,6 +178,8 @@ _SCHEDULER_THAT_STARTS = """
 import sys, time
 from pathlib import Path
 from runner.execute.gang import RankServer
+
+pytestmark = pytest.mark.alone
 with RankServer(Path(sys.argv[1]), ("never_imported",)) as server:
     print(server.pid, flush=True)
     time.sleep(600)

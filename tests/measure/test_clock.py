@@ -9,6 +9,8 @@ import pytest
 from runner.measure.clock import Stopwatch
 from runner.vocabulary import Phase
 
+pytestmark = pytest.mark.alone
+
 
 def _compute(seconds: float) -> None:
     end = time.process_time() + seconds

@@ -9,6 +9,8 @@ import pytest
 
 from runner.measure.rss import RssMeter
 
+pytestmark = pytest.mark.alone
+
 MEGA = 1 << 20
 
 

@@ -8,7 +8,8 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d
 
@@ -228,7 +229,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(_STEPS)
 def test_live_bytes_are_those_of_the_distinct_storages_that_live(steps) -> None:
     held: list[torch.Tensor] = []

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import InstanceError
@@ -334,7 +335,7 @@ def plain(read: Property) -> object:
     return read.inputs, read.outputs, cases
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     assertions=st.lists(trees, max_size=3),
     samples=st.lists(points, min_size=20, max_size=20),

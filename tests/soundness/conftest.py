@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 
 import pytest
 
-DECIDED: Counter[tuple[str, str]] = Counter()
+Tally = Callable[[str, str], None]
+SAID = "said"
 
 
-@pytest.fixture(scope="session")
-def tally() -> Counter[tuple[str, str]]:
-    """How often each verdict was said, by how it was asked."""
-    return DECIDED
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Tally:
+    """Takes how a question was asked, and the verdict."""
+
+    def note(how: str, verdict: str) -> None:
+        # A property of the report: it comes back from a worker's process, too.
+        request.node.user_properties.append((SAID, (how, verdict)))
+
+    return note
+
+
+def _said(reporter: pytest.TerminalReporter) -> Iterator[tuple[str, str]]:
+    for reports in reporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "call":
+                for name, said in report.user_properties:
+                    if name == SAID:
+                        how, verdict = said
+                        yield how, verdict
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for how in sorted({how for how, _ in DECIDED}):
-        verdicts = {verdict: count for (h, verdict), count in DECIDED.items() if h == how}
+    decided = Counter(_said(terminalreporter))
+    for how in sorted({how for how, _ in decided}):
+        verdicts = {verdict: count for (h, verdict), count in decided.items() if h == how}
         total = sum(verdicts.values())
-        decided = verdicts.get("sat", 0) + verdicts.get("unsat", 0)
+        right = verdicts.get("sat", 0) + verdicts.get("unsat", 0)
         said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
-        terminalreporter.write_line(f"soundness, {how}: {decided} of {total} decided ({said})")
+        terminalreporter.write_line(f"soundness, {how}: {right} of {total} decided ({said})")

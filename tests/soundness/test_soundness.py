@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from runner.vocabulary import Cause
 QUESTIONS = int(os.environ.get("SOUNDNESS_QUESTIONS", "200"))
 # A part of all is asked in each gang, else gangs would take most of the time.
 OF_A_GANG = max(6, QUESTIONS // 25)
+Tally = Callable[[str, str], None]
 SEARCHES = ("any", "input-split", "beta-crown")
 ON_RANKS = ("fsdp", "tp", "sp", "dp", "fsdp+sp", "fsdp+dp")
 ALONE = ("offload", "lirpa", "tp-ibp")
@@ -73,13 +74,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("search", SEARCHES)
-def test_no_search_is_ever_wrong(
-    search: str, folder: Path, tally: Counter[tuple[str, str]]
-) -> None:
+def test_no_search_is_ever_wrong(search: str, folder: Path, tally: Tally) -> None:
     for seed in range(SEARCHES.index(search), QUESTIONS, len(SEARCHES)):
         asked = question(seed, folder)
         verdict, _, _ = soundness_targets.answer(paths_of(asked), "baseline", Group(), search)
-        tally[search, verdict] += 1
+        tally(search, verdict)
         assert_right(asked, verdict, search)
 
 
@@ -93,7 +92,7 @@ def test_no_strategy_is_ever_wrong(
     folder: Path,
     rank_server: RankServer,
     tmp_path: Path,
-    tally: Counter[tuple[str, str]],
+    tally: Tally,
 ) -> None:
     first = 10_000 + GANGS.index((strategy, ranks)) * OF_A_GANG
     asked = [question(first + number, folder) for number in range(OF_A_GANG)]
@@ -107,7 +106,7 @@ def test_no_strategy_is_ever_wrong(
     for one, *said in zip(asked, *(report["answers"] for report in reports), strict=True):
         verdicts = {verdict for verdict, _, _ in said}
         assert len(verdicts) == 1, said
-        tally[f"{strategy} P={ranks}", verdicts.pop()] += 1
+        tally(f"{strategy} P={ranks}", verdicts.pop())
         assert_right(one, said[0][0], strategy)
 
 

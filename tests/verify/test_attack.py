@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from questions import DriverStub, anything, case, identity, question, region
 from small_networks import CPU, Builder, SmallNetwork, mlp
@@ -44,7 +45,7 @@ def attack(network: SmallNetwork, instance: Property, seed: int = 0) -> tuple[bo
     return chosen.search(targets_of(instance), SETTINGS), recorder
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.integers(0, 1000), st.floats(0.3, 3.0))
 def test_a_planted_counterexample_is_found_inside_the_box(seed: int, radius: float) -> None:
     """One point of the box in a hundred is one."""

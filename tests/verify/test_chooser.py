@@ -20,6 +20,8 @@ from runner.verify.search import Outcome, Progress, Search, SearchContext
 from runner.verify.sharing import Alike
 from runner.vocabulary import Method
 
+pytestmark = pytest.mark.alone
+
 
 def open_case(network: SmallNetwork, free: int | None = None) -> OpenCase:
     """All inputs in [-1, 1], or only the first `free`, and a margin that no bound can have."""

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from questions import anything, bounded, case, identity, incomplete, question, region
 from small_networks import Builder, SmallNetwork, mlp
@@ -86,7 +87,7 @@ def test_a_conjunction_may_have_more_rows_than_a_block(rows: int) -> None:
     assert found.open_targets == []
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(2, 6))
 def test_blocks_of_specs_change_no_verdict(sizes: list[int], row_block: int) -> None:
     network = mlp(3, 8, 2)
