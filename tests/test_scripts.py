@@ -119,7 +119,7 @@ def steps(output: str) -> list[str]:
     """What was called, without figures that hang on the machine."""
     tools = ("ruff", "mypy", "pytest")
     return [
-        re.sub(r" (-n \d+|--durations=\d+|default=)(?= |$)", "", line)
+        re.sub(r" (-n \d+|--durations=\d+|default=)(?= |$)", "", line).strip()
         for line in output.splitlines()
         if line.startswith(tools)
     ]
