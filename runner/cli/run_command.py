@@ -56,7 +56,11 @@ def run(
     ranks: Annotated[int, typer.Option(min=1, help="Processes of a parallel strategy.")] = 2,
     timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Replaces the timeouts of instances.csv."),
+        typer.Option(
+            metavar="SECONDS",
+            help="Replaces the timeouts of instances.csv. A network is prepared once, which "
+            "counts apart: it may take twice as long, at least 30 s and at most 600 s.",
+        ),
     ] = None,
     filter_glob: Annotated[
         str | None,
@@ -87,7 +91,9 @@ def run(
     memory_limit: Annotated[
         float | None,
         typer.Option(
-            metavar="GIB", help="Memory that one rank may use: the GPU's on one, else the host's."
+            metavar="GIB",
+            help="Memory that one rank may use: the GPU's on one, else the host's. Also what "
+            "preparing a network may take [default for that: a quarter of the host's].",
         ),
     ] = None,
     work_memory: Annotated[
