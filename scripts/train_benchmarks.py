@@ -19,8 +19,13 @@ from car_following import PROPERTIES, RANGES, situations
 from sklearn.datasets import load_digits
 from torch import nn
 
-from runner.bench.category import Shape, robustness_property, write_instances, write_network
-from runner.bench.networks import cnn, mlp, resnet
+from runner.training.categories.category import (
+    Shape,
+    robustness_property,
+    write_instances,
+    write_network,
+)
+from runner.training.categories.networks import cnn, mlp, resnet
 
 SEED = 1
 CLASSES = 10

@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 import typer
 
-from runner.bench.generate import random_mlp, write_category
+from runner.training.categories.generate import random_mlp, write_category
 
 
 def main(

@@ -17,7 +17,12 @@ from hypothesis import settings
 from runner.execute.gang import RankServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PRELOAD = ("runner.bench.bounds", "runner.bench.generate", "runner.verify.rank", "small_networks")
+PRELOAD = (
+    "runner.engine.programs.bounds",
+    "runner.training.categories.generate",
+    "runner.engine.programs.verify",
+    "small_networks",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,7 +69,7 @@ def rank_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer
 def warm(rank_server: RankServer) -> Iterator[None]:
     """Commands that would start a rank server of their own use the one that runs."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("cli.job_command", "cli.plan_command", "bench.experiment"):
+        for module in ("cli.job_command", "cli.plan_command", "experiments.experiment"):
             name = f"runner.{module}.RankServer"
             patch.setattr(name, lambda log, preload=(): nullcontext(rank_server))
         yield

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from runner.vocabulary import Device
+from runner.contract.vocabulary import Device
 
 DEVICE = Device(os.environ.get("TEST_DEVICE", "cpu"))
 # All ranks of a gang share the first GPU, as on the machines that have one.

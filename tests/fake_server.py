@@ -8,12 +8,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from runner.execute.job import RankReport
+from runner.contract.question import RankReport
+from runner.contract.vocabulary import Meter, Verdict
+from runner.contract.wire import report_to_json
 from runner.execute.watch import Ending, GangResult
-from runner.execute.wire import report_to_json
-from runner.vocabulary import Meter, Verdict
 
-PREPARE = "runner.verify.rank:prepare_target"
+PREPARE = "runner.engine.programs.verify:prepare_target"
 
 
 def answer(payload: dict[str, Any], ranks: int) -> GangResult:

@@ -9,15 +9,15 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from runner.bounds.interval import Interval
-from runner.bounds.network import BoundNetwork
-from runner.bounds.tagging import NoTagger
-from runner.network.blocks import weights_of
-from runner.network.evaluate import apply
-from runner.network.graph import Attribute, Graph, Node, Op
-from runner.parallel.blocks import plan_blocks
-from runner.parallel.group import Group
-from runner.parallel.weights import BlockedWeights
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.tagging import NoTagger
+from runner.engine.layout.blocks import plan_blocks
+from runner.engine.layout.group import Group
+from runner.engine.layout.weights import BlockedWeights
+from runner.engine.network.blocks import weights_of
+from runner.engine.network.evaluate import apply
+from runner.engine.network.graph import Attribute, Graph, Node, Op
 
 CPU = torch.device("cpu")
 Pair = tuple[int, int]

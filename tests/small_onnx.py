@@ -11,7 +11,7 @@ import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from small_networks import SmallNetwork
 
-from runner.network.graph import Node, Op
+from runner.engine.network.graph import Node, Op
 
 Make = Callable[..., NodeProto]
 _PLAIN = {Op.RELU: "Relu", Op.ADD: "Add", Op.SUB: "Sub", Op.SIGMOID: "Sigmoid", Op.TANH: "Tanh"}

@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from runner.files import read_bytes
-from runner.instances import Instance, read_category
-from runner.property.model import Property
-from runner.property.read import read_property
-from runner.vocabulary import Cause, Verdict
+from runner.contract.vocabulary import Cause, Verdict
+from runner.problem.files import read_bytes
+from runner.problem.instances import Instance, read_category
+from runner.problem.property.model import Property
+from runner.problem.property.read import read_property
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BENCHMARKS = REPOSITORY / "benchmarks"

@@ -21,9 +21,9 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from runner.network.runtime import OnnxRuntime
-from runner.property.counterexample import parse_counterexample
-from runner.property.read import read_property
+from runner.problem.onnx_runtime import OnnxRuntime
+from runner.problem.property.counterexample import parse_counterexample
+from runner.problem.property.read import read_property
 
 pytestmark = pytest.mark.alone
 

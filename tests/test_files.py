@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import InstanceError
-from runner.files import read_bytes
-from runner.vocabulary import Cause
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
+from runner.problem.files import read_bytes
 
 MIB = 1024 * 1024
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from test_end_to_end import BENCHMARKS, SAT, UNSAT, category, rows, run
 
-from runner.instances import Instance, read_category
-from runner.vocabulary import Meter
+from runner.contract.vocabulary import Meter
+from runner.problem.instances import Instance, read_category
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 

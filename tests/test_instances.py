@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import InstanceError, UsageError
-from runner.files import read_bytes
-from runner.instances import Instance, MalformedRow, read_category
-from runner.vocabulary import Cause
+from runner.contract.errors import InstanceError, UsageError
+from runner.contract.vocabulary import Cause
+from runner.problem.files import read_bytes
+from runner.problem.instances import Instance, MalformedRow, read_category
 
 
 def category(folder: Path, rows: str, *files: str) -> Path:

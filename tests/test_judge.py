@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from runner.execute.job import RankReport
+from runner.contract.question import RankReport
+from runner.contract.vocabulary import Cause, Memory, Meter, Phase, Verdict
+from runner.contract.wire import report_to_json
 from runner.execute.watch import Ending, GangResult
-from runner.execute.wire import report_to_json
-from runner.instances import Instance
-from runner.judge import judge, preparation_failure
-from runner.parallel.strategy import strategy_named
-from runner.plan import Task
-from runner.vocabulary import Cause, Memory, Meter, Phase, Verdict
+from runner.problem.instances import Instance
+from runner.run.judge import judge, preparation_failure
+from runner.run.plan import Task
+from runner.verifiers.strategies import strategy_named
 
 TIMEOUT_S = 10.0
 INSTANCE = Instance(

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from fake_server import make_category
 
-from runner.errors import UsageError
-from runner.instances import read_category
-from runner.plan import choose, matches, plan
+from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Method
+from runner.contract.workload import Workload, workload_of
+from runner.problem.instances import read_category
 from runner.record.manifest import Command
-from runner.vocabulary import Method
-from runner.workload import Workload, workload_of
+from runner.run.plan import choose, matches, plan
 
 
 def command(*categories: Path) -> Command:

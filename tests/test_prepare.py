@@ -11,14 +11,14 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from runner.contract.question import RankReport
+from runner.contract.vocabulary import Cause, Verdict
+from runner.contract.wire import report_to_json
 from runner.execute.gang import RankServer
-from runner.execute.job import RankReport
 from runner.execute.watch import Ending, GangResult
-from runner.execute.wire import report_to_json
-from runner.instances import Instance
-from runner.judge import Answer
-from runner.prepare import Preparer, prepare_memory_bytes, prepare_timeout_s
-from runner.vocabulary import Cause, Verdict
+from runner.problem.instances import Instance
+from runner.run.judge import Answer
+from runner.run.prepare import Preparer, prepare_memory_bytes, prepare_timeout_s
 
 GIB = 2**30
 

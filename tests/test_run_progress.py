@@ -13,10 +13,10 @@ from fake_server import make_category
 from rich.console import Console
 
 from runner.cli.progress import RunProgress
-from runner.judge import Answer, refused
-from runner.plan import Task, plan
+from runner.contract.vocabulary import Cause, Verdict
 from runner.record.manifest import Command
-from runner.vocabulary import Cause, Verdict
+from runner.run.judge import Answer, refused
+from runner.run.plan import Task, plan
 
 
 @pytest.fixture

@@ -18,17 +18,17 @@ from typing import Any
 import pytest
 from fake_server import FakeServer, Silent, answer, make_category
 
-from runner.execute.job import RankReport
+from runner.contract.question import RankReport
+from runner.contract.vocabulary import Cause, Verdict
+from runner.contract.wire import report_to_json
 from runner.execute.watch import Ending, GangResult
-from runner.execute.wire import report_to_json
-from runner.plan import plan
 from runner.record import append, folder
 from runner.record.append import DiskFullError
 from runner.record.folder import open_run
 from runner.record.manifest import Command, Status, read_manifest
 from runner.record.schema import Outcome
-from runner.schedule import schedule
-from runner.vocabulary import Cause, Verdict
+from runner.run.plan import plan
+from runner.run.schedule import schedule
 
 pytestmark = pytest.mark.alone
 

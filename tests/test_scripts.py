@@ -18,8 +18,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from runner.instances import Instance, read_category
-from runner.property.read import read_property
+from runner.problem.instances import Instance, read_category
+from runner.problem.property.read import read_property
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -11,20 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
-from runner.bench.experiment import (
+from runner.cli.bench_options import Common, bound_methods, counts, with_common, words
+from runner.cli.progress import RunProgress
+from runner.cli.terminal import console, exit_codes
+from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Method
+from runner.contract.workload import Workload
+from runner.experiments.experiment import (
     Experiment,
     Generated,
     Part,
     parts_growing,
     run_experiment,
 )
-from runner.cli.bench_options import Common, bound_methods, counts, with_common, words
-from runner.cli.progress import RunProgress
-from runner.cli.terminal import console, exit_codes
-from runner.errors import UsageError
-from runner.schedule import Observer
-from runner.vocabulary import Method
-from runner.workload import Workload
+from runner.run.schedule import Observer
 
 INPUTS = 784  # as MNIST
 
@@ -173,7 +173,7 @@ def _run(experiment: Experiment, results: Path, name: str | None) -> None:
         typer.echo(f"\nInterrupted. The same command with --run {folder.name} resumes.", err=True)
         raise
     # Pandas takes half a second to import.
-    from runner.bench.files import write_tables
+    from runner.experiments.files import write_tables
 
     for part in write_tables(experiment, folder):
         out.print(part)

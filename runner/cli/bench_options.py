@@ -11,10 +11,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from runner.bench.experiment import Experiment, Generated, Part, parts_over
-from runner.errors import UsageError
-from runner.vocabulary import Device, Method
-from runner.workload import Workload
+from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Device, Method
+from runner.contract.workload import Workload
+from runner.experiments.experiment import Experiment, Generated, Part, parts_over
 
 T = TypeVar("T")
 

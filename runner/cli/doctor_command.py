@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.cli.terminal import console
-from runner.doctor import State, examine
+from runner.run.doctor import State, examine
 
 _STYLES = {State.GOOD: "green", State.NOTE: "yellow", State.PROBLEM: "red"}
 

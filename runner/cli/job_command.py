@@ -10,16 +10,16 @@ from typing import Annotated
 import typer
 
 from runner.cli.terminal import exit_codes
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
+from runner.contract.question import Job
+from runner.contract.vocabulary import Cause, Device, Method
+from runner.contract.wire import job_to_json
 from runner.execute.gang import RankServer
-from runner.execute.job import Job
-from runner.execute.wire import job_to_json
-from runner.files import read_bytes
-from runner.instances import Instance
-from runner.parallel.strategy import strategy_named
-from runner.prepare import Preparer
+from runner.problem.files import read_bytes
+from runner.problem.instances import Instance
 from runner.record.append import replace_file
-from runner.vocabulary import Cause, Device, Method
+from runner.run.prepare import Preparer
+from runner.verifiers.strategies import strategy_named
 
 _JOB, _COUNTEREXAMPLE = "job.json", "counterexample.gz"
 
@@ -49,7 +49,7 @@ def job(
     Example, on each of two machines:
       vnncomp-runner job net.onnx prop.vnnlib job --strategy fsdp --ranks 4
       torchrun --nnodes 2 --node-rank 0 --nproc-per-node 2 \\
-        --master-addr first.example --master-port 29500 -m runner.execute.rank job/job.json
+        --master-addr first.example --master-port 29500 -m runner.engine.programs.torchrun job/job.json
     """
     with exit_codes():
         count = ranks if strategy_named(strategy).parallel else 1
@@ -84,7 +84,9 @@ def job(
             files=_digest(row),
         )
         replace_file(folder / _JOB, json.dumps(job_to_json(made), indent=2) + "\n")
-        typer.echo(f"{folder / _JOB} is ready for {count} rank(s): -m runner.execute.rank")
+        typer.echo(
+            f"{folder / _JOB} is ready for {count} rank(s): -m runner.engine.programs.torchrun"
+        )
 
 
 def _clear(folder: Path) -> None:

@@ -10,17 +10,17 @@ import typer
 from rich.console import Console
 
 from runner.cli.terminal import console, exit_codes
-from runner.errors import InstanceError, UsageError
+from runner.contract.errors import InstanceError, UsageError
+from runner.engine.layout.plan import NodeLayout, layout
+from runner.engine.network.prepared import Weights, read_graph
 from runner.execute.gang import RankServer
-from runner.judge import preparation_failure
-from runner.network.prepared import Weights, read_graph
-from runner.parallel.layout import NodeLayout, layout
-from runner.parallel.strategy import Axis, Engine, strategy_named
-from runner.prepare import PREPARE_TIMEOUT_S
-from runner.prepare import TARGET as PREPARE
 from runner.report.grid import Grid
 from runner.report.render import rich_table
 from runner.report.text import size
+from runner.run.judge import preparation_failure
+from runner.run.prepare import PREPARE_TIMEOUT_S
+from runner.run.prepare import TARGET as PREPARE
+from runner.verifiers.strategies import Axis, Engine, strategy_named
 
 
 def plan(

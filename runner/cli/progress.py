@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from runner.plan import Task
+from runner.contract.vocabulary import Verdict
 from runner.record.schema import Outcome
 from runner.report.text import seconds
 from runner.report.words import VERDICT_STYLES
-from runner.vocabulary import Verdict
+from runner.run.plan import Task
 
 
 class RunProgress:

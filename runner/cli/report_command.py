@@ -10,8 +10,8 @@ import typer
 from runner.cli.runs import Results, read_runs
 from runner.cli.tables import print_strategies, print_table
 from runner.cli.terminal import console, exit_codes
-from runner.errors import UsageError
-from runner.plan import matches
+from runner.contract.errors import UsageError
+from runner.run.plan import matches
 
 _MOST_INSTANCES = 40
 

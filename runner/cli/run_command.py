@@ -14,16 +14,16 @@ from rich.text import Text
 
 from runner.cli.progress import RunProgress
 from runner.cli.terminal import DISK_FULL, NO_REPORT, console, exit_codes
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Device, Method
+from runner.contract.workload import workload_of
 from runner.execute.gang import RankServer
-from runner.parallel.strategy import STRATEGIES
-from runner.plan import Task, plan
 from runner.record.append import is_disk_full
 from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
-from runner.schedule import schedule
-from runner.vocabulary import Device, Method
-from runner.workload import workload_of
+from runner.run.plan import Task, plan
+from runner.run.schedule import schedule
+from runner.verifiers.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from runner.report.gather import Evidence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
 from runner.record.manifest import FILE_NAME
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rich.text import Text
 from runner.cli.runs import Results, find_run, newest_run
 from runner.cli.tables import print_table
 from runner.cli.terminal import console, exit_codes
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
 from runner.record.folder import OFFICIAL
 from runner.record.manifest import FILE_NAME, read_manifest
 

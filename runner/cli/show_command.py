@@ -14,11 +14,11 @@ from runner.cli.plan_command import plan
 from runner.cli.runs import Results, find_run
 from runner.cli.tables import print_strategies, print_table
 from runner.cli.terminal import console, exit_codes
-from runner.errors import UsageError
-from runner.plan import matches
+from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Verdict
 from runner.record.folder import OUTCOMES, RANKS
 from runner.record.manifest import FILE_NAME
-from runner.vocabulary import Verdict
+from runner.run.plan import matches
 
 if TYPE_CHECKING:
     from runner.record.read import Run

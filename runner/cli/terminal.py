@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
 from runner.record.append import DiskFullError, is_disk_full
 
 USAGE, DISK_FULL, IN_USE, NO_REPORT, INTERRUPTED = 2, 3, 4, 5, 130

@@ -16,14 +16,14 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
 from runner.execute.channel import Channel, ChannelClosed
 from runner.execute.launch import Launch
 from runner.execute.watch import Ending, GangResult, Watch
 
 __all__ = ["PRELOAD", "Ending", "GangResult", "RankServer"]
 
-PRELOAD = ("runner.verify.rank",)
+PRELOAD = ("runner.engine.programs.verify",)
 
 START_ATTEMPTS = 3  # somebody may kill it, or have killed it while it was idle
 READY_WITHIN_S = 120.0  # importing torch from a cold disk takes a while

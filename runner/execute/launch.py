@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.execute.boundary import run_guarded
-from runner.execute.limits import cap_memory, die_with_parent
+from runner.contract.limits import cap_memory, die_with_parent
+from runner.contract.shell import run_guarded
 
 Target = Callable[[dict[str, Any]], Mapping[str, Any]]
 

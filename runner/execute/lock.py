@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
 
 
 @contextmanager

@@ -23,9 +23,9 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from runner.contract.limits import die_with_parent
 from runner.execute.channel import Channel, ChannelClosed, Message
 from runner.execute.launch import Launch, become_rank
-from runner.execute.limits import die_with_parent
 
 # Threads do not survive a fork, and P ranks share the cores: nobody may start a pool. Nor does
 # CUDA: a module that asks on import whether there is a GPU (auto_LiRPA does) must ask NVML.

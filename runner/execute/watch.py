@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.execute.boundary import REPORTED, report_path
+from runner.contract.shell import REPORTED, report_path
+from runner.contract.vocabulary import StrEnum
 from runner.execute.channel import Message
 from runner.execute.launch import Launch
-from runner.vocabulary import StrEnum
 
 Report = dict[str, Any]
 _PF_EXITING = 0x4

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
 
 # EFBIG: the limit of the shell (`ulimit -f`); EDQUOT: the user's quota.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

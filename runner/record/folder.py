@@ -18,7 +18,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Verdict
 from runner.execute.lock import exclusive
 from runner.record.append import (
     append_line,
@@ -39,7 +40,6 @@ from runner.record.schema import (
     header,
     parse_row,
 )
-from runner.vocabulary import Verdict
 
 OUTCOMES = "outcomes.csv"
 RANKS = "ranks.csv"

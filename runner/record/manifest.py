@@ -15,11 +15,11 @@ from typing import Any
 import psutil
 import pynvml
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Device, Method, StrEnum
+from runner.contract.workload import Workload
 from runner.record.append import replace_file
 from runner.record.schema import SCHEMA_VERSION
-from runner.vocabulary import Device, Method, StrEnum
-from runner.workload import Workload
 
 FILE_NAME = "run.json"
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
 from runner.record.append import whole_lines
 from runner.record.folder import OUTCOMES, RANKS
 from runner.record.manifest import FILE_NAME, Manifest, read_manifest

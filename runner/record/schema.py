@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, fields
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
-from runner.vocabulary import Cause, Meter, Verdict
+from runner.contract.vocabulary import Cause, Meter, Verdict
 
 SCHEMA_VERSION = 4
 

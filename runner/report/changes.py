@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
+from runner.contract.vocabulary import StrEnum
 from runner.record.read import Run
 from runner.report.gather import ENDED, QUESTION, SOLVED, incomplete, setting
 from runner.report.strategies import floats, geometric_mean
-from runner.vocabulary import StrEnum
 
 # Without repeats nothing is known of the noise: what is beyond these factors counts as a change.
 TIME_NOISE = 1.5

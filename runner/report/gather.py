@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from runner.errors import UsageError
-from runner.parallel.strategy import STRATEGIES
+from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Device, Verdict
 from runner.record.manifest import Manifest
 from runner.record.read import Run
 from runner.record.schema import Key
-from runner.vocabulary import Device, Verdict
+from runner.verifiers.strategies import STRATEGIES
 
 BASELINE = "baseline"
 INSTANCE = ["category", "network", "property"]

@@ -14,6 +14,7 @@ import itables
 import jinja2
 import pandas as pd
 
+from runner.contract.vocabulary import Verdict
 from runner.record.read import Run
 from runner.report.artefacts import Artefacts
 from runner.report.gather import QUESTION, Evidence
@@ -21,7 +22,6 @@ from runner.report.plots.style import looks
 from runner.report.strategies import strategies
 from runner.report.table import Column, Table
 from runner.report.text import ABSENT, ratio, seconds, size
-from runner.vocabulary import Verdict
 
 _VERDICTS = frozenset(map(str, Verdict))
 _HERE = Path(__file__).parent / "page"

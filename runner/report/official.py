@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.errors import UsageError
-from runner.plan import full_name, instance_name
+from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Verdict
 from runner.record.folder import OFFICIAL, file_name
 from runner.report.sources import Question, question
-from runner.vocabulary import Verdict
+from runner.run.plan import full_name, instance_name
 
 _COLUMNS = 6
 # What results.csv has said in some year, by how the word starts. `unsat` comes before `sat`.

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from runner.instances import Instance
+from runner.contract.vocabulary import Verdict
+from runner.problem.instances import Instance
+from runner.problem.replay import Replay, Validity, replay
 from runner.report.official import Answer, Tool
 from runner.report.points import POINTS, WRONG, percent
-from runner.report.replay import Replay, Validity, replay
 from runner.report.sources import Question, Sources
-from runner.vocabulary import Verdict
 
 Checker = Callable[[Path, Path, Path | None], Replay]
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from runner.errors import UsageError
-from runner.instances import Instance
-from runner.plan import read_categories
+from runner.contract.errors import UsageError
+from runner.problem.instances import Instance
 from runner.record.manifest import Command
+from runner.run.plan import read_categories
 
 _log = logging.getLogger(__name__)
 

@@ -12,22 +12,22 @@ import onnx
 import pandas as pd
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from runner.errors import InstanceError
-from runner.files import read_bytes
-from runner.instances import Instance
-from runner.property.model import Property
-from runner.property.read import read_property
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause, Verdict
+from runner.problem.files import read_bytes
+from runner.problem.instances import Instance
+from runner.problem.property.model import Property
+from runner.problem.property.read import read_property
+from runner.problem.replay import Replay, replay
 from runner.record.read import Run
 from runner.report.artefacts import Artefacts
 from runner.report.columns import number, of_kinds, short_name
 from runner.report.gather import QUESTION, Evidence
 from runner.report.grid import Grid
 from runner.report.progress import curve, history, history_table
-from runner.report.replay import Replay, replay
 from runner.report.sources import Sources, question, sources_of
 from runner.report.table import Column, Table, grid
 from runner.report.text import seconds, size
-from runner.vocabulary import Cause, Verdict
 
 _LOG_TAIL = 8  # lines
 _VALUES = 10  # of an output vector

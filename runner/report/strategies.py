@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from runner.contract.vocabulary import Meter, Verdict
 from runner.report.gather import ENDED, INSTANCE, QUESTION, SOLVED, Evidence
 from runner.report.points import POINTS, WRONG
-from runner.vocabulary import Meter, Verdict
 
 ALL = "all"
 

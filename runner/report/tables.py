@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from runner.contract.vocabulary import Verdict
 from runner.report.balance import balance
 from runner.report.causes import causes
 from runner.report.columns import CATEGORY, NETWORK, PROPERTY, number, short_name
@@ -17,7 +18,6 @@ from runner.report.instances import instances
 from runner.report.strategies import strategies
 from runner.report.table import Column, Table, transposed
 from runner.report.text import ABSENT, difference, ratio, seconds, share, size
-from runner.vocabulary import Verdict
 
 _STRATEGIES = (
     CATEGORY,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.vocabulary import Verdict
+from runner.contract.vocabulary import Verdict
 
 VERDICT_STYLES = {
     Verdict.SAT: "magenta",

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from device import DEVICE
 
-from runner.bench.bounds import bounds_target
-from runner.execute.boundary import MeasuredFailure
-from runner.execute.job import Job
-from runner.execute.wire import job_to_json, report_from_json
-from runner.network.load import prepare
-from runner.parallel.weights import BlockedWeights
-from runner.vocabulary import Cause, Method
+from runner.contract.question import Job
+from runner.contract.shell import MeasuredFailure
+from runner.contract.vocabulary import Cause, Method
+from runner.contract.wire import job_to_json, report_from_json
+from runner.engine.layout.weights import BlockedWeights
+from runner.engine.network.load import prepare
+from runner.engine.programs.bounds import bounds_target
 
 CATEGORY = Path(__file__).resolve().parents[2] / "benchmarks" / "digits_mlp"
 

@@ -8,12 +8,12 @@ from small_networks import Builder, SmallNetwork, cnn
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from runner.bounds.affine import affine_backward, affine_forward
-from runner.bounds.interval import Interval
-from runner.bounds.relu import ReluRelaxation
-from runner.bounds.rules import AffineRule
-from runner.network import blocks
-from runner.network.graph import Op
+from runner.engine.bounds.affine import affine_backward, affine_forward
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.relu import ReluRelaxation
+from runner.engine.bounds.rules import AffineRule
+from runner.engine.network import blocks
+from runner.engine.network.graph import Op
 
 
 def away_from_zero(*shape: int, seed: int = 0) -> Tensor:

@@ -7,15 +7,15 @@ import torch
 from small_networks import SmallNetwork, box_of, cnn, mlp, points_in, specs_of
 from torch import Tensor
 
-from runner.bounds.beta import BetaSettings, SplitBounds, Subdomains
-from runner.bounds.interval import Interval
-from runner.bounds.propagate import Propagator, Settings
-from runner.bounds.split import SplitSpace
-from runner.bounds.split_relu import SplitNode, SplitRelaxation
-from runner.bounds.tagging import NoTagger
-from runner.bounds.tighten import Tightener
-from runner.verify.branching import Question
-from runner.vocabulary import Method
+from runner.contract.vocabulary import Method
+from runner.engine.bounds.beta import BetaSettings, SplitBounds, Subdomains
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.split import SplitSpace
+from runner.engine.bounds.split_relu import SplitNode, SplitRelaxation
+from runner.engine.bounds.tagging import NoTagger
+from runner.engine.bounds.tighten import Tightener
+from runner.engine.search.branching import Question
 
 NETWORKS = {"mlp": lambda: mlp(5, 12, 10, 3, seed=1), "cnn": lambda: cnn(size=6)}
 SETTINGS = BetaSettings(iterations=15)

@@ -9,21 +9,21 @@ import torch
 from small_networks import SmallNetwork, box_of, cnn, mlp, specs_of
 from torch import Tensor, nn
 
-from runner.bounds.interval import Interval
-from runner.bounds.network import BoundNetwork
-from runner.bounds.propagate import Propagator, Settings
-from runner.bounds.tagging import NoTagger
-from runner.network.blocks import weights_of
-from runner.network.graph import Op
-from runner.network.lirpa import lirpa_bounds
-from runner.network.load import load_module, prepare
-from runner.network.prepared import Weights
-from runner.parallel.blocks import plan_blocks
-from runner.parallel.group import Group
-from runner.parallel.weights import BlockedWeights
-from runner.property.read import read_property
-from runner.verify.specs import Specs, box_around
-from runner.vocabulary import Method
+from runner.contract.vocabulary import Method
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.tagging import NoTagger
+from runner.engine.layout.blocks import plan_blocks
+from runner.engine.layout.group import Group
+from runner.engine.layout.weights import BlockedWeights
+from runner.engine.network.blocks import weights_of
+from runner.engine.network.graph import Op
+from runner.engine.network.lirpa import lirpa_bounds
+from runner.engine.network.load import load_module, prepare
+from runner.engine.network.prepared import Weights
+from runner.engine.specs import Specs, box_around
+from runner.problem.property.read import read_property
 
 CPU = torch.device("cpu")
 

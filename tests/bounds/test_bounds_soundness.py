@@ -19,11 +19,11 @@ from small_networks import (
 )
 from torch import Tensor
 
-from runner.bounds.alpha import AlphaSettings
-from runner.bounds.interval import Interval
-from runner.bounds.propagate import NetworkBounds, Propagator, Settings
-from runner.network.graph import Op
-from runner.vocabulary import BOUNDS, Method
+from runner.contract.vocabulary import BOUNDS, Method
+from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.engine.network.graph import Op
 
 DTYPES = [torch.float32, torch.float64]
 # Roundings of the largest value that the tested values themselves, in float64, may be off by.

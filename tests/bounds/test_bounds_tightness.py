@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from small_networks import SmallNetwork, box_of, boxes, cnn, mlp, networks, specs_of
 from torch import Tensor
 
-from runner.bounds.alpha import AlphaSettings
-from runner.bounds.interval import Interval
-from runner.bounds.propagate import NetworkBounds, Propagator, Settings
-from runner.bounds.relu import ReluRelaxation
-from runner.vocabulary import BOUNDS, Method
+from runner.contract.vocabulary import BOUNDS, Method
+from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.engine.bounds.relu import ReluRelaxation
 
 QUICK = AlphaSettings(iterations=3)
 

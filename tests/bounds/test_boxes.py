@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from small_networks import SmallNetwork, boxes, cnn, mlp, networks, points_in, specs_of
 from torch import Tensor
 
-from runner.bounds.boxes import BoxPropagator, RowBounds
-from runner.bounds.interval import Interval
-from runner.bounds.propagate import Propagator, Settings
-from runner.bounds.tagging import NoTagger
-from runner.vocabulary import Method
+from runner.contract.vocabulary import Method
+from runner.engine.bounds.boxes import BoxPropagator, RowBounds
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.tagging import NoTagger
 
 
 def bounded(network: SmallNetwork, box: Interval, specs: Tensor) -> RowBounds:

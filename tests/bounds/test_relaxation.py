@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from runner.bounds.relaxation import interval, relax
-from runner.network.evaluate import apply
-from runner.network.graph import Node, Op
+from runner.engine.bounds.relaxation import interval, relax
+from runner.engine.network.evaluate import apply
+from runner.engine.network.graph import Node, Op
 
 DTYPES = [torch.float32, torch.float64]
 S_SHAPES = [Op.SIGMOID, Op.TANH]

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from small_networks import Builder, SmallNetwork, box_of, points_in
 from torch import Tensor
 
-from runner.bounds import rounding
-from runner.bounds.affine import affine_map
-from runner.bounds.interval import Interval
-from runner.bounds.propagate import Propagator, Settings
-from runner.bounds.rules import AffineRule
-from runner.network.graph import Op
-from runner.parallel.group import Group
-from runner.vocabulary import BOUNDS
+from runner.contract.vocabulary import BOUNDS
+from runner.engine.bounds import rounding
+from runner.engine.bounds.affine import affine_map
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.rules import AffineRule
+from runner.engine.layout.group import Group
+from runner.engine.network.graph import Op
 
 floats = st.floats(-(2.0**100), 2.0**100, width=32)
 

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import SmallNetwork, cnn, mlp
 
-from runner.bounds.alpha import AlphaSettings
-from runner.bounds.budget import CORE, Budget
-from runner.bounds.interval import Interval
-from runner.bounds.propagate import Propagator, Settings
-from runner.bounds.tiles import (
+from runner.contract.vocabulary import Method
+from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.budget import CORE, Budget
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.tiles import (
     CACHED_ROWS,
     LEAST_ROWS,
     LEAST_VALUES,
@@ -20,7 +21,6 @@ from runner.bounds.tiles import (
     row_block,
     tiles,
 )
-from runner.vocabulary import Method
 
 NETWORKS = {"narrow": mlp(8, 16, 4), "wide": mlp(3072, 4, 4), "cnn": cnn(channels=8, size=16)}
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from runner.errors import InstanceError
-from runner.vocabulary import Cause
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
 
 Payload = dict[str, Any]
 
@@ -130,9 +130,9 @@ def joined_for_a_job(payload: Payload) -> Payload:
     """Joins the gang and checks it as a rank that verifies does; rank 1's job is another one."""
     import torch
 
-    from runner.execute.wire import job_from_json
-    from runner.parallel.group import joined_group
-    from runner.verify.gang import check_gang
+    from runner.contract.wire import job_from_json
+    from runner.engine.layout.group import joined_group
+    from runner.engine.programs.gang import check_gang
 
     own = payload["of_rank_1"] if rank() == 1 else {}
     with joined_group(torch.device("cpu")) as group:
@@ -155,7 +155,7 @@ def all_reduce_metered(payload: Payload) -> Payload:
     import torch
     import torch.distributed as dist
 
-    from runner.measure.tensors import TensorMeter
+    from runner.engine.measure.tensors import TensorMeter
 
     _join_gang()
     with TensorMeter() as meter:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from runner.errors import InstanceError
-from runner.execute.boundary import (
+from runner.contract.errors import InstanceError
+from runner.contract.shell import (
     REPORTED,
     REPORTED_ERROR,
     MeasuredFailure,
@@ -21,7 +21,7 @@ from runner.execute.boundary import (
     report_path,
     run_guarded,
 )
-from runner.vocabulary import Cause, Verdict
+from runner.contract.vocabulary import Cause, Verdict
 
 
 def _raised_from(error: Exception, cause: Exception) -> Exception:

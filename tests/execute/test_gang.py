@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from runner.contract.vocabulary import Cause
 from runner.execute.gang import Ending, GangResult, RankServer
-from runner.vocabulary import Cause
 
 pytestmark = pytest.mark.alone
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
 from runner.execute.lock import exclusive
 
 _HOLD = """

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from runner.execute import rank as rank_module
-from runner.execute.boundary import REPORTED, REPORTED_ERROR, report_path
+from runner.contract.question import Job, RankReport
+from runner.contract.shell import REPORTED, REPORTED_ERROR, report_path
+from runner.contract.vocabulary import Cause, Verdict
+from runner.contract.wire import job_to_json, report_from_json
+from runner.engine.programs import torchrun as rank_module
+from runner.engine.programs.torchrun import main
 from runner.execute.gang import GangResult
-from runner.execute.job import Job, RankReport
-from runner.execute.rank import main
-from runner.execute.wire import job_to_json, report_from_json
-from runner.vocabulary import Cause, Verdict
 
 pytestmark = pytest.mark.alone
 
@@ -39,7 +39,13 @@ def _reported(folder: Path, rank: int = 0) -> RankReport:
 def test_torchrun_fails_when_it_starts_too_few_ranks(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [*torchrun, "--nproc-per-node=1", "-m", "runner.execute.rank", str(_job(tmp_path, 4))],
+        [
+            *torchrun,
+            "--nproc-per-node=1",
+            "-m",
+            "runner.engine.programs.torchrun",
+            str(_job(tmp_path, 4)),
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         timeout=120,
         capture_output=True,

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import targets
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
 from runner.execute import gang
 from runner.execute.gang import Ending, GangResult, RankServer
 

@@ -16,16 +16,16 @@ import pytest
 from typer.testing import CliRunner
 
 from runner.cli.app import app
-from runner.execute.boundary import report_path
-from runner.execute.job import RankReport
-from runner.execute.wire import report_from_json
-from runner.vocabulary import Verdict
+from runner.contract.question import RankReport
+from runner.contract.shell import report_path
+from runner.contract.vocabulary import Verdict
+from runner.contract.wire import report_from_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CATEGORY = REPOSITORY / "benchmarks" / "digits_cnn"
 NETWORK, PROPERTY = "onnx/cnn.onnx", "vnnlib/image_15_radius_0.05.vnnlib"
 MACHINES = 2
-RANK = ("-m", "runner.execute.rank")
+RANK = ("-m", "runner.engine.programs.torchrun")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.execute.boundary import REPORTED_ERROR, report_path
+from runner.contract.shell import REPORTED_ERROR, report_path
 from runner.execute.channel import Message
 from runner.execute.launch import Launch
 from runner.execute.watch import Ending, Watch

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.execute.job import Job, RankReport
-from runner.execute.wire import job_from_json, job_to_json, report_from_json, report_to_json
-from runner.vocabulary import Cause, Memory, Phase, Verdict
-from runner.workload import Workload
+from runner.contract.question import Job, RankReport
+from runner.contract.vocabulary import Cause, Memory, Phase, Verdict
+from runner.contract.wire import job_from_json, job_to_json, report_from_json, report_to_json
+from runner.contract.workload import Workload
 
 _seconds = st.floats(min_value=0, allow_nan=False)
 _bytes = st.integers(0, 1 << 62)

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from runner.measure.clock import Stopwatch
-from runner.vocabulary import Phase
+from runner.contract.vocabulary import Phase
+from runner.engine.measure.clock import Stopwatch
 
 pytestmark = pytest.mark.alone
 

@@ -11,7 +11,7 @@ import pynvml
 import pytest
 import torch
 
-from runner.measure.gpu import CudaMeter, NvmlProcessPeak, NvmlReader
+from runner.engine.measure.gpu import CudaMeter, NvmlProcessPeak, NvmlReader
 
 
 class ScriptedReader:

@@ -10,10 +10,10 @@ import pynvml
 import pytest
 import torch
 
-from runner.execute.job import RankReport
-from runner.measure import probe as probe_module
-from runner.measure.probe import Measurements, Probe
-from runner.vocabulary import Memory, Meter, Phase, Verdict
+from runner.contract.question import RankReport
+from runner.contract.vocabulary import Memory, Meter, Phase, Verdict
+from runner.engine.measure import probe as probe_module
+from runner.engine.measure.probe import Measurements, Probe
 
 CPU = torch.device("cpu")
 

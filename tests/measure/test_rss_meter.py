@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runner.measure.rss import RssMeter
+from runner.engine.measure.rss import RssMeter
 
 pytestmark = pytest.mark.alone
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d
 
-from runner.measure.tensors import TensorMeter
-from runner.vocabulary import Memory
+from runner.contract.vocabulary import Memory
+from runner.engine.measure.tensors import TensorMeter
 
 KILO = 1024  # floats in a block: 4096 bytes
 

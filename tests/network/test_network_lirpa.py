@@ -11,11 +11,11 @@ import pytest
 import torch
 from onnx_models import constant, node, save
 
-from runner.errors import InstanceError
-from runner.network.lirpa import BoundedModule, lirpa_bounds
-from runner.network.load import load_module
-from runner.network.runtime import OnnxRuntime
-from runner.vocabulary import BOUNDS, Cause, Method
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import BOUNDS, Cause, Method
+from runner.engine.network.lirpa import BoundedModule, lirpa_bounds
+from runner.engine.network.load import load_module
+from runner.problem.onnx_runtime import OnnxRuntime
 
 POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
 
@@ -119,7 +119,7 @@ def test_out_of_memory_keeps_its_own_type() -> None:
 def test_importing_leaves_warnings_and_logging_alone_and_prints_nothing() -> None:
     code = (
         "import logging, warnings, torch, torch.onnx; before = list(warnings.filters); "
-        "import runner.network.lirpa; "
+        "import runner.engine.network.lirpa; "
         "assert logging.root.handlers == []; assert warnings.filters == before"
     )
     result = subprocess.run(

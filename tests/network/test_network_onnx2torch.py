@@ -11,8 +11,8 @@ import onnx2torch
 import pytest
 import torch
 
-from runner.network.evaluate import evaluate
-from runner.network.load import load_graph
+from runner.engine.network.evaluate import evaluate
+from runner.engine.network.load import load_graph
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 NETWORKS = sorted(path for path in BENCHMARKS.glob("*/onnx/*.onnx*"))

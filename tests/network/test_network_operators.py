@@ -12,11 +12,11 @@ import torch
 from onnx import helper
 from onnx_models import OPSET, constant, node, save
 
-from runner.network.evaluate import evaluate
-from runner.network.graph import Graph, Op
-from runner.network.load import load_module, prepare
-from runner.network.prepared import Weights
-from runner.network.runtime import OnnxRuntime
+from runner.engine.network.evaluate import evaluate
+from runner.engine.network.graph import Graph, Op
+from runner.engine.network.load import load_module, prepare
+from runner.engine.network.prepared import Weights
+from runner.problem.onnx_runtime import OnnxRuntime
 
 
 def operators(graph: Graph) -> list[Op]:

@@ -12,11 +12,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from runner.errors import InstanceError
-from runner.network.blocks import cut_weights, weights_of
-from runner.network.graph import Dtype, Graph, Node, Op
-from runner.network.prepared import Weights, read_graph, write_prepared
-from runner.vocabulary import Cause
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
+from runner.engine.network.blocks import cut_weights, weights_of
+from runner.engine.network.graph import Dtype, Graph, Node, Op
+from runner.engine.network.prepared import Weights, read_graph, write_prepared
 
 CONV = {"stride": (2, 1), "padding": (0, 1), "dilation": (1, 1), "groups": 1}
 GRAPH = Graph(
@@ -122,7 +122,7 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
 def test_a_graph_is_read_without_torch(tmp_path: Path) -> None:
     write_prepared(tmp_path / "p", GRAPH, TENSORS)
     code = (
-        "import sys; from pathlib import Path; from runner.network.prepared import read_graph; "
+        "import sys; from pathlib import Path; from runner.engine.network.prepared import read_graph; "
         f"read_graph(Path({str(tmp_path / 'p')!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.network.graph import Op
-from runner.network.load import prepare
+from runner.engine.network.graph import Op
+from runner.engine.network.load import prepare
 
 # Networks, and the LINEAR, CONV and RELU nodes of the largest of them.
 CATEGORIES = {

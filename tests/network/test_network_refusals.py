@@ -16,11 +16,11 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_models import OPSET, constant, node, save
 
-from runner.errors import InstanceError
-from runner.network.load import load_module, prepare
-from runner.network.prepared import Weights
-from runner.network.runtime import OnnxRuntime
-from runner.vocabulary import Cause
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
+from runner.engine.network.load import load_module, prepare
+from runner.engine.network.prepared import Weights
+from runner.problem.onnx_runtime import OnnxRuntime
 
 UNSUPPORTED = Cause.UNSUPPORTED_OPERATOR
 IMAGE = (1, 3, 6, 6)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from onnx_models import constant, node, save
 
-from runner.errors import InstanceError
-from runner.network import load
-from runner.network.load import LoadedGraph, load_graph, prepare
-from runner.network.replay import box_points, replay
-from runner.network.runtime import OnnxRuntime
-from runner.property.model import Case, Property
-from runner.vocabulary import Cause
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
+from runner.engine.network import load
+from runner.engine.network.load import LoadedGraph, load_graph, prepare
+from runner.engine.network.replay import box_points, replay
+from runner.problem.onnx_runtime import OnnxRuntime
+from runner.problem.property.model import Case, Property
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.network.rounded import Rounded
+from runner.engine.network.rounded import Rounded
 
 numbers = st.floats(-(2.0**60), 2.0**60, allow_nan=False).map(
     lambda x: x if abs(x) > 1e-60 else 0.0

@@ -12,11 +12,11 @@ import torch
 from onnx import helper
 from onnx_models import constant, node, save
 
-from runner.network.convert import converted
-from runner.network.graph import Graph, Node, Op
-from runner.network.load import load_module, prepare
-from runner.network.prepared import Weights, read_graph
-from runner.network.runtime import OnnxRuntime
+from runner.engine.network.convert import converted
+from runner.engine.network.graph import Graph, Node, Op
+from runner.engine.network.load import load_module, prepare
+from runner.engine.network.prepared import Weights, read_graph
+from runner.problem.onnx_runtime import OnnxRuntime
 
 Parameters = dict[str, np.ndarray]
 _exact = np.vectorize(Fraction, otypes=[object])

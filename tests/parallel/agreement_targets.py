@@ -15,20 +15,20 @@ from device import TORCH_DEVICE
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from runner.bench.bounds import bounds_target
-from runner.bounds.alpha import AlphaSettings
-from runner.bounds.interval import Interval
-from runner.bounds.rounding import plain_products
-from runner.bounds.tagging import NoTagger
-from runner.network.graph import Graph
-from runner.network.prepared import read_graph
-from runner.parallel.group import Group, joined_group
-from runner.parallel.strategy import strategy_named
-from runner.property.read import read_property
-from runner.verify.deadline import Deadline
-from runner.verify.engines import DriverEngine
-from runner.verify.specs import Specs, box_around
-from runner.vocabulary import Method
+from runner.contract.vocabulary import Method
+from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.rounding import plain_products
+from runner.engine.bounds.tagging import NoTagger
+from runner.engine.clock import Deadline
+from runner.engine.engines import DriverEngine
+from runner.engine.layout.group import Group, joined_group
+from runner.engine.network.graph import Graph
+from runner.engine.network.prepared import read_graph
+from runner.engine.programs.bounds import bounds_target
+from runner.engine.specs import Specs, box_around
+from runner.problem.property.read import read_property
+from runner.verifiers.strategies import strategy_named
 
 SAMPLES = 32
 ATTACK_STEPS = 5

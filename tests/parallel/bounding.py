@@ -13,11 +13,11 @@ from device import DEVICE
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from runner.bench.experiment import TARGET
+from runner.contract.question import Job, RankReport
+from runner.contract.vocabulary import Method
+from runner.contract.wire import job_to_json, report_from_json
 from runner.execute.gang import Ending, RankServer
-from runner.execute.job import Job, RankReport
-from runner.execute.wire import job_to_json, report_from_json
-from runner.vocabulary import Method
+from runner.experiments.experiment import TARGET
 
 Bounds = dict[str, NDArray[np.float32]]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from agreement_targets import in_few_steps
 
-from runner.verify.rank import verify_target
+from runner.engine.programs.verify import verify_target
 
 Payload = dict[str, Any]
 

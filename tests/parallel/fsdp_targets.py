@@ -10,24 +10,24 @@ import torch
 from small_networks import CPU, SmallNetwork, box_of, cnn, mlp, specs_of
 from torch import Tensor
 
-from runner.bounds.alpha import AlphaSettings
-from runner.bounds.budget import CORE
-from runner.bounds.interval import Interval
-from runner.bounds.network import BoundNetwork
-from runner.bounds.propagate import Propagator, Settings
-from runner.bounds.tagging import NoTagger
-from runner.bounds.tiles import row_block
-from runner.network import blocks
-from runner.network.blocks import weights_of
-from runner.network.graph import Graph
-from runner.network.prepared import Weights, read_graph
-from runner.parallel.blocks import plan_blocks
-from runner.parallel.group import joined_group
-from runner.parallel.weights import BlockedWeights, TensorSource
-from runner.property.read import read_property
-from runner.verify.deadline import Deadline, DeadlineReached
-from runner.verify.specs import Specs, box_around
-from runner.vocabulary import Method
+from runner.contract.vocabulary import Method
+from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.budget import CORE
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.tagging import NoTagger
+from runner.engine.bounds.tiles import row_block
+from runner.engine.clock import Deadline, DeadlineReached
+from runner.engine.layout.blocks import plan_blocks
+from runner.engine.layout.group import joined_group
+from runner.engine.layout.weights import BlockedWeights, TensorSource
+from runner.engine.network import blocks
+from runner.engine.network.blocks import weights_of
+from runner.engine.network.graph import Graph
+from runner.engine.network.prepared import Weights, read_graph
+from runner.engine.specs import Specs, box_around
+from runner.problem.property.read import read_property
 
 Payload = dict[str, Any]
 SMALL = {

@@ -9,14 +9,14 @@ import pytest
 from device import DEVICE
 from safetensors.numpy import load_file
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
+from runner.contract.question import Job
+from runner.contract.vocabulary import Cause, Method
+from runner.contract.wire import job_to_json, report_from_json
+from runner.engine.network.load import prepare
 from runner.execute.gang import RankServer
-from runner.execute.job import Job
-from runner.execute.wire import job_to_json, report_from_json
-from runner.instances import Instance, read_category
-from runner.network.load import prepare
-from runner.parallel.strategy import CHECKPOINT, STRATEGIES, Axis, Strategy, strategy_named
-from runner.vocabulary import Cause, Method
+from runner.problem.instances import Instance, read_category
+from runner.verifiers.strategies import CHECKPOINT, STRATEGIES, Axis, Strategy, strategy_named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADDED = Strategy("fsdp+offload", frozenset({Axis.WEIGHTS}), offload=True)
@@ -24,7 +24,7 @@ ADDED = Strategy("fsdp+offload", frozenset({Axis.WEIGHTS}), offload=True)
 
 def bounds_with_the_new_one(payload: dict[str, Any]) -> dict[str, Any]:
     """In a rank: STRATEGIES is edited, and then all goes as always."""
-    from runner.bench.bounds import bounds_target
+    from runner.engine.programs.bounds import bounds_target
 
     STRATEGIES[ADDED.name] = ADDED
     return bounds_target(payload)

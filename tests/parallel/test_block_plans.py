@@ -7,10 +7,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.network import blocks
-from runner.network.blocks import WeightShape, cut_weights, weights_of
-from runner.network.graph import Graph, Node, Op
-from runner.parallel.blocks import plan_blocks
+from runner.engine.layout.blocks import plan_blocks
+from runner.engine.network import blocks
+from runner.engine.network.blocks import WeightShape, cut_weights, weights_of
+from runner.engine.network.graph import Graph, Node, Op
 
 lengths = st.integers(1, 3000)
 kernels = st.sampled_from([(), (1, 1), (3, 3), (5, 2)])

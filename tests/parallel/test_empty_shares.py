@@ -13,15 +13,15 @@ from device import DEVICE
 from small_networks import Builder, SmallNetwork
 from small_onnx import save_small, save_true_property
 
+from runner.contract.question import Job, RankReport
+from runner.contract.vocabulary import BOUNDS, Verdict
+from runner.contract.wire import job_to_json, report_from_json
+from runner.contract.workload import Workload
+from runner.engine.network.graph import Op
+from runner.engine.network.prepared import write_prepared
+from runner.engine.programs.verify import verify_job
 from runner.execute.gang import Ending, RankServer
-from runner.execute.job import Job, RankReport
-from runner.execute.wire import job_to_json, report_from_json
-from runner.network.graph import Op
-from runner.network.prepared import write_prepared
-from runner.parallel.strategy import STRATEGIES, Axis, Engine
-from runner.verify.rank import verify_job
-from runner.vocabulary import BOUNDS, Verdict
-from runner.workload import Workload
+from runner.verifiers.strategies import STRATEGIES, Axis, Engine
 
 PARALLEL = tuple(s.name for s in STRATEGIES.values() if s.parallel and s.engine is Engine.DRIVER)
 CUT = tuple(name for name in PARALLEL if Axis.FEATURES in STRATEGIES[name].sharded)

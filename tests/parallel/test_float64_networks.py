@@ -12,12 +12,12 @@ import torch
 from device import DEVICE
 from onnx import TensorProto, helper, numpy_helper
 
+from runner.contract.question import Job
+from runner.contract.vocabulary import Verdict
+from runner.contract.wire import job_to_json, report_from_json
+from runner.engine.network.load import prepare
+from runner.engine.network.prepared import Weights, read_graph
 from runner.execute.gang import Ending, RankServer
-from runner.execute.job import Job
-from runner.execute.wire import job_to_json, report_from_json
-from runner.network.load import prepare
-from runner.network.prepared import Weights, read_graph
-from runner.vocabulary import Verdict
 
 STRATEGIES = ("baseline", "fsdp", "tp", "sp", "dp", "fsdp+dp", "offload")
 
@@ -68,7 +68,7 @@ def verdict(
         device=DEVICE,
         counterexample=str(folder / "counterexample.gz"),
     )
-    target = "runner.verify.rank:verify_target"
+    target = "runner.engine.programs.verify:verify_target"
     result = server.run(target, job_to_json(job), ranks, folder / "gang", timeout_s=60.0)
     assert result.ended is Ending.FINISHED, result
     (first, *others) = [report_from_json(report) for report in result.reports if report]

@@ -9,9 +9,9 @@ from typing import Any
 import fsdp_targets
 import pytest
 
+from runner.contract.vocabulary import BOUNDS
+from runner.engine.network.load import prepare
 from runner.execute.gang import Ending, RankServer
-from runner.network.load import prepare
-from runner.vocabulary import BOUNDS
 
 ALL = [str(method) for method in BOUNDS]
 Ranks = Callable[..., list[dict[str, Any]]]

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from device import DEVICE
 
+from runner.contract.question import Job, RankReport
+from runner.contract.vocabulary import Phase, Verdict
+from runner.contract.wire import job_to_json, report_from_json
+from runner.engine.network.load import prepare
 from runner.execute.gang import Ending, RankServer
-from runner.execute.job import Job, RankReport
-from runner.execute.wire import job_to_json, report_from_json
-from runner.network.load import prepare
-from runner.vocabulary import Phase, Verdict
 
-TARGET = "runner.verify.rank:verify_target"
+TARGET = "runner.engine.programs.verify:verify_target"
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from small_networks import Builder, SmallNetwork, cnn, mlp
 from typer.testing import CliRunner
 
 from runner.cli.app import app
-from runner.network.graph import Op
-from runner.parallel.layout import NodeLayout, layout
-from runner.parallel.strategy import strategy_named
+from runner.engine.layout.plan import NodeLayout, layout
+from runner.engine.network.graph import Op
+from runner.verifiers.strategies import strategy_named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

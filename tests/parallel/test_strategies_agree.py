@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_networks import Builder, SmallNetwork
 
+from runner.contract.question import Job
+from runner.contract.vocabulary import Method
+from runner.contract.wire import job_to_json
+from runner.engine.network.graph import Op
+from runner.engine.network.load import prepare
+from runner.engine.network.prepared import write_prepared
 from runner.execute.gang import Ending, RankServer
-from runner.execute.job import Job
-from runner.execute.wire import job_to_json
-from runner.instances import Instance, read_category
-from runner.network.graph import Op
-from runner.network.load import prepare
-from runner.network.prepared import write_prepared
-from runner.parallel.strategy import STRATEGIES
-from runner.vocabulary import Method
+from runner.problem.instances import Instance, read_category
+from runner.verifiers.strategies import STRATEGIES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXACT = ("fsdp", "sp", "fsdp+sp")

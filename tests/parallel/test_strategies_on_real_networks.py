@@ -9,9 +9,9 @@ import agreement_targets
 import pytest
 from bounding import Bounder, Question, far_apart, farthest, same_bits
 
+from runner.contract.vocabulary import BOUNDS, Memory, Method
+from runner.engine.network.load import prepare
 from runner.execute.gang import RankServer
-from runner.network.load import prepare
-from runner.vocabulary import BOUNDS, Memory, Method
 
 Asked = Callable[[str, str, str], Question]
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.errors import InstanceError
-from runner.property.counterexample import (
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
+from runner.problem.property.counterexample import (
     format_counterexample,
     parse_counterexample,
     write_counterexample,
 )
-from runner.vocabulary import Cause
 
 
 def test_the_format_is_one_list_of_contiguous_assignments() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import InstanceError
-from runner.property.model import Property
-from runner.property.shapes import check_shapes
-from runner.vocabulary import Cause
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
+from runner.problem.property.model import Property
+from runner.problem.property.shapes import check_shapes
 
 NETWORK = Path("net.onnx")
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.property.counterexample import printed
-from runner.property.inside import excess_in, outside
-from runner.property.model import Case
-from runner.property.numbers import Limit, Limits, OutOfRangeError
+from runner.problem.property.counterexample import printed
+from runner.problem.property.inside import excess_in, outside
+from runner.problem.property.model import Case
+from runner.problem.property.numbers import Limit, Limits, OutOfRangeError
 
 FLOAT32, FLOAT64 = np.float32, np.float64
 

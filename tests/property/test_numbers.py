@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.property.numbers import Limit, OutOfRangeError, exact
+from runner.problem.property.numbers import Limit, OutOfRangeError, exact
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
 # float64 values, and fractions so near to them that rounding to float64 gives these values.

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runner.errors import InstanceError
-from runner.property import vnnlib1
-from runner.property.model import Property
-from runner.property.read import read_property
-from runner.vocabulary import Cause
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
+from runner.problem.property import vnnlib1
+from runner.problem.property.model import Property
+from runner.problem.property.read import read_property
 
 # Ends on line 2, so that what a test appends starts on line 3.
 BOX = (

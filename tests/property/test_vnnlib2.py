@@ -13,12 +13,12 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.errors import InstanceError
-from runner.property import vnnlib1, vnnlib2
-from runner.property.model import Case, Property
-from runner.property.numbers import Limit
-from runner.property.read import read_property
-from runner.vocabulary import Cause
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
+from runner.problem.property import vnnlib1, vnnlib2
+from runner.problem.property.model import Case, Property
+from runner.problem.property.numbers import Limit
+from runner.problem.property.read import read_property
 
 # Ends on line 5, so that what a test appends starts on line 6.
 HEAD = """(vnnlib-version <2.0>)

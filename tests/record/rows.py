@@ -6,10 +6,10 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from runner.contract.vocabulary import Cause, Meter, Verdict
 from runner.record.folder import RunFolder
 from runner.record.manifest import Command
 from runner.record.schema import Outcome, RankRow
-from runner.vocabulary import Cause, Meter, Verdict
 
 COMMAND = Command(categories=("/benchmarks/digits",), strategies=("baseline", "fsdp"), ranks=2)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from rows import COMMAND, file_size_limit, outcome, rank_rows, record
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
+from runner.contract.workload import Workload
 from runner.record.append import DiskFullError
 from runner.record.folder import RunInUseError, file_name, open_run
 from runner.record.manifest import Command, Status, read_manifest
 from runner.record.schema import SCHEMA_VERSION, format_row
-from runner.workload import Workload
 
 TABLES = ("outcomes.csv", "ranks.csv", "fsdp/digits/results.csv")
 

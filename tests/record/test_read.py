@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from rows import COMMAND, outcome, record
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
 from runner.record import read
 from runner.record.folder import open_run
 from runner.record.schema import Outcome, RankRow, columns

@@ -10,8 +10,8 @@ from dataclasses import fields
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.contract.vocabulary import Cause, Meter, Verdict
 from runner.record.schema import Outcome, columns, format_row, header, one_line, parse_row
-from runner.vocabulary import Cause, Meter, Verdict
 
 OUTCOMES_HEADER = (
     "category,network,property,strategy,ranks,timeout_s,verdict,cause,late_answer,"

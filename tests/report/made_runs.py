@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from runner.contract.vocabulary import Cause, Meter, Verdict
 from runner.record.manifest import Command, Manifest, Status, describe
 from runner.record.read import Run, read_run
 from runner.record.schema import Outcome, RankRow, format_row, header
 from runner.report.gather import Evidence, gather
-from runner.vocabulary import Cause, Meter, Verdict
 
 COMMAND = Command(("/digits",), ("baseline", "fsdp"), 2)
 

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from made_runs import MadeRun
 
-from runner.plan import matches
+from runner.contract.vocabulary import Cause, Verdict
 from runner.report.gather import gather
 from runner.report.progress import curve, history, history_table
 from runner.report.story import stories
 from runner.report.table import grid
-from runner.vocabulary import Cause, Verdict
+from runner.run.plan import matches
 
 HEADER = "seconds,domains,open,bound\n"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from made_runs import MadeRun
 
-from runner.errors import UsageError
+from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Verdict
 from runner.record.read import Run
 from runner.report.changes import TIME_NOISE, FailOn, changes, fail_on, failures, notes, summary
-from runner.vocabulary import Verdict
 
 WORSE = FailOn(verdict=True, time=1.3, memory=1.2)
 

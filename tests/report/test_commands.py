@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 
 from runner.cli.app import app
 from runner.cli.run_command import _write_report
+from runner.contract.vocabulary import Verdict
 from runner.record.folder import open_run
 from runner.record.manifest import Command
-from runner.vocabulary import Verdict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "notebooks" / "example-run"

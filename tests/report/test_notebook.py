@@ -9,7 +9,7 @@ import pytest
 from made_runs import MadeRun, compared
 from nbclient import NotebookClient
 
-from runner.vocabulary import Verdict
+from runner.contract.vocabulary import Verdict
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 

@@ -9,8 +9,8 @@ import pytest
 from browser import CHROMIUM, ask
 from made_runs import MadeRun, compared
 
+from runner.contract.vocabulary import Verdict
 from runner.report.files import write_report
-from runner.vocabulary import Verdict
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 

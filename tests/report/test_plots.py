@@ -10,11 +10,11 @@ import pytest
 from made_runs import MadeRun, compared
 from matplotlib.colors import to_rgb
 
-from runner.parallel.strategy import STRATEGIES
+from runner.contract.vocabulary import Meter, Verdict
 from runner.report.gather import Evidence, gather
 from runner.report.plots import PLOTS
 from runner.report.plots.style import house_style, looks
-from runner.vocabulary import Meter, Verdict
+from runner.verifiers.strategies import STRATEGIES
 
 
 def draw(evidence: Evidence, name: str):  # type: ignore[no-untyped-def]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from made_runs import compared
 from rich.console import Console
 
+from runner.contract.vocabulary import Verdict
 from runner.report.columns import short_name
 from runner.report.gather import Evidence
 from runner.report.grid import Grid, columns_apart
@@ -27,7 +28,6 @@ from runner.report.tables import (
     strategies_table,
 )
 from runner.report.text import count, difference, seconds, size
-from runner.vocabulary import Verdict
 
 GOLDEN = Path(__file__).parent / "golden"
 

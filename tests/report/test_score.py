@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from onnx import TensorProto, helper
 
-from runner.errors import UsageError
-from runner.property.counterexample import format_counterexample
+from runner.contract.errors import UsageError
+from runner.problem.property.counterexample import format_counterexample
+from runner.problem.replay import Replay, Validity, replay
 from runner.report.official import Tool, read_tools
-from runner.report.replay import Replay, Validity, replay
 from runner.report.score import answers, by_category, losses, penalties, rounded, totals
 from runner.report.sources import Sources, category_folders, question, sources
 

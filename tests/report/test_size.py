@@ -10,8 +10,8 @@ from made_runs import MadeRun
 from typer.testing import CliRunner
 
 from runner.cli.app import app
+from runner.contract.vocabulary import Verdict
 from runner.record.read import read_run
-from runner.vocabulary import Verdict
 
 QUESTIONS = 100
 RANKS = {"baseline": 1, "fsdp": 4, "tp": 4, "lirpa": 3}

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runner.errors import InstanceError
-from runner.plan import matches
-from runner.property.model import Case, Conjunction, Property
+from runner.contract.errors import InstanceError
+from runner.problem.property.model import Case, Conjunction, Property
 from runner.record.read import Run, read_run
 from runner.report.gather import gather
 from runner.report.story import Story, describe_network, describe_property, stories
+from runner.run.plan import matches
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STRATEGIES = ["baseline", "fsdp", "tp", "sp", "dp"]

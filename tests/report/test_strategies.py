@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from made_runs import MadeRun, compared
 
+from runner.contract.vocabulary import Meter, Verdict
 from runner.report.balance import balance
 from runner.report.causes import causes
 from runner.report.instances import instances
 from runner.report.strategies import contradictions, strategies
 from runner.report.tables import strategies_table
-from runner.vocabulary import Meter, Verdict
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ from typing import Any
 
 from device import TORCH_DEVICE
 
-from runner.errors import InstanceError
-from runner.execute.job import Job
-from runner.measure.probe import Probe
-from runner.parallel.group import Group, joined_group
-from runner.parallel.strategy import strategy_named
-from runner.verify import complete
-from runner.verify.input_split import InputSplit
-from runner.verify.rank import Costs, verified
-from runner.verify.relu_split import ReluSplit
-from runner.vocabulary import Verdict
+from runner.contract.errors import InstanceError
+from runner.contract.question import Job
+from runner.contract.vocabulary import Verdict
+from runner.engine.layout.group import Group, joined_group
+from runner.engine.measure.probe import Probe
+from runner.engine.programs.verify import Costs, verified
+from runner.engine.search import complete
+from runner.engine.search.input_split import InputSplit
+from runner.engine.search.relu_split import ReluSplit
+from runner.verifiers.strategies import strategy_named
 
 SEARCHES = {"input-split": InputSplit, "beta-crown": ReluSplit}
 TIMEOUT_S = 3.0

@@ -17,14 +17,14 @@ import soundness_targets
 from exact_networks import Layer, Network, fractions, greatest, value
 from soundness_questions import Question, question
 
+from runner.contract.vocabulary import Cause
+from runner.engine.layout.group import Group
+from runner.engine.network.load import prepare
 from runner.execute.gang import Ending, RankServer
-from runner.files import read_bytes
-from runner.network.load import prepare
-from runner.parallel.group import Group
-from runner.parallel.strategy import STRATEGIES
-from runner.property.counterexample import parse_counterexample
-from runner.property.read import read_property
-from runner.vocabulary import Cause
+from runner.problem.files import read_bytes
+from runner.problem.property.counterexample import parse_counterexample
+from runner.problem.property.read import read_property
+from runner.verifiers.strategies import STRATEGIES
 
 QUESTIONS = int(os.environ.get("SOUNDNESS_QUESTIONS", "200"))
 # A part of all is asked in each gang, else gangs would take most of the time.

@@ -14,20 +14,20 @@ from onnx import TensorProto, helper, numpy_helper
 from small_networks import CPU, Builder, SmallNetwork
 from torch import Tensor
 
-from runner.bounds.budget import CORE
-from runner.bounds.network import BoundNetwork
-from runner.bounds.propagate import Settings
-from runner.bounds.tagging import NoTagger
-from runner.network.graph import Op
-from runner.property.model import Case, Conjunction, Property
-from runner.verify.attack import Target
-from runner.verify.deadline import Deadline
-from runner.verify.exact import excluded_exactly
-from runner.verify.finding import Confirmation
-from runner.verify.incomplete import Incomplete
-from runner.verify.sharing import Alike, Sharing
-from runner.verify.specs import Room, no_room
-from runner.vocabulary import Method
+from runner.contract.vocabulary import Method
+from runner.engine.attack.pgd import Target
+from runner.engine.bounds.budget import CORE
+from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.propagate import Settings
+from runner.engine.bounds.tagging import NoTagger
+from runner.engine.clock import Deadline
+from runner.engine.exact import excluded_exactly
+from runner.engine.finding import Confirmation
+from runner.engine.incomplete import Incomplete
+from runner.engine.network.graph import Op
+from runner.engine.search.sharing import Alike, Sharing
+from runner.engine.specs import Room, no_room
+from runner.problem.property.model import Case, Conjunction, Property
 
 
 def region(matrix: ArrayLike, rhs: ArrayLike, strict: bool = False) -> Conjunction:

@@ -7,20 +7,20 @@ from typing import Any
 
 from device import TORCH_DEVICE
 
-from runner.bounds.rounding import plain_products
-from runner.bounds.tagging import NoTagger
-from runner.network.prepared import read_graph
-from runner.parallel.group import joined_group
-from runner.parallel.strategy import strategy_named
-from runner.property.read import read_property
-from runner.verify.attack import Candidate
-from runner.verify.deadline import Deadline
-from runner.verify.engines import DriverEngine
-from runner.verify.relu_split import ReluSplit, ReluSplitSettings
-from runner.verify.search import Progress, SearchContext
-from runner.verify.sharing import Alike
-from runner.verify.specs import box_within
-from runner.vocabulary import Method
+from runner.contract.vocabulary import Method
+from runner.engine.attack.pgd import Candidate
+from runner.engine.bounds.rounding import plain_products
+from runner.engine.bounds.tagging import NoTagger
+from runner.engine.clock import Deadline
+from runner.engine.engines import DriverEngine
+from runner.engine.layout.group import joined_group
+from runner.engine.network.prepared import read_graph
+from runner.engine.search.relu_split import ReluSplit, ReluSplitSettings
+from runner.engine.search.search import Progress, SearchContext
+from runner.engine.search.sharing import Alike
+from runner.engine.specs import box_within
+from runner.problem.property.read import read_property
+from runner.verifiers.strategies import strategy_named
 
 
 def search(payload: dict[str, Any]) -> dict[str, Any]:

@@ -17,22 +17,22 @@ from small_networks import CPU, SmallNetwork
 from test_input_split import asked, context, holds
 from test_relu_split import PLAIN, hard
 
-from runner.bounds.tagging import NoTagger
-from runner.network.blocks import weights_of
-from runner.network.prepared import Weights, read_graph
-from runner.parallel.blocks import plan_blocks
-from runner.parallel.group import Group, joined_group
-from runner.parallel.strategy import strategy_named
-from runner.parallel.weights import BlockedWeights
-from runner.property.model import Property
-from runner.verify.attack import Candidate, Target
-from runner.verify.deadline import Deadline, DeadlineReached
-from runner.verify.engines import DriverEngine
-from runner.verify.input_split import InputSplit
-from runner.verify.relu_split import ReluSplit
-from runner.verify.search import Outcome, Progress, Search, SearchContext
-from runner.verify.sharing import Alike, Apart, Sharing
-from runner.vocabulary import Method
+from runner.contract.vocabulary import Method
+from runner.engine.attack.pgd import Candidate, Target
+from runner.engine.bounds.tagging import NoTagger
+from runner.engine.clock import Deadline, DeadlineReached
+from runner.engine.engines import DriverEngine
+from runner.engine.layout.blocks import plan_blocks
+from runner.engine.layout.group import Group, joined_group
+from runner.engine.layout.weights import BlockedWeights
+from runner.engine.network.blocks import weights_of
+from runner.engine.network.prepared import Weights, read_graph
+from runner.engine.search.input_split import InputSplit
+from runner.engine.search.relu_split import ReluSplit
+from runner.engine.search.search import Outcome, Progress, Search, SearchContext
+from runner.engine.search.sharing import Alike, Apart, Sharing
+from runner.problem.property.model import Property
+from runner.verifiers.strategies import strategy_named
 
 Payload = dict[str, Any]
 SEARCHES: dict[str, Callable[[SearchContext], Search]] = {

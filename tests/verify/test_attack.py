@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from questions import DriverStub, anything, case, identity, question, region
 from small_networks import CPU, Builder, SmallNetwork, mlp
 
-from runner.bounds.tagging import NoTagger
-from runner.network.graph import Op
-from runner.property.model import Property
-from runner.verify.attack import Attack, AttackSettings, Candidate, Target
+from runner.engine.attack.pgd import Attack, AttackSettings, Candidate, Target
+from runner.engine.bounds.tagging import NoTagger
+from runner.engine.network.graph import Op
+from runner.problem.property.model import Property
 
 SETTINGS = AttackSettings(restarts=10, steps=15)
 
@@ -155,7 +155,7 @@ def test_the_deadline_is_asked_at_every_step() -> None:
 
 
 def test_many_targets_are_searched_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.verify.attack.BATCH_BYTES", 1)
+    monkeypatch.setattr("runner.engine.attack.pgd.BATCH_BYTES", 1)
     never, reached = region([[1]], [-1e3]), region([[1]], [0.5])
     found, recorder = attack(identity(), question(case([0], [1], never, never, reached)))
     assert found

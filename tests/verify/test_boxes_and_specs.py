@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from questions import anything, case, region
 from small_networks import CPU
 
-from runner.property.model import Case
-from runner.property.numbers import Limit, Limits
-from runner.verify.specs import Specs, box_around, box_within
+from runner.engine.specs import Specs, box_around, box_within
+from runner.problem.property.model import Case
+from runner.problem.property.numbers import Limit, Limits
 
 reals = st.floats(-1e30, 1e30, allow_subnormal=True)
 

@@ -9,16 +9,16 @@ import pytest
 from questions import DriverStub, bounded, case, question, region
 from small_networks import CPU, Builder, SmallNetwork, mlp
 
-from runner.bounds.tagging import NoTagger
-from runner.network.graph import Op
-from runner.parallel.group import Group
-from runner.verify import complete
-from runner.verify.complete import Complete, fitting
-from runner.verify.deadline import Deadline
-from runner.verify.incomplete import OpenCase
-from runner.verify.search import Outcome, Progress, Search, SearchContext
-from runner.verify.sharing import Alike
-from runner.vocabulary import Method
+from runner.contract.vocabulary import Method
+from runner.engine.bounds.tagging import NoTagger
+from runner.engine.clock import Deadline
+from runner.engine.incomplete import OpenCase
+from runner.engine.layout.group import Group
+from runner.engine.network.graph import Op
+from runner.engine.search import complete
+from runner.engine.search.complete import Complete, fitting
+from runner.engine.search.search import Outcome, Progress, Search, SearchContext
+from runner.engine.search.sharing import Alike
 
 pytestmark = pytest.mark.alone
 

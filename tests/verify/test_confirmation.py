@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike
 from onnx import TensorProto, helper
 from questions import anything, case, identity, question, region, save_onnx
 
-from runner.parallel.group import Group
-from runner.property import vnnlib1
-from runner.property.counterexample import parse_counterexample
-from runner.property.model import Property
-from runner.verify.attack import Target
-from runner.verify.finding import Confirmation
+from runner.engine.attack.pgd import Target
+from runner.engine.finding import Confirmation
+from runner.engine.layout.group import Group
+from runner.problem.property import vnnlib1
+from runner.problem.property.counterexample import parse_counterexample
+from runner.problem.property.model import Property
 
 
 def confirmation(

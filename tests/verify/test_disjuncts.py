@@ -7,8 +7,8 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from runner.verify.disjuncts import Disjuncts
-from runner.verify.specs import Specs
+from runner.engine.search.disjuncts import Disjuncts
+from runner.engine.specs import Specs
 
 
 def specs(*counts: int) -> Specs:

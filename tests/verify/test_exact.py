@@ -9,16 +9,16 @@ import torch
 from questions import DriverStub, case, identity, question, region, save_onnx
 from small_networks import CPU, Builder, SmallNetwork, mlp
 
-from runner.measure.probe import Probe
-from runner.network.graph import Op
-from runner.parallel.group import Group
-from runner.property.model import Conjunction
-from runner.verify.deadline import Deadline
-from runner.verify.exact import excluded_exactly
-from runner.verify.finding import Confirmation, Finding
-from runner.verify.search import Progress
-from runner.verify.verification import Verification
-from runner.vocabulary import Cause, Method, Verdict
+from runner.contract.vocabulary import Cause, Method, Verdict
+from runner.engine.clock import Deadline
+from runner.engine.exact import excluded_exactly
+from runner.engine.finding import Confirmation, Finding
+from runner.engine.layout.group import Group
+from runner.engine.measure.probe import Probe
+from runner.engine.network.graph import Op
+from runner.engine.search.search import Progress
+from runner.engine.verification import Verification
+from runner.problem.property.model import Conjunction
 
 
 def twins() -> SmallNetwork:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from device import DEVICE
 
-from runner.execute.job import Job
-from runner.verify.rank import prepare_target, verify_job
-from runner.vocabulary import Cause, Method, Phase, Verdict
+from runner.contract.question import Job
+from runner.contract.vocabulary import Cause, Method, Phase, Verdict
+from runner.engine.programs.verify import prepare_target, verify_job
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 WHOLE = ("car_following", "digits_mlp")

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from questions import anything, bounded, case, identity, incomplete, question, region
 from small_networks import Builder, SmallNetwork, mlp
 
-from runner.bounds.propagate import Propagator
-from runner.network.graph import Op
-from runner.verify.attack import Target
-from runner.verify.engines import LirpaBounding
-from runner.verify.incomplete import ladder
-from runner.verify.specs import Specs, box_around
-from runner.vocabulary import BOUNDS, Method
+from runner.contract.vocabulary import BOUNDS, Method
+from runner.engine.attack.pgd import Target
+from runner.engine.bounds.propagate import Propagator
+from runner.engine.engines import LirpaBounding
+from runner.engine.incomplete import ladder
+from runner.engine.network.graph import Op
+from runner.engine.specs import Specs, box_around
 
 CPU = torch.device("cpu")
 

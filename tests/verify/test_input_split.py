@@ -14,19 +14,19 @@ from questions import bounded, case, identity, incomplete, question, region
 from scipy.optimize import Bounds, LinearConstraint, milp
 from small_networks import CPU, Builder, SmallNetwork, mlp
 
-from runner.bounds.propagate import Settings
-from runner.bounds.tagging import NoTagger
-from runner.network.graph import Op
-from runner.property.model import Case, Property
-from runner.verify.attack import Candidate
-from runner.verify.box_store import Boxes, BoxStore, divisible, halves
-from runner.verify.deadline import DeadlineReached
-from runner.verify.incomplete import Incomplete
-from runner.verify.input_split import InputSplit
-from runner.verify.search import Outcome, Progress, SearchContext
-from runner.verify.sharing import Alike, Sharing
-from runner.verify.specs import box_within
-from runner.vocabulary import Method
+from runner.contract.vocabulary import Method
+from runner.engine.attack.pgd import Candidate
+from runner.engine.bounds.propagate import Settings
+from runner.engine.bounds.tagging import NoTagger
+from runner.engine.clock import DeadlineReached
+from runner.engine.incomplete import Incomplete
+from runner.engine.network.graph import Op
+from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
+from runner.engine.search.input_split import InputSplit
+from runner.engine.search.search import Outcome, Progress, SearchContext
+from runner.engine.search.sharing import Alike, Sharing
+from runner.engine.specs import box_within
+from runner.problem.property.model import Case, Property
 
 # A MILP's own tolerance: closer to its threshold than this, a question is not asked.
 TOLERANCE = 1e-3

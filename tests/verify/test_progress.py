@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from runner.verify.search import MOST_LINES, Progress
+from runner.engine.search.search import MOST_LINES, Progress
 
 
 def read(path: Path) -> list[dict[str, str]]:

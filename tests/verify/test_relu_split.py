@@ -13,18 +13,18 @@ from questions import bounded, case, identity, question, region
 from small_networks import CPU, SmallNetwork, mlp
 from test_input_split import TOLERANCE, asked, deepest, direct, holds
 
-from runner.bounds.beta import BetaSettings
-from runner.bounds.propagate import Settings
-from runner.bounds.tagging import NoTagger
-from runner.property.model import Property
-from runner.verify.deadline import DeadlineReached
-from runner.verify.incomplete import Incomplete
-from runner.verify.relu_split import ReluSplit, ReluSplitSettings
-from runner.verify.search import Outcome, Progress, SearchContext
-from runner.verify.seeds import Seeds
-from runner.verify.sharing import Alike
-from runner.verify.specs import box_within
-from runner.vocabulary import Method
+from runner.contract.vocabulary import Method
+from runner.engine.bounds.beta import BetaSettings
+from runner.engine.bounds.propagate import Settings
+from runner.engine.bounds.tagging import NoTagger
+from runner.engine.clock import DeadlineReached
+from runner.engine.incomplete import Incomplete
+from runner.engine.search.relu_split import ReluSplit, ReluSplitSettings
+from runner.engine.search.search import Outcome, Progress, SearchContext
+from runner.engine.search.seeds import Seeds
+from runner.engine.search.sharing import Alike
+from runner.engine.specs import box_within
+from runner.problem.property.model import Property
 
 # Few iterations leave more to the branching and to the LP.
 WEAK = ReluSplitSettings(
@@ -125,7 +125,7 @@ def test_an_attack_leads_every_fourth_round(monkeypatch: pytest.MonkeyPatch) -> 
         attacks.append(context.progress.rounds)
         return False
 
-    monkeypatch.setattr("runner.verify.relu_split.search", attack)
+    monkeypatch.setattr("runner.engine.search.relu_split.search", attack)
     _, _, progress = search(*hard(), replace(PLAIN, batch=4, most_rows=0))
     assert progress.rounds > 8
     assert attacks == list(range(1, progress.rounds, 4))

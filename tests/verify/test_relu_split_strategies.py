@@ -12,8 +12,8 @@ import torch
 from questions import save_onnx
 from small_networks import mlp
 
+from runner.engine.network.load import prepare
 from runner.execute.gang import Ending, RankServer
-from runner.network.load import prepare
 
 Reports = list[dict[str, Any]]
 Ranks = Callable[[str, int, int], Reports]

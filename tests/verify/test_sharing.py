@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from questions import save_onnx
 from small_networks import mlp
 
+from runner.engine.layout.levelling import moves
+from runner.engine.network.load import prepare
 from runner.execute.gang import Ending, GangResult, RankServer
-from runner.network.load import prepare
-from runner.parallel.levelling import moves
 
 Reports = list[dict[str, Any]]
 Ranks = Callable[..., Reports]

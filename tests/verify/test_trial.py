@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.verify.trial import Trial
+from runner.engine.search.trial import Trial
 
 
 def looks(trial: Trial, gaps: list[float]) -> list[bool]:

@@ -11,15 +11,15 @@ import pytest
 from questions import DriverStub, anything, bounded, case, identity, question, region, save_onnx
 from small_networks import CPU, SmallNetwork, mlp
 
-from runner.measure.probe import Probe
-from runner.parallel.group import Group
-from runner.property.model import Property
-from runner.verify.deadline import Deadline, DeadlineReached
-from runner.verify.finding import Confirmation, Finding
-from runner.verify.search import Progress
-from runner.verify.verification import Verification
-from runner.vocabulary import BOUNDS, Cause, Method, Phase, Verdict
-from runner.workload import Workload
+from runner.contract.vocabulary import BOUNDS, Cause, Method, Phase, Verdict
+from runner.contract.workload import Workload
+from runner.engine.clock import Deadline, DeadlineReached
+from runner.engine.finding import Confirmation, Finding
+from runner.engine.layout.group import Group
+from runner.engine.measure.probe import Probe
+from runner.engine.search.search import Progress
+from runner.engine.verification import Verification
+from runner.problem.property.model import Property
 
 Verify = Callable[..., Finding]
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from runner.contract.vocabulary import Phase
 from runner.report.gather import QUESTION, SOLVED, Evidence
 from runner.report.plots.scatter import Quantity, against_baseline_plot
 from runner.report.plots.style import (
@@ -17,7 +18,6 @@ from runner.report.plots.style import (
     seconds_axis,
 )
 from runner.report.strategies import against_baseline, geometric_mean
-from runner.vocabulary import Phase
 
 # From light to dark, so that the stack reads in grey too.
 _PHASE_COLOURS = ("#f0e442", "#56b4e9", "#d55e00", "#005b8e")

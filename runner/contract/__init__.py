@@ -1,0 +1,1 @@
+"""The words, errors, questions and reports that harness and verifiers share. No torch."""

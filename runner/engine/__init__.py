@@ -1,0 +1,1 @@
+"""Our verifier: attack, bounds, branch and bound, under a deadline."""

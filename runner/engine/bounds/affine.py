@@ -1,0 +1,319 @@
+"""Linear and Conv as a pair of adjoint maps over column blocks: the hot path of every method.
+
+`forward` (x -> W x) and `transpose` (A -> A W) are each other's gradient, so neither PGD nor
+α-CROWN keeps a weight in its autograd graph: a block comes again when the gradient needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.rounding import enclosed, floor
+from runner.engine.bounds.weights import Weights
+from runner.engine.network.graph import Node, Op
+
+
+class AffineMap(Protocol):
+    """y = W x + b over column blocks of W. N is any number of leading rows."""
+
+    node: Node
+
+    def apply(self, x: Tensor) -> Tensor:
+        """W x without the bias: [N, *input] -> [N, *output]."""
+        ...
+
+    def transpose(self, rows: Tensor) -> Tensor:
+        """A W: [N, *output] -> [N, *input]."""
+        ...
+
+    def magnitude(self, radius: Tensor) -> Tensor:
+        """|W| r: [N, *input] -> [N, *output]."""
+        ...
+
+    def bias(self, dtype: torch.dtype) -> Tensor:
+        """[*output], broadcastable."""
+        ...
+
+    @property
+    def terms(self) -> Terms:
+        """Summands of the longest sums."""
+        ...
+
+    def start_rows(self, neurons: Tensor, dtype: torch.dtype) -> Tensor:
+        """One-hot rows times W: flat neurons [N] -> [N, *input]."""
+        ...
+
+
+class LinearMap:
+    """weight [out, in]; a block is W[:, start:stop]."""
+
+    def __init__(self, node: Node, input_shape: tuple[int, ...], weights: Weights) -> None:
+        self.node = node
+        self._inputs = input_shape[0]
+        self._outputs = node.shape[0]
+        self._weights = weights
+        self._weight = node.parameters["weight"]
+
+    @property
+    def terms(self) -> Terms:
+        return affine_terms(self._weights.shape(self._weight), self.node)
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self._sum(x, lambda block: block)
+
+    def magnitude(self, radius: Tensor) -> Tensor:
+        return self._sum(radius, torch.abs)
+
+    def _sum(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        rows = x.shape[0]
+
+        def product(start: int, stop: int, block: Tensor) -> Tensor:
+            return x[:, start:stop] @ change(block.to(x.dtype)).T
+
+        def shape(start: int, stop: int) -> tuple[int, ...]:
+            return (rows, self._outputs)
+
+        total: Tensor | None = None
+        for _, _, part in self._weights.products(self._weight, product, shape, x.dtype):
+            total = part if total is None else total.add_(part)
+        return _present(total)
+
+    def transpose(self, rows: Tensor) -> Tensor:
+        return self._columns(rows.shape[0], rows.dtype, lambda block: rows @ block)
+
+    def start_rows(self, neurons: Tensor, dtype: torch.dtype) -> Tensor:
+        return self._columns(neurons.shape[0], dtype, lambda block: block[neurons])
+
+    def _columns(
+        self, count: int, dtype: torch.dtype, function: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        def product(start: int, stop: int, block: Tensor) -> Tensor:
+            return function(block.to(dtype))
+
+        def shape(start: int, stop: int) -> tuple[int, ...]:
+            return (count, stop - start)
+
+        result: Tensor | None = None
+        for start, stop, part in self._weights.products(self._weight, product, shape, dtype):
+            result = _place(result, part, slice(start, stop), (count, self._inputs))
+        return _present(result)
+
+    def bias(self, dtype: torch.dtype) -> Tensor:
+        return self._weights.tensor(self.node.parameters["bias"]).to(dtype)
+
+
+class ConvMap:
+    """weight [out, in/groups, kh, kw]; a block is W[:, start:stop], whole when grouped."""
+
+    def __init__(self, node: Node, input_shape: tuple[int, ...], weights: Weights) -> None:
+        self.node = node
+        self._input_shape = input_shape
+        self._weights = weights
+        self._weight = node.parameters["weight"]
+        attributes = node.attributes
+        self._stride: list[int] = list(attributes["stride"])  # type: ignore[arg-type]
+        self._padding: list[int] = list(attributes["padding"])  # type: ignore[arg-type]
+        self._dilation: list[int] = list(attributes["dilation"])  # type: ignore[arg-type]
+        self._groups = int(attributes["groups"])  # type: ignore[arg-type]
+
+    @property
+    def terms(self) -> Terms:
+        return affine_terms(self._weights.shape(self._weight), self.node)
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self._sum(x, lambda block: block)
+
+    def magnitude(self, radius: Tensor) -> Tensor:
+        return self._sum(radius, torch.abs)
+
+    def _channels(self, start: int, stop: int) -> slice:
+        """Input channels of a block; a grouped weight is one block over all of them."""
+        return slice(0, self._input_shape[0]) if self._groups > 1 else slice(start, stop)
+
+    def _sum(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        def product(start: int, stop: int, block: Tensor) -> Tensor:
+            return F.conv2d(
+                x[:, self._channels(start, stop)],
+                change(block.to(x.dtype)),
+                None,
+                self._stride,
+                self._padding,
+                self._dilation,
+                self._groups,
+            )
+
+        def shape(start: int, stop: int) -> tuple[int, ...]:
+            return (x.shape[0], *self.node.shape)
+
+        total: Tensor | None = None
+        for _, _, part in self._weights.products(self._weight, product, shape, x.dtype):
+            total = part if total is None else total.add_(part)
+        return _present(total)
+
+    def transpose(self, rows: Tensor) -> Tensor:
+        def product(start: int, stop: int, block: Tensor) -> Tensor:
+            return F.conv_transpose2d(
+                rows,
+                block.to(rows.dtype),
+                None,
+                self._stride,
+                self._padding,
+                self._output_padding(block),
+                self._groups,
+                self._dilation,
+            )
+
+        def shape(start: int, stop: int) -> tuple[int, ...]:
+            channels = self._channels(start, stop)
+            return (rows.shape[0], channels.stop - channels.start, *self._input_shape[1:])
+
+        result: Tensor | None = None
+        for start, stop, part in self._weights.products(self._weight, product, shape, rows.dtype):
+            columns = self._channels(start, stop)
+            result = _place(result, part, columns, (rows.shape[0], *self._input_shape))
+        return _present(result)
+
+    def _output_padding(self, block: Tensor) -> list[int]:
+        """Rows and columns of the input that the strided convolution does not reach."""
+        return [
+            self._input_shape[1 + axis]
+            - (
+                (self.node.shape[1 + axis] - 1) * self._stride[axis]
+                - 2 * self._padding[axis]
+                + self._dilation[axis] * (block.shape[2 + axis] - 1)
+                + 1
+            )
+            for axis in (0, 1)
+        ]
+
+    def start_rows(self, neurons: Tensor, dtype: torch.dtype) -> Tensor:
+        rows = torch.zeros((neurons.shape[0], self.node.size), dtype=dtype, device=neurons.device)
+        rows.scatter_(1, neurons[:, None], 1.0)
+        return self.transpose(rows.reshape(-1, *self.node.shape))
+
+    def bias(self, dtype: torch.dtype) -> Tensor:
+        return self._weights.tensor(self.node.parameters["bias"]).to(dtype)[:, None, None]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Summands of the longest sum: `forward` of W x + b, `backward` of A W and of A b."""
+
+    forward: int
+    backward: int
+
+    @property
+    def longest(self) -> int:
+        return max(self.forward, self.backward)
+
+
+def affine_terms(weight: tuple[int, ...], node: Node) -> Terms:
+    """With a weight [out, in / groups, *kernel]; A of a convolution is summed over each channel
+    before it meets the bias.
+    """
+    outputs, inputs, *kernel = weight
+    groups = int(node.attributes.get("groups", 1))  # type: ignore[arg-type]
+    product = outputs // groups * prod(kernel)
+    return Terms(inputs * prod(kernel) + 1, max(product, outputs + prod(node.shape[1:])))
+
+
+def affine_map(node: Node, input_shape: tuple[int, ...], weights: Weights) -> AffineMap:
+    if node.op is Op.LINEAR:
+        return LinearMap(node, input_shape, weights)
+    return ConvMap(node, input_shape, weights)
+
+
+def adjoint(
+    x: Tensor, function: Callable[[Tensor], Tensor], gradient: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """function(x), a linear map, whose gradient is another one: nothing is saved for it."""
+    return _Adjoint.apply(x, function, gradient)  # type: ignore[no-any-return]
+
+
+def affine_forward(affine: AffineMap, x: Tensor) -> Tensor:
+    """W x + b, differentiable: [N, *input] -> [N, *output]."""
+    return adjoint(x, affine.apply, affine.transpose) + affine.bias(x.dtype)
+
+
+def affine_interval(affine: AffineMap, x: Interval) -> Interval:
+    """IBP through centre and radius, two products instead of four; the sums come with it."""
+    bias, size = affine.bias(x.lower.dtype), x.size
+    centre = affine.apply(x.centre).add_(bias)
+    radius, sums = affine.magnitude(torch.cat((x.radius, size))).chunk(2)
+    sums = sums + bias.abs()
+    lower, upper = enclosed(centre, radius, sums, affine.terms.forward)
+    return Interval(lower, upper, sums.flatten(1), floor(size, affine.terms.longest))
+
+
+def affine_backward(affine: AffineMap, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """A W and A b, differentiable: A [S, B, *output] -> [S, B, *input], [S, B]."""
+    return _AffineBackward.apply(rows, affine)  # type: ignore[no-any-return]
+
+
+def bias_product(rows: Tensor, bias: Tensor) -> Tensor:
+    """A b: A [S, B, channels, *image] or [S, B, neurons] and b of one value each -> [S, B]."""
+    channels = rows if rows.dim() == 3 else rows.flatten(3).sum(3)
+    return channels @ bias.reshape(-1)
+
+
+class _AffineBackward(torch.autograd.Function):
+    """A -> A W, A b, whose adjoint is x, c -> W x + c b. One step of autograd, not eight."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, rows: Tensor, affine: AffineMap) -> tuple[Tensor, Tensor]:
+        ctx.affine = affine  # type: ignore[attr-defined]
+        constant = bias_product(rows, affine.bias(rows.dtype))
+        product = affine.transpose(rows.flatten(0, 1))
+        return product.unflatten(0, rows.shape[:2]), constant
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        of_product, of_constant = gradients
+        affine: AffineMap = ctx.affine
+        x = affine.apply(of_product.flatten(0, 1).contiguous())
+        x = x.unflatten(0, of_constant.shape)
+        bias = affine.bias(x.dtype)
+        return x + of_constant.reshape(*of_constant.shape, *(1,) * bias.dim()) * bias, None
+
+
+class _Adjoint(torch.autograd.Function):
+    """A linear map whose gradient is another one; nothing is saved for it."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        function: Callable[[Tensor], Tensor],
+        adjoint: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        ctx.adjoint = adjoint  # type: ignore[attr-defined]
+        return function(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.adjoint(gradients[0].contiguous()), None, None
+
+
+def _present(tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise ValueError("a weight has no blocks")
+    return tensor
+
+
+def _place(result: Tensor | None, part: Tensor, columns: slice, shape: tuple[int, ...]) -> Tensor:
+    """Writes a block's columns into the result; a block of all columns is the result."""
+    if part.shape[1] == shape[1]:
+        return part
+    if result is None:
+        result = part.new_empty(shape)
+    result[:, columns] = part
+    return result

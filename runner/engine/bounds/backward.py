@@ -1,0 +1,210 @@
+"""The backward pass: from rows on a start node to a lower bound over the input box.
+
+A pass that is charged ends in bounds that hold in real arithmetic (runner.engine.bounds.rounding); one
+that is not is for searching alone, and proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.relu import ReluRelaxation
+from runner.engine.bounds.rounding import LEDGER, below, charged, floor
+from runner.engine.bounds.rules import Relaxation
+from runner.engine.bounds.split_relu import SplitRelaxation
+from runner.engine.network.graph import Node
+
+Relaxations = Mapping[str, Relaxation | ReluRelaxation | SplitRelaxation]
+Slopes = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """A lower bound of the start rows: sum of A · node over `pending`, plus `constant - error`.
+
+    pending: A [S, B, *shape] by node; constant: [S, B]; todo: nodes still to pass, in order;
+    error: [S, B], what rounding has cost so far, None where nothing is charged. Both in float64.
+    """
+
+    pending: Mapping[str, Tensor]
+    constant: Tensor
+    todo: tuple[Node, ...]
+    error: Tensor | None = None
+
+
+class Charges(Protocol):
+    """What rounding costs rows over the boxes that they are bounded over."""
+
+    def product(self, node: Node, rows: Tensor) -> Tensor | None:
+        """[S, B], for passing a node that is linear; None where that rounds nothing."""
+        ...
+
+    def values(self, name: str, rows: Tensor) -> Tensor:
+        """[S, B], for coefficients of a node that will not be multiplied before they change."""
+        ...
+
+
+@dataclass(frozen=True)
+class WholeCharges:
+    """Of rows [S, B] over the B boxes that `intervals` are of, or over parts of one box."""
+
+    network: BoundNetwork
+    intervals: Mapping[str, Interval]
+
+    def product(self, node: Node, rows: Tensor) -> Tensor | None:
+        interval = self.intervals[node.name]
+        if interval.sums is None or interval.floor is None:
+            return None
+        terms = self.network.terms(node.name, rows.dtype)
+        charge = charged(rows, interval.sums, terms, interval.floor)
+        return self.network.features.counted(node.name, charge)
+
+    def values(self, name: str, rows: Tensor) -> Tensor:
+        size = local_interval(self.network, name, self.intervals[name]).size.flatten(1)
+        charge = charged(rows, size, self.network.roundings(rows.dtype))
+        return self.network.features.counted(name, charge)
+
+
+def frontier_at(network: BoundNetwork, start: str, rows: Tensor) -> Frontier:
+    """Rows [S, B, *shape] on a node's output."""
+    constant = rows.new_zeros(rows.shape[:2], dtype=LEDGER)
+    return Frontier({start: rows}, constant, tuple(network.ancestors(start)))
+
+
+def advance(
+    network: BoundNetwork,
+    frontier: Frontier,
+    relaxations: Relaxations,
+    slopes: Slopes,
+    charges: Charges | None = None,
+    *,
+    stop_at_relaxed: bool = False,
+) -> Frontier:
+    """Passes the nodes of `todo`, all or up to the first relaxed one."""
+    pending, constant = dict(frontier.pending), frontier.constant
+    bill = _Bill(charges, frontier.error)
+    for position, node in enumerate(frontier.todo):
+        if stop_at_relaxed and node.name in network.relaxed:
+            return Frontier(pending, constant, frontier.todo[position:], bill.error)
+        rows = pending.pop(node.name)
+        added: Tensor | None
+        if node.name in network.relaxed:
+            if node.name in network.start_nodes or node.name == network.graph.output:
+                bill.values(node.name, rows)
+            parts, added = _relaxed(node, rows, relaxations, slopes)
+        else:
+            bill.product(node, rows)
+            parts, added = network.linear[node.name].backward(rows)
+        for name, part in zip(node.inputs, parts, strict=True):
+            if name in pending:
+                bill.meeting(name, pending[name], part)
+                part = pending[name] + part
+            pending[name] = part
+        if added is not None:
+            constant = constant + network.features.counted(node.name, added)
+    return Frontier(pending, constant, (), bill.error)
+
+
+class _Bill:
+    """What a pass is charged. No gradient: multipliers are chosen as if nothing rounded."""
+
+    def __init__(self, charges: Charges | None, error: Tensor | None) -> None:
+        self._charges = charges
+        self.error = error
+
+    def product(self, node: Node, rows: Tensor) -> None:
+        if self._charges is not None:
+            with torch.no_grad():
+                self._add(self._charges.product(node, rows))
+
+    def values(self, name: str, rows: Tensor) -> None:
+        if self._charges is not None:
+            with torch.no_grad():
+                self._add(self._charges.values(name, rows))
+
+    def meeting(self, name: str, one: Tensor, other: Tensor) -> None:
+        if self._charges is not None:
+            with torch.no_grad():
+                self._add(self._charges.values(name, one.abs() + other.abs()))
+
+    def _add(self, charge: Tensor | None) -> None:
+        if charge is not None:
+            self.error = charge.to(LEDGER) if self.error is None else self.error + charge
+
+
+def _relaxed(
+    node: Node, rows: Tensor, relaxations: Relaxations, slopes: Slopes
+) -> tuple[list[Tensor], Tensor]:
+    relaxation = relaxations[node.name]
+    if isinstance(relaxation, ReluRelaxation):
+        flat, constant = relaxation.backward(rows.flatten(2), slopes.get(node.name))
+        return [flat.reshape(rows.shape)], constant
+    if isinstance(relaxation, SplitRelaxation):
+        flat, constant = relaxation.backward(rows.flatten(2), slopes[node.name])
+        return [flat.reshape(rows.shape)], constant
+    part, constant = relaxation.backward(rows)
+    return [part], constant
+
+
+def least(rows: Tensor, box: Interval) -> Tensor:
+    """The least value of A · x over a box: [S, B, *shape] -> [S, B]."""
+    return _Least.apply(rows, box)  # type: ignore[no-any-return]
+
+
+def least_charged(rows: Tensor, box: Interval, terms: int) -> Tensor:
+    """`least`, and no more than it in real arithmetic."""
+    size = box.size.flatten(1)
+    error = charged(rows.detach(), size, terms, floor(size, terms))
+    return least(rows, box) - error
+
+
+class _Least(torch.autograd.Function):
+    """Its gradient is the point of the box where the least value is taken."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, box: Interval) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.box = box
+        flat = rows.flatten(2).transpose(0, 1)
+        centre = flat @ box.centre.flatten(1).unsqueeze(2)
+        radius = flat.abs() @ box.radius.flatten(1).unsqueeze(2)
+        return (centre - radius).squeeze(2).T
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        weight = gradients[0].reshape(*gradients[0].shape, *(1,) * (rows.dim() - 2))
+        return (ctx.box.centre - rows.sign() * ctx.box.radius) * weight, None
+
+
+def concretize(
+    network: BoundNetwork, frontier: Frontier, box: Interval, *, charge: bool = False
+) -> Tensor:
+    """The least value over the box, [S, B], of a frontier that has reached the input, in the box's
+    precision. `charge`: as the pass was; what rounding has cost is then taken off.
+    """
+    name = network.graph.input.name
+    bound = frontier.constant
+    if name in frontier.pending:
+        rows, mine = frontier.pending[name], local_interval(network, name, box)
+        terms = network.terms(name, rows.dtype)
+        bound = bound + (least_charged(rows, mine, terms) if charge else least(rows, mine))
+    if charge and frontier.error is not None:
+        bound = bound - frontier.error
+    bound = network.features.total(bound)
+    return below(bound, box.lower.dtype) if charge else bound.to(box.lower.dtype)
+
+
+def local_interval(network: BoundNetwork, name: str, interval: Interval) -> Interval:
+    """The part of a node's bounds [B, *shape] that goes with this rank's columns."""
+    return Interval(
+        network.features.local(name, interval.lower, 1),
+        network.features.local(name, interval.upper, 1),
+    )

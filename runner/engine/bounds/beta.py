@@ -1,0 +1,297 @@
+"""β-CROWN over batches of sub-domains: α and β of the specs' rows, intermediate bounds fixed.
+
+Sub-domains differ in their phases; the box and the bounds of the unstable neurons are the root's,
+cut at zero where a neuron is split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runner.contract.vocabulary import Memory
+from runner.engine.bounds.ascent import ProjectedAdam
+from runner.engine.bounds.backward import (
+    Frontier,
+    Relaxations,
+    WholeCharges,
+    advance,
+    concretize,
+    frontier_at,
+    local_interval,
+)
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.split import SplitSpace
+from runner.engine.bounds.split_relu import SplitRelaxation
+from runner.engine.bounds.tagging import Tagger
+
+# Open sub-domains go on alone, in copies, once they are at most this share of their batch.
+ALONE_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class BetaSettings:
+    """Adam's; a step is in units of the multipliers: slopes, and β over its scale.
+
+    From `patience` iterations on (None: never), a sub-domain is given up that would not reach its
+    goal if all iterations left gained as much as those before, and that has gained the share
+    `gain` of what its parent missed: another split gains more than these iterations.
+    """
+
+    iterations: int = 20
+    patience: int | None = None
+    gain: float = 0.05
+    step: float = 0.2
+    decay: float = 0.95
+    momenta: tuple[float, float] = (0.7, 0.9)
+
+
+@dataclass(frozen=True)
+class Subdomains:
+    """B of them with K rows each: rows [K, B, outputs], phases [B, N], multipliers [K, B, V].
+
+    before: of the unstable neurons' inputs [B, N], cut at zero where a neuron is split.
+    """
+
+    rows: Tensor
+    phases: Tensor
+    before: Interval
+    multipliers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.phases)
+
+    def select(self, index: Tensor) -> Subdomains:
+        before = Interval(self.before.lower[index], self.before.upper[index])
+        return Subdomains(
+            self.rows[:, index], self.phases[index], before, self.multipliers[:, index]
+        )
+
+    def to(self, dtype: torch.dtype) -> Subdomains:
+        rows, multipliers = self.rows.to(dtype), self.multipliers.to(dtype)
+        return Subdomains(rows, self.phases, self.before.to(dtype), multipliers)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Bounds [K, B], and the coefficients on the way: of the outputs of this rank's unstable
+    neurons [K, B, V] and of the input [K, B, *own input].
+    """
+
+    bounds: Tensor
+    neurons: Tensor
+    inputs: Tensor
+
+
+class SplitBounds:
+    """Lower bounds of rows over sub-domains of one box. Those on the way to a proof are not charged
+    for their rounding; the proof itself is one pass with the multipliers that were found.
+
+    `intervals`: of every node, [1, *shape]. `scale` [V]: the unit of each neuron's β.
+    """
+
+    def __init__(
+        self,
+        network: BoundNetwork,
+        space: SplitSpace,
+        intervals: dict[str, Interval],
+        scale: Tensor,
+        tag: Tagger,
+        checkpoint: Callable[[], None],
+    ) -> None:
+        self.space = space
+        self.scale = scale
+        self._network = network
+        self.intervals = intervals
+        self._box = intervals[network.graph.input.name]
+        self._tag = tag
+        self._checkpoint = checkpoint
+
+    def to(self, dtype: torch.dtype) -> SplitBounds:
+        intervals = {name: interval.to(dtype) for name, interval in self.intervals.items()}
+        space, scale = self.space.to(dtype), self.scale.to(dtype)
+        return SplitBounds(self._network, space, intervals, scale, self._tag, self._checkpoint)
+
+    def initial(self, domains: Interval, rows: int) -> Tensor:
+        """CROWN's adaptive slopes as multipliers [rows, B, V], of inputs [B, N]."""
+        with self._tag.kind(Memory.ALPHA):
+            adaptive = (domains.upper > -domains.lower).to(domains.lower)
+            return adaptive[:, self.space.columns].expand(rows, -1, -1).clone()
+
+    def whole(self, values: Tensor) -> Tensor:
+        """Values [B, V] of this rank's unstable neurons to those of all [B, N]."""
+        parts = []
+        for node, part in zip(self.space.nodes, values.split(self.space.slots, 1), strict=True):
+            placed = values.new_zeros((len(values), len(node.neurons)))
+            placed[:, node.own] = part
+            parts.append(self._network.features.counted(node.name, placed))
+        return self._network.features.total(torch.cat(parts, 1))
+
+    def bound(self, domains: Subdomains, *, proven: bool = False) -> Tensor:
+        """[K, B], with the multipliers as they are; `proven`: they hold in real arithmetic."""
+        self._checkpoint()
+        charges = WholeCharges(self._network, self.intervals) if proven else None
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            relaxations = self._relaxations(domains)
+            slopes = self._by_node(self._parts(domains.multipliers))
+            start = self._start(domains.rows)
+            done = advance(self._network, start, relaxations, slopes, charges)
+            return concretize(self._network, done, self._box, charge=proven)
+
+    def inspect(self, domains: Subdomains) -> Inspection:
+        """`bound`, and what it passes."""
+        self._checkpoint()
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            relaxations = self._relaxations(domains)
+            slopes = self._by_node(self._parts(domains.multipliers))
+            splits = {node.name: node for node in self.space.nodes}
+            seen = {}
+            frontier = self._start(domains.rows)
+            while frontier.todo:
+                node = frontier.todo[0]
+                if node.name in splits:
+                    columns = frontier.pending[node.name].flatten(2)
+                    seen[node.name] = columns.index_select(2, splits[node.name].at)
+                one = Frontier(frontier.pending, frontier.constant, frontier.todo[:1])
+                after = advance(self._network, one, relaxations, slopes)
+                frontier = Frontier(after.pending, after.constant, frontier.todo[1:])
+            bounds = concretize(self._network, frontier, self._box)
+            neurons = torch.cat([seen[node.name] for node in self.space.nodes], 2)
+            return Inspection(bounds, neurons, frontier.pending[self._network.graph.input.name])
+
+    def optimized(
+        self,
+        domains: Subdomains,
+        goal: Tensor,
+        settings: BetaSettings,
+        parents: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The best bounds [K, B] of all iterations, and the multipliers [K, B, V] they came from.
+
+        A sub-domain is done, whatever its other rows are, when one exceeds its goal [K, B].
+        `parents`: margins [B] that were proved before; without them, none is given up.
+        """
+        best = torch.full_like(goal, -torch.inf, dtype=domains.multipliers.dtype)
+        with self._tag.kind(Memory.ALPHA):
+            found = domains.multipliers.clone()
+        alive = torch.arange(len(domains), device=goal.device)
+        start, relaxations, ascent = self._ascent(domains, settings)
+        for iteration in range(settings.iterations):
+            self._checkpoint()
+            last = iteration == settings.iterations - 1
+            with self._tag.kind(Memory.A), torch.set_grad_enabled(not last):
+                slopes = self._by_node(ascent.values)
+                done = advance(self._network, start, relaxations, slopes)
+                bound = concretize(self._network, done, self._box)
+            with torch.no_grad():
+                self._keep(bound.detach(), ascent.values, best, found, alive)
+            if iteration == 0:
+                first = best.clone()
+            open_ = ~(best > goal).any(0)[alive]
+            if (
+                parents is not None
+                and settings.patience is not None
+                and iteration + 1 >= settings.patience
+            ):
+                left = (settings.iterations - iteration - 1) / max(1, iteration)
+                open_ &= ~_hopeless(
+                    first, best, goal, left, parents.to(goal) * (1 - settings.gain)
+                )[alive]
+            if last or not bool(open_.any()):
+                break
+            with self._tag.kind(Memory.A):
+                gradients = torch.autograd.grad(bound.sum(), ascent.values)
+            with torch.no_grad(), self._tag.kind(Memory.ALPHA):
+                ascent.step(gradients)
+            if int(open_.sum()) <= ALONE_SHARE * len(alive):
+                index = open_.nonzero()[:, 0]
+                alive, domains = alive[index], domains.select(index)
+                ascent.keep(index)
+                start, relaxations = self._fixed(domains)
+        return best, found
+
+    def _keep(
+        self, bound: Tensor, values: list[Tensor], best: Tensor, found: Tensor, alive: Tensor
+    ) -> None:
+        """Writes what is better than before into `best` and `found`."""
+        before = best[:, alive]
+        better = bound > before
+        best[:, alive] = torch.where(better, bound, before)
+        with self._tag.kind(Memory.ALPHA):
+            multipliers = torch.cat([value.detach() for value in values], 2)
+            kept = torch.where(better.unsqueeze(2), multipliers, found[:, alive])
+            found[:, alive] = kept
+
+    def _ascent(
+        self, domains: Subdomains, settings: BetaSettings
+    ) -> tuple[Frontier, Relaxations, ProjectedAdam]:
+        start, relaxations = self._fixed(domains)
+        with self._tag.kind(Memory.ALPHA):
+            values = [part.clone().requires_grad_() for part in self._parts(domains.multipliers)]
+            limits = torch.where(domains.phases[:, self.space.columns] == 0, 1.0, torch.inf)
+            ascent = ProjectedAdam(
+                values,
+                settings.step,
+                settings.decay,
+                settings.momenta,
+                list(
+                    limits.to(self.scale).expand_as(domains.multipliers).split(self.space.slots, 2)
+                ),
+            )
+        return start, relaxations, ascent
+
+    def _fixed(self, domains: Subdomains) -> tuple[Frontier, Relaxations]:
+        """What no multiplier changes: the way to the first relaxed node, and the relaxations."""
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            start = advance(self._network, self._start(domains.rows), {}, {}, stop_at_relaxed=True)
+        return start, self._relaxations(domains)
+
+    def _start(self, rows: Tensor) -> Frontier:
+        network = self._network
+        output = network.graph.output
+        shaped = rows.reshape(*rows.shape[:2], *network.graph.node(output).shape)
+        return frontier_at(network, output, network.features.local(output, shaped, 2))
+
+    def _relaxations(self, domains: Subdomains) -> Relaxations:
+        """Of every relaxed node: ReLUs as the domains say, others as over the whole box."""
+        network = self._network
+        scales = self.scale.split(self.space.slots)
+        with torch.no_grad(), self._tag.kind(Memory.BETA):
+            split = {}
+            for node, scale in zip(self.space.nodes, scales, strict=True):
+                columns = node.start + node.own
+                split[node.name] = SplitRelaxation(
+                    node,
+                    domains.before.lower[:, columns],
+                    domains.before.upper[:, columns],
+                    domains.phases[:, columns],
+                    scale,
+                )
+            others = {}
+            for name in network.relaxed:
+                if name in split:
+                    continue
+                before = network.graph.node(name).inputs[0]
+                local = local_interval(network, before, self.intervals[before])
+                shape = (len(domains), *local.lower.shape[1:])
+                wide = Interval(local.lower.expand(shape), local.upper.expand(shape))
+                others[name] = network.relaxed[name].relax(wide)
+        return {**split, **others}
+
+    def _parts(self, multipliers: Tensor) -> list[Tensor]:
+        return list(multipliers.split(self.space.slots, 2))
+
+    def _by_node(self, parts: list[Tensor]) -> dict[str, Tensor]:
+        return {node.name: part for node, part in zip(self.space.nodes, parts, strict=True)}
+
+
+def _hopeless(first: Tensor, best: Tensor, goal: Tensor, left: float, enough: Tensor) -> Tensor:
+    """Sub-domains [B] that gained enough, and would miss their goals if they gained `left` times
+    as much again.
+    """
+    hoped = best + left * (best - first)
+    return ~(hoped > goal).any(0) & ((best - goal).amax(0) > enough)

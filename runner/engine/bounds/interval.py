@@ -1,0 +1,66 @@
+"""Boxes of values: what every start node's bounds are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runner.engine.bounds.rounding import half_width
+
+
+@dataclass(frozen=True)
+class Interval:
+    """lower, upper: [B, *shape], lower <= upper; they hold in real arithmetic.
+
+    sums: of a node whose operator rounds, |W| |x| + |b| over the box for each of this rank's own
+    neurons, [B, own neurons]; see runner.engine.bounds.rounding. floor: [B], what underflow adds.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    sums: Tensor | None = None
+    floor: Tensor | None = None
+
+    @property
+    def centre(self) -> Tensor:
+        return (self.upper + self.lower) / 2
+
+    @property
+    def radius(self) -> Tensor:
+        """Around `centre`, rounded up."""
+        return half_width(self.lower, self.upper, self.centre)
+
+    @property
+    def size(self) -> Tensor:
+        """The greatest absolute value."""
+        return torch.maximum(self.lower.abs(), self.upper.abs())
+
+    def intersect(self, other: Interval) -> Interval:
+        """Both hold, so the tighter of each side holds."""
+        return self.between(
+            torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper)
+        )
+
+    def between(self, lower: Tensor, upper: Tensor) -> Interval:
+        """Other limits of the same node."""
+        return Interval(lower, upper, self.sums, self.floor)
+
+    def reshape(self, *shape: int) -> Interval:
+        return self.between(self.lower.reshape(shape), self.upper.reshape(shape))
+
+    def nearest(self, dtype: torch.dtype) -> Interval:
+        """Rounded to nearest: for searching alone."""
+        return Interval(self.lower.to(dtype), self.upper.to(dtype))
+
+    def to(self, dtype: torch.dtype) -> Interval:
+        """In the same or a higher precision. Raises ValueError otherwise: limits would move in."""
+        if torch.finfo(dtype).bits < torch.finfo(self.lower.dtype).bits:
+            raise ValueError(f"limits of {self.lower.dtype} do not fit into {dtype}")
+        return Interval(
+            self.lower.to(dtype),
+            self.upper.to(dtype),
+            None if self.sums is None else self.sums.to(dtype),
+            None if self.floor is None else self.floor.to(dtype),
+        )

@@ -1,0 +1,132 @@
+"""The bound graph with its rules: what the passes walk."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from runner.engine.bounds.affine import affine_map
+from runner.engine.bounds.features import Features, WholeFeatures
+from runner.engine.bounds.relaxed import MonotoneRule
+from runner.engine.bounds.rounding import additions
+from runner.engine.bounds.rules import (
+    AddRule,
+    AffineRule,
+    AveragePoolRule,
+    ConcatRule,
+    ElementwiseAffineRule,
+    LinearRule,
+    RelaxedRule,
+    ReluRule,
+    ReshapeRule,
+)
+from runner.engine.bounds.weights import Weights, dtype_of
+from runner.engine.network.graph import Graph, Node, Op
+
+RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH})
+
+
+class BoundNetwork:
+    """Rules of every node, and which nodes are start nodes.
+
+    `linear` and `relaxed` part the nodes (the input is in neither). `start_nodes` feed a relaxed
+    node, so their bounds are wanted; `exact` are those whose interval bounds cannot be improved.
+    """
+
+    def __init__(self, graph: Graph, weights: Weights, features: Features | None = None) -> None:
+        self.graph = graph
+        self.dtype = dtype_of(graph)
+        self.features = features or WholeFeatures()
+        self._shapes = {node.name: node.shape for node in graph.nodes}
+        self.linear: dict[str, LinearRule] = {}
+        self.relaxed: dict[str, RelaxedRule] = {}
+        for node in graph.nodes[1:]:
+            if node.op in RELAXED:
+                self.relaxed[node.name] = ReluRule() if node.op is Op.RELU else MonotoneRule(node)
+            else:
+                plain = self._linear_rule(node, weights)
+                self.linear[node.name] = self.features.rule(node, plain)
+        self.start_nodes = frozenset(
+            node.inputs[0] for node in graph.nodes if node.name in self.relaxed
+        )
+        # A ReLU is exact where its input is stable, so only unstable neurons need bounds.
+        self.only_unstable = frozenset(
+            name
+            for name in self.start_nodes
+            if all(
+                node.op is Op.RELU
+                for node in graph.nodes
+                if name in node.inputs and node.name in self.relaxed
+            )
+        )
+        self.exact = _exact_by_interval(graph)
+
+    def _linear_rule(self, node: Node, weights: Weights) -> LinearRule:
+        before = self._shapes[node.inputs[0]]
+        match node.op:
+            case Op.LINEAR | Op.CONV:
+                return AffineRule(affine_map(node, before, weights))
+            case Op.ADD | Op.SUB:
+                return AddRule(1 if node.op is Op.ADD else -1)
+            case Op.AFFINE:
+                return ElementwiseAffineRule(node, weights)
+            case Op.RESHAPE:
+                return ReshapeRule(before, node.shape)
+            case Op.CONCAT:
+                axis = int(node.attributes["axis"])  # type: ignore[arg-type]
+                return ConcatRule(axis, [self._shapes[name][axis] for name in node.inputs])
+            case Op.AVGPOOL:
+                return AveragePoolRule(node, before)
+        raise ValueError(f"no linear rule for operator {node.op} of node {node.name}")
+
+    def roundings(self, dtype: torch.dtype) -> int:
+        """Of the additions to the constant of a pass, and of those of the ranks' parts."""
+        return additions(2 * len(self.graph.nodes) + self.features.ranks, dtype)
+
+    def terms(self, name: str, dtype: torch.dtype) -> int:
+        """Roundings that the charge for passing a linear node, or ending at the input, covers."""
+        if name == self.graph.input.name:
+            return self.graph.input.size + 2 + self.roundings(dtype)
+        return self.linear[name].terms(dtype) + self.roundings(dtype)
+
+    def rule(self, name: str) -> LinearRule | RelaxedRule:
+        return self.linear[name] if name in self.linear else self.relaxed[name]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, *input] -> flat outputs [B, outputs]; differentiable."""
+        values = {self.graph.input.name: x}
+        for node in self.graph.nodes[1:]:
+            values[node.name] = self.rule(node.name).forward(*(values[i] for i in node.inputs))
+        return values[self.graph.output].flatten(1)
+
+    @property
+    def outputs(self) -> int:
+        return self.graph.node(self.graph.output).size
+
+    def ancestors(self, start: str) -> list[Node]:
+        """`start` and all it depends on, in reverse topological order, without the input."""
+        wanted = {start}
+        order = []
+        for node in reversed(self.graph.nodes[1:]):
+            if node.name in wanted:
+                wanted.update(node.inputs)
+                order.append(node)
+        return order
+
+
+def _exact_by_interval(graph: Graph) -> frozenset[str]:
+    """Nodes that mix the box's coordinates at most once and without a relaxation before."""
+    separate = {graph.input.name}  # every neuron depends on one coordinate of its own
+    exact = {graph.input.name}
+    for node in graph.nodes[1:]:
+        if len(node.inputs) != 1:
+            continue
+        before = node.inputs[0]
+        if node.op in (Op.RESHAPE, Op.AFFINE):
+            if before in separate:
+                separate.add(node.name)
+            if before in exact:
+                exact.add(node.name)
+        elif node.op in (Op.LINEAR, Op.CONV, Op.AVGPOOL) and before in separate:
+            exact.add(node.name)
+    return frozenset(exact)

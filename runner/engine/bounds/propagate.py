@@ -1,0 +1,332 @@
+"""The driver: bounds of every start node layer by layer, block by block, then of the specs.
+
+Rules of the driver: start rows exist for unstable neurons only, in blocks whose size does not
+depend on the number of ranks; each node's bounds are intersected with what is already known. All
+bounds hold in real arithmetic: passes are charged for their rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from runner.contract.vocabulary import Memory, Method
+from runner.engine.bounds.alpha import AlphaSettings, optimized_slopes
+from runner.engine.bounds.backward import (
+    Frontier,
+    WholeCharges,
+    advance,
+    concretize,
+    frontier_at,
+    least_charged,
+    local_interval,
+)
+from runner.engine.bounds.budget import CORE, Budget
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.relu import ReluRelaxation
+from runner.engine.bounds.rounding import LEDGER, gamma
+from runner.engine.bounds.rows import Rows, WholeRows
+from runner.engine.bounds.rules import Relaxation, StartRule
+from runner.engine.bounds.tagging import NoTagger, Tagger
+from runner.engine.bounds.tiles import tiles
+from runner.engine.network.graph import Node
+
+# Neurons of a start node, to see what rounding costs them.
+SAMPLE = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`row_block`: rows of A that exist at once; both sides of a neuron are two rows.
+
+    `interval_only`: start nodes that keep their interval bounds.
+    """
+
+    method: Method = Method.ALPHA_CROWN
+    row_block: int = 256
+    alpha: AlphaSettings = field(default_factory=AlphaSettings)
+    interval_only: frozenset[str] = frozenset()
+    budget: Budget = CORE
+
+
+@dataclass(frozen=True)
+class NetworkBounds:
+    """Bounds over one batch of boxes: of every node, and the relaxations made from them.
+
+    `searching`: the relaxations in the precision that α is searched in. `unstable`: the relaxed
+    nodes whose input changes sign somewhere.
+    """
+
+    box: Interval
+    intervals: dict[str, Interval]
+    relaxations: dict[str, Relaxation | ReluRelaxation] = field(default_factory=dict)
+    searching: dict[str, Relaxation | ReluRelaxation] = field(default_factory=dict)
+    unstable: set[str] = field(default_factory=set)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.box.lower.dtype
+
+
+def _never(best: Tensor) -> bool:
+    return False
+
+
+class Propagator:
+    """Bounds of one network. `checkpoint` is called between blocks and iterations; it may raise."""
+
+    def __init__(
+        self,
+        network: BoundNetwork,
+        settings: Settings,
+        tag: Tagger | None = None,
+        checkpoint: Callable[[], None] = lambda: None,
+        rows: Rows | None = None,
+    ) -> None:
+        self.network = network
+        self.settings = settings
+        self._tag = tag or NoTagger()
+        self._checkpoint = checkpoint
+        self._share = rows or WholeRows()
+
+    def bound(self, box: Interval, known: NetworkBounds | None = None) -> NetworkBounds:
+        """Bounds of all nodes over boxes [B, *input]; IBP alone where the method says so.
+
+        `known`: bounds over the same or larger boxes, never to be looser than.
+        """
+        graph = self.network.graph
+        bounds = NetworkBounds(box, {graph.input.name: box})
+        skipped = self.settings.interval_only
+        for node in graph.nodes[1:]:
+            if node.name in self.network.relaxed and self.settings.method is not Method.IBP:
+                self._relax(node, bounds)
+            with torch.no_grad(), self._tag.kind(Memory.BOUNDS):
+                inputs = [bounds.intervals[name] for name in node.inputs]
+                interval = self.network.rule(node.name).interval(*inputs)
+                if known is not None:
+                    interval = interval.intersect(known.intervals[node.name])
+            bounds.intervals[node.name] = interval
+            if node.name in self.network.start_nodes - self.network.exact - skipped:
+                bounds.intervals[node.name] = self._refined(node.name, interval, bounds)
+        return bounds
+
+    def in_precision(self, bounds: NetworkBounds, dtype: torch.dtype) -> NetworkBounds:
+        """The same bounds, with relaxations of that precision; not below their own."""
+        if dtype is bounds.dtype:
+            return bounds
+        with self._tag.kind(Memory.BOUNDS):
+            intervals = {name: interval.to(dtype) for name, interval in bounds.intervals.items()}
+        converted = NetworkBounds(bounds.box.to(dtype), intervals)
+        for node in self.network.graph.nodes:
+            if node.name in bounds.relaxations:
+                self._relax(node, converted)
+        return converted
+
+    def _relax(self, node: Node, bounds: NetworkBounds) -> None:
+        with self._tag.kind(Memory.BOUNDS):
+            before = bounds.intervals[node.inputs[0]]
+            mine = local_interval(self.network, node.inputs[0], before)
+            rule, dtype = self.network.relaxed[node.name], self.network.dtype
+            made = searched = rule.relax(mine)
+            if isinstance(made, ReluRelaxation):
+                searched = made.to(dtype)
+            elif bounds.dtype is not dtype:
+                searched = rule.relax(mine.nearest(dtype))
+            bounds.relaxations[node.name], bounds.searching[node.name] = made, searched
+            if bool(((before.lower < 0) & (before.upper > 0)).any()):
+                bounds.unstable.add(node.name)
+
+    def spec_bounds(
+        self,
+        bounds: NetworkBounds,
+        specs: Tensor,
+        enough: Callable[[Tensor], bool] | None = None,
+    ) -> Tensor:
+        """Lower bounds [S, B] of specs @ outputs, specs [S, outputs], never below IBP's, in the
+        precision of the specs, which may be higher than that of the bounds.
+
+        `enough` may end α-CROWN early, given the best bounds so far of a block; without it, rows
+        have nothing to do with each other, and are cut as those of a start node.
+        """
+        output = self.network.graph.output
+        bounds = self.in_precision(bounds, specs.dtype)
+        interval = bounds.intervals[output]
+        with self._tag.kind(Memory.BOUNDS):
+            rows = specs[:, None].reshape(len(specs), 1, *interval.lower.shape[1:])
+            found = least_charged(rows, interval, specs.shape[1] + 2)
+        if self.settings.method is Method.IBP:
+            return found
+        batch = bounds.box.lower.shape[0]
+        cut = enough is None and len(specs) > 0
+        blocks = (
+            specs.tensor_split(min(len(specs), self._tiles(len(specs))))
+            if cut
+            else specs.split(self.settings.row_block)
+        )
+
+        def bound(block: int) -> Tensor:
+            def start(dtype: torch.dtype) -> Frontier:
+                with self._tag.kind(Memory.A):
+                    return self._at_output(blocks[block].to(dtype), batch)
+
+            return self._rows(start, bounds, self.settings.method, enough or _never)
+
+        parts = self._share.share([len(block) for block in blocks], found.T, bound)
+        return torch.fmax(found, torch.cat(parts))
+
+    def rounding_share(self, bounds: NetworkBounds) -> float:
+        """What share of the width that CROWN finds rounding makes up, at the worst start node.
+
+        Of a few neurons of each, which every rank bounds; what is no number is not below any share.
+        """
+        worst = 0.0
+        passed = self.network.exact | self.settings.interval_only
+        # Ranks must go in one order: a set's own hangs on the process.
+        for name in sorted(self.network.start_nodes - passed):
+            interval = bounds.intervals[name]
+            ends = interval.lower.flatten(1), interval.upper.flatten(1)
+            wanted = (ends[0] < ends[1]).any(0).nonzero()[:, 0]
+            some = wanted[:: max(1, len(wanted) // SAMPLE)][:SAMPLE]
+            if not len(some):
+                continue
+            with torch.no_grad(), self._tag.kind(Memory.A):
+                start = self._start(name, some, len(ends[0]), bounds.dtype)
+                charges = WholeCharges(self.network, bounds.intervals)
+                done = advance(self.network, start, bounds.relaxations, {}, charges)
+                plain = concretize(self.network, done, bounds.box)
+                charged = concretize(self.network, done, bounds.box, charge=True)
+            share = float((plain - charged).sum()) / max(float(-plain.sum()), 1e-300)
+            worst = share if math.isnan(share) else max(worst, share)
+        return worst
+
+    def _at_output(self, specs: Tensor, batch: int) -> Frontier:
+        network, output = self.network, self.network.graph.output
+        rows = specs.reshape(-1, 1, *network.graph.node(output).shape)
+        rows = rows.expand(-1, batch, *rows.shape[2:])
+        return frontier_at(network, output, network.features.local(output, rows, 2))
+
+    def _refined(self, name: str, interval: Interval, bounds: NetworkBounds) -> Interval:
+        """CROWN on the rows that matter, then α-CROWN on those that still do."""
+        if self.settings.method is Method.IBP:
+            return interval
+        interval = self._backward_bounds(name, interval, bounds, Method.CROWN)
+        if self.settings.method is Method.ALPHA_CROWN:
+            interval = self._backward_bounds(name, interval, bounds, Method.ALPHA_CROWN)
+        return interval
+
+    def _backward_bounds(
+        self, name: str, interval: Interval, bounds: NetworkBounds, method: Method
+    ) -> Interval:
+        batch = interval.lower.shape[0]
+        with self._tag.kind(Memory.BOUNDS):
+            lower = interval.lower.reshape(batch, -1).clone()
+            upper = interval.upper.reshape(batch, -1).clone()
+        blocks = self._blocks(name, lower, upper)
+
+        def bound(block: int) -> Tensor:
+            def start(dtype: torch.dtype) -> Frontier:
+                return self._start(name, blocks[block], batch, dtype)
+
+            return self._rows(start, bounds, method, _never)
+
+        found = self._share.share([2 * len(neurons) for neurons in blocks], lower, bound)
+        with self._tag.kind(Memory.BOUNDS):
+            for neurons, rows in zip(blocks, found, strict=True):
+                count = len(neurons)
+                # fmax, fmin: what is not a number says nothing.
+                lower[:, neurons] = torch.fmax(lower[:, neurons], rows[:count].T)
+                upper[:, neurons] = torch.fmin(upper[:, neurons], -rows[count:].T)
+        shape = interval.lower.shape
+        return interval.between(lower.reshape(shape), upper.reshape(shape))
+
+    def _blocks(self, name: str, lower: Tensor, upper: Tensor) -> list[Tensor]:
+        """Neurons whose bounds are wanted, in blocks of fixed size."""
+        relu_only = name in self.network.only_unstable
+        wanted = (lower < 0) & (upper > 0) if relu_only else lower < upper
+        neurons = wanted.any(0).nonzero()[:, 0]
+        count = min(self._tiles(2 * len(neurons)), len(neurons))
+        return list(neurons.tensor_split(count)) if count else []
+
+    def _tiles(self, rows: int) -> int:
+        return tiles(rows, self.settings.row_block, self.network.graph, self.settings.budget)
+
+    def _start(self, name: str, neurons: Tensor, batch: int, dtype: torch.dtype) -> Frontier:
+        """Rows +1 and -1 of each neuron; past the node itself where it is Linear or Conv."""
+        rule = self.network.linear.get(name)
+        todo = tuple(self.network.ancestors(name))
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            if isinstance(rule, StartRule):
+                rows, constant = rule.start(neurons, dtype)
+                at, todo = todo[0].inputs[0], todo[1:]
+            else:
+                node = self.network.graph.node(name)
+                rows = torch.zeros((len(neurons), node.size), dtype=dtype, device=neurons.device)
+                rows.scatter_(1, neurons[:, None], 1.0)
+                rows = self.network.features.local(name, rows.reshape(-1, *node.shape), 1)
+                constant = rows.new_zeros(len(neurons))
+                at = name
+            both = torch.cat((rows, -rows)).unsqueeze(1)
+            both_constants = torch.cat((constant, -constant)).to(LEDGER)
+            constants = both_constants.unsqueeze(1).expand(-1, batch)
+            # The other constants are charged with their products.
+            error = constants.abs() * gamma(self.network.roundings(dtype), dtype)
+            return Frontier({at: both.expand(-1, batch, *both.shape[2:])}, constants, todo, error)
+
+    def _rows(
+        self,
+        start: Callable[[torch.dtype], Frontier],
+        bounds: NetworkBounds,
+        method: Method,
+        enough: Callable[[Tensor], bool],
+    ) -> Tensor:
+        """Lower bounds [S, B] of the rows that `start` gives in any precision: α is searched in the
+        network's, and what it comes to is proved in that of the bounds.
+        """
+        self._checkpoint()
+        slopes: dict[str, Tensor] = {}
+        if method is Method.ALPHA_CROWN:
+
+            def stop(best: Tensor) -> bool:
+                self._checkpoint()
+                return enough(best)
+
+            slopes = optimized_slopes(
+                self.network,
+                start(self.network.dtype),
+                bounds.searching,
+                bounds.unstable,
+                bounds.box.nearest(self.network.dtype),
+                self.settings.alpha,
+                self._tag,
+                stop,
+                self._share.finished,
+            )
+        whole = start(bounds.dtype)
+        count = whole.constant.shape[0]
+        # Rows of higher precision take more room.
+        parts = min(count, 1 if bounds.dtype is self.network.dtype else 2)
+        ends = [count * part // max(1, parts) for part in range(parts + 1)]
+        found = [self._proved(whole, slopes, bounds, slice(*ends_)) for ends_ in pairwise(ends)]
+        return torch.cat(found) if found else whole.constant.to(bounds.dtype)
+
+    def _proved(
+        self, start: Frontier, slopes: dict[str, Tensor], bounds: NetworkBounds, rows: slice
+    ) -> Tensor:
+        """Of some rows, what their slopes (CROWN's, where there are none) prove."""
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            chosen = {name: slope[rows].to(bounds.dtype) for name, slope in slopes.items()}
+            part = Frontier(
+                {name: A[rows] for name, A in start.pending.items()},
+                start.constant[rows],
+                start.todo,
+                None if start.error is None else start.error[rows],
+            )
+            charges = WholeCharges(self.network, bounds.intervals)
+            done = advance(self.network, part, bounds.relaxations, chosen, charges)
+            return concretize(self.network, done, bounds.box, charge=True)

@@ -1,0 +1,102 @@
+"""The ReLU relaxation for lower bounds (CROWN, Zhang et al. 2018; α: Xu et al. 2021).
+
+Only lower bounds are propagated: an upper bound of x is minus a lower bound of -x. A positive
+coefficient takes the lower line `slope * x`, a negative one the upper line through (l, 0), (u, u),
+rounded outwards.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.rounding import relu_line, summed
+
+
+class ReluRelaxation:
+    """Lines over one box of pre-activations, kept for the unstable neurons only.
+
+    `unstable`: [U], flat neurons that are unstable in some domain of the batch. Slopes of the
+    lower line are [S, B, U] or broadcast to it; α is such a tensor, in [0, 1].
+    """
+
+    def __init__(self, before: Interval) -> None:
+        batch = before.lower.shape[0]
+        lower, upper = before.lower.reshape(batch, -1), before.upper.reshape(batch, -1)
+        crossing = (lower < 0) & (upper > 0)
+        self.unstable = crossing.any(0).nonzero()[:, 0]
+        # Stable neurons, where both lines are the function itself: slope 1 or 0.
+        self._slope = (lower >= 0).to(lower.dtype)
+        lower, upper = lower[:, self.unstable], upper[:, self.unstable]
+        self._crossing = crossing[:, self.unstable]
+        self._everywhere = bool(self._crossing.all())
+        stable = self._slope[:, self.unstable]
+        secant, self._upper_bias = relu_line(lower, upper, self._crossing)
+        self._upper_slope = torch.where(self._crossing, secant, stable)
+        adaptive = (upper > -lower).to(lower.dtype)
+        self.adaptive = torch.where(self._crossing, adaptive, stable)
+
+    def to(self, dtype: torch.dtype) -> ReluRelaxation:
+        """The same lines, of the same neurons, rounded to nearest: for searching alone."""
+        other = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                setattr(other, name, value.to(dtype))
+        return other
+
+    def initial_slopes(self, rows: int) -> Tensor:
+        """α before its first step: CROWN's adaptive choice, a copy for every row, [S, B, U]."""
+        return self.adaptive.expand(rows, *self.adaptive.shape).clone()
+
+    def backward(self, rows: Tensor, slopes: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A after ReLU -> A before it and the constant: [S, B, n] -> [S, B, n], [S, B]."""
+        if slopes is None:
+            slopes = self.adaptive
+        elif not self._everywhere:
+            # In a domain where the neuron is stable, the function itself is the only line.
+            slopes = torch.where(self._crossing, slopes, self.adaptive)
+        lines = (self._slope, self._upper_slope, self._upper_bias, self.unstable)
+        return _Relu.apply(rows, slopes, *lines)  # type: ignore[no-any-return]
+
+
+class _Relu(torch.autograd.Function):
+    """A' = A⁺ · lower slope + A⁻ · upper slope; saves the unstable columns of A and no others."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        rows: Tensor,
+        slopes: Tensor,
+        slope: Tensor,
+        upper_slope: Tensor,
+        upper_bias: Tensor,
+        unstable: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        at = rows.index_select(2, unstable)
+        positive = at.clamp(min=0)
+        negative = at - positive
+        constant = summed(negative * upper_bias)
+        # One of the two is 0, so that each coefficient is rounded once.
+        changed = (positive * slopes).addcmul_(negative, upper_slope)
+        result = (rows * slope).index_copy_(2, unstable, changed)
+        ctx.save_for_backward(at, slopes, slope, upper_slope, upper_bias, unstable)
+        return result, constant
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        at, slopes, slope, upper_slope, upper_bias, unstable = ctx.saved_tensors
+        of_result, of_constant = gradients
+        of_at = of_result.index_select(2, unstable)
+        of_slopes = of_rows = None
+        if ctx.needs_input_grad[1]:
+            of_slopes = of_at * at.clamp(min=0)
+        if ctx.needs_input_grad[0]:
+            downward = torch.addcmul(of_constant.unsqueeze(2) * upper_bias, of_at, upper_slope)
+            change = torch.where(at > 0, of_at * slopes, downward)
+            of_rows = (of_result * slope).index_copy_(2, unstable, change)
+        return of_rows, of_slopes, None, None, None, None

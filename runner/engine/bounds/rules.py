@@ -1,0 +1,249 @@
+"""One rule an operator: forward, interval and, for linear operators, backward.
+
+Backward turns coefficients of the output, A [S, B, *output], into coefficients of each input and
+a constant [S, B] (None: zero). Operators that are not linear relax over their input's bounds first.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from runner.engine.bounds.affine import (
+    AffineMap,
+    affine_backward,
+    affine_forward,
+    affine_interval,
+)
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.relu import ReluRelaxation
+from runner.engine.bounds.rounding import enclosed_between, floor, outwards, summands, summed, unit
+from runner.engine.bounds.weights import Weights
+from runner.engine.network.graph import Node
+
+
+class Rule(Protocol):
+    """Any operator. Values are [B, *shape] of each input."""
+
+    def forward(self, *inputs: Tensor) -> Tensor: ...
+
+    def interval(self, *inputs: Interval) -> Interval: ...
+
+
+class LinearRule(Rule, Protocol):
+    """An operator that is linear in all its inputs together.
+
+    `interval` gives the sums of a node that rounds.
+    """
+
+    def terms(self, dtype: torch.dtype) -> int:
+        """Summands of the longest sum of `backward`, as far as they are not `summed`."""
+        ...
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]: ...
+
+
+@runtime_checkable
+class StartRule(Protocol):
+    """A LinearRule that has a shorter way for one-hot rows than `backward`."""
+
+    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Flat neurons [N] -> rows [N, *input] and constants [N]."""
+        ...
+
+
+class Relaxation(Protocol):
+    """A valid linear lower bound of A f(x) over the box that it was made for."""
+
+    def backward(self, rows: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class RelaxedRule(Rule, Protocol):
+    """An operator of one input that is relaxed; `relax` takes that input's bounds."""
+
+    def relax(self, before: Interval) -> Relaxation | ReluRelaxation: ...
+
+
+class AffineRule:
+    """Linear and Conv."""
+
+    def __init__(self, affine: AffineMap) -> None:
+        self.affine = affine
+
+    def terms(self, dtype: torch.dtype) -> int:
+        return self.affine.terms.backward
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return affine_forward(self.affine, inputs[0])
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return affine_interval(self.affine, inputs[0])
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        product, constant = affine_backward(self.affine, rows)
+        return [product], constant
+
+    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        rows = self.affine.start_rows(neurons, dtype)
+        bias = self.affine.bias(dtype).expand(self.affine.node.shape).reshape(-1)[neurons]
+        return rows, bias
+
+
+class ReluRule:
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].relu()
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return Interval(inputs[0].lower.relu(), inputs[0].upper.relu())
+
+    def relax(self, before: Interval) -> ReluRelaxation:
+        return ReluRelaxation(before)
+
+
+class _NoSum:
+    """Nothing is summed; where ways meet, the pass charges that."""
+
+    def terms(self, dtype: torch.dtype) -> int:
+        return 0
+
+
+class AddRule(_NoSum):
+    """x + y, or x - y with `sign` -1."""
+
+    def __init__(self, sign: int) -> None:
+        self._sign = sign
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0] + self._sign * inputs[1]
+
+    def interval(self, *inputs: Interval) -> Interval:
+        x, y = inputs
+        if self._sign > 0:
+            return Interval(*outwards(x.lower + y.lower, x.upper + y.upper))
+        return Interval(*outwards(x.lower - y.upper, x.upper - y.lower))
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        return [rows, rows if self._sign > 0 else -rows], None
+
+
+class ElementwiseAffineRule:
+    """scale * x + shift: BatchNorm and arithmetic with constants."""
+
+    def __init__(self, node: Node, weights: Weights) -> None:
+        self._node = node
+        self._weights = weights
+        self._known: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def terms(self, dtype: torch.dtype) -> int:
+        return 1 + summands(self._node.size, dtype)
+
+    def _parameter(self, name: str, dtype: torch.dtype) -> Tensor:
+        if (name, dtype) not in self._known:
+            value = self._weights.tensor(self._node.parameters[name]).to(dtype)
+            self._known[name, dtype] = value.expand(self._node.shape)
+        return self._known[name, dtype]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        dtype = inputs[0].dtype
+        return inputs[0] * self._parameter("scale", dtype) + self._parameter("shift", dtype)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        one, other = self.forward(inputs[0].lower), self.forward(inputs[0].upper)
+        size, dtype = inputs[0].size, one.dtype
+        sums = self._parameter("scale", dtype).abs() * size + self._parameter("shift", dtype).abs()
+        # What the parameters may be off by counts as much as one rounding of that size.
+        if "scale_error" in self._node.parameters:
+            sums = sums + self._parameter("scale_error", dtype) * size * (1.01 / unit(dtype))
+        if "shift_error" in self._node.parameters:
+            sums = sums + self._parameter("shift_error", dtype) * (1.01 / unit(dtype))
+        lower, upper = torch.minimum(one, other), torch.maximum(one, other)
+        return Interval(
+            *enclosed_between(lower, upper, sums, 3),
+            sums.flatten(1),
+            floor(size, self.terms(dtype)),
+        )
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        constant = summed((rows * self._parameter("shift", rows.dtype)).flatten(2))
+        return [rows * self._parameter("scale", rows.dtype)], constant
+
+
+class ReshapeRule(_NoSum):
+    def __init__(self, input_shape: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        self._input_shape = input_shape
+        self._shape = shape
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].reshape(-1, *self._shape)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return Interval(self.forward(inputs[0].lower), self.forward(inputs[0].upper))
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        return [rows.reshape(*rows.shape[:2], *self._input_shape)], None
+
+
+class ConcatRule(_NoSum):
+    def __init__(self, axis: int, lengths: list[int]) -> None:
+        self._axis = axis
+        self._lengths = lengths
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(inputs, self._axis + 1)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return Interval(
+            self.forward(*(x.lower for x in inputs)), self.forward(*(x.upper for x in inputs))
+        )
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        return list(rows.split(self._lengths, self._axis + 2)), None
+
+
+class AveragePoolRule:
+    """The mean over windows; padding counts as zeros."""
+
+    def __init__(self, node: Node, input_shape: tuple[int, ...]) -> None:
+        self._kernel: tuple[int, int] = node.attributes["kernel"]  # type: ignore[assignment]
+        self._stride: tuple[int, int] = node.attributes["stride"]  # type: ignore[assignment]
+        self._padding: tuple[int, int] = node.attributes["padding"]  # type: ignore[assignment]
+        self._shape = node.shape
+        self._input_shape = input_shape
+
+    @property
+    def _window_terms(self) -> int:
+        return self._kernel[0] * self._kernel[1] + 2
+
+    def terms(self, dtype: torch.dtype) -> int:
+        return self._window_terms
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return F.avg_pool2d(inputs[0], self._kernel, self._stride, self._padding)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        size = inputs[0].size
+        sums = self.forward(size)
+        lower, upper = self.forward(inputs[0].lower), self.forward(inputs[0].upper)
+        return Interval(
+            *enclosed_between(lower, upper, sums, self._window_terms),
+            sums.flatten(1),
+            floor(size, self._window_terms),
+        )
+
+    def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        channels, window = self._shape[0], self._kernel[0] * self._kernel[1]
+        kernel = rows.new_full((channels, 1, *self._kernel), 1 / window)
+        extra = [
+            self._input_shape[1 + axis]
+            + 2 * self._padding[axis]
+            - (self._shape[1 + axis] - 1) * self._stride[axis]
+            - self._kernel[axis]
+            for axis in (0, 1)
+        ]
+        flat = F.conv_transpose2d(
+            rows.flatten(0, 1), kernel, None, self._stride, self._padding, extra, channels
+        )
+        return [flat.reshape(*rows.shape[:2], *self._input_shape)], None

@@ -1,0 +1,123 @@
+"""A ReLU in sub-domains where some neurons are split (β-CROWN, Wang et al. 2021).
+
+A neuron that is unstable in the root has one multiplier per row: while it is not split, the slope
+α of its lower line; once it is split, β of the constraint that its input keeps its sign, in units
+of `scale`. No neuron needs both, so one tensor holds both, and for unstable neurons only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from runner.engine.bounds.rounding import relu_line, summed
+
+
+@dataclass(frozen=True)
+class SplitNode:
+    """The unstable neurons of one ReLU node, in the root's box.
+
+    `neurons` [U]: flat, of the whole node; columns `start` to `stop` of every phase belong to
+    them. Of those, `own` [V] are this rank's, and lie at `at` [V] in its own columns [n].
+    `slope` [n]: of the function itself where it is stable.
+    """
+
+    name: str
+    before: str
+    neurons: Tensor
+    start: int
+    stop: int
+    own: Tensor
+    at: Tensor
+    slope: Tensor
+
+    def to(self, dtype: torch.dtype) -> SplitNode:
+        return replace(self, slope=self.slope.to(dtype))
+
+
+class SplitRelaxation:
+    """A ReLU node over B sub-domains: this rank's unstable neurons' input is in lower to upper
+    [B, V], cut at zero where a neuron is split; phases [B, V]; scale [V] of β.
+    """
+
+    def __init__(
+        self, node: SplitNode, lower: Tensor, upper: Tensor, phases: Tensor, scale: Tensor
+    ) -> None:
+        self._node = node
+        crossing = (lower < 0) & (upper > 0)
+        self._free = crossing.to(lower.dtype)
+        self._fixed = (lower >= 0).to(lower.dtype)
+        secant, self._upper_bias = relu_line(lower, upper, crossing)
+        self._upper_slope = torch.where(crossing, secant, self._fixed)
+        self._pull = phases * -scale
+
+    def backward(self, rows: Tensor, multipliers: Tensor) -> tuple[Tensor, Tensor]:
+        """A after ReLU -> A before it and the constant: [K, B, n] -> [K, B, n], [K, B].
+
+        multipliers: [K, B, V].
+        """
+        return _SplitRelu.apply(  # type: ignore[no-any-return]
+            rows,
+            multipliers,
+            self._node.slope,
+            self._free,
+            self._fixed,
+            self._upper_slope,
+            self._upper_bias,
+            self._pull,
+            self._node.at,
+        )
+
+
+class _SplitRelu(torch.autograd.Function):
+    """A' = A⁺ · lower slope + A⁻ · upper slope - β · sign; saves unstable columns of A only.
+
+    With multiplier m, the lower slope is fixed + free · m, and -β · sign is pull · m.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        rows: Tensor,
+        multipliers: Tensor,
+        slope: Tensor,
+        free: Tensor,
+        fixed: Tensor,
+        upper_slope: Tensor,
+        upper_bias: Tensor,
+        pull: Tensor,
+        at: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        columns = rows.index_select(2, at)
+        positive = columns.clamp(min=0)
+        negative = columns - positive
+        constant = summed(negative * upper_bias)
+        changed = torch.addcmul(fixed, free, multipliers).mul_(positive)
+        changed.addcmul_(negative, upper_slope).addcmul_(pull, multipliers)
+        result = (rows * slope).index_copy_(2, at, changed)
+        ctx.save_for_backward(
+            columns, multipliers, slope, free, fixed, upper_slope, upper_bias, pull, at
+        )
+        return result, constant
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        columns, multipliers, slope, free, fixed, upper_slope, upper_bias, pull, at = (
+            ctx.saved_tensors
+        )
+        of_result, of_constant = gradients
+        of_columns = of_result.index_select(2, at)
+        of_multipliers = of_rows = None
+        if ctx.needs_input_grad[1]:
+            of_multipliers = torch.addcmul(pull, columns.clamp(min=0), free).mul_(of_columns)
+        if ctx.needs_input_grad[0]:
+            upward = torch.addcmul(fixed, free, multipliers).mul_(of_columns)
+            downward = torch.addcmul(of_constant.unsqueeze(2) * upper_bias, of_columns, upper_slope)
+            of_rows = (of_result * slope).index_copy_(
+                2, at, torch.where(columns > 0, upward, downward)
+            )
+        return of_rows, of_multipliers, *(None,) * 7

@@ -1,0 +1,46 @@
+"""The time one verification has. Rank 0's clock decides for all, so that no rank leaves alone."""
+
+from __future__ import annotations
+
+import time
+
+from runner.engine.layout.group import Group
+from runner.engine.layout.specs import TimeIsUp
+
+
+class DeadlineReached(Exception):
+    """Raised on every rank at the same point of the computation."""
+
+
+class Deadline:
+    """Counts from its making. All ranks must call `passed` and `check` at the same points."""
+
+    def __init__(self, group: Group, seconds: float) -> None:
+        self._group = group
+        self._seconds = seconds
+        self._start = time.perf_counter()
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is over by this rank's own clock. No collective."""
+        return self.left <= 0
+
+    @property
+    def left(self) -> float:
+        """Seconds, by this rank's own clock."""
+        return max(0.0, self._seconds - (time.perf_counter() - self._start))
+
+    def passed(self, fraction: float = 1.0) -> bool:
+        """Whether that fraction of the time is over."""
+        over = time.perf_counter() - self._start > fraction * self._seconds
+        return self._group.decide(over)
+
+    def check_alone(self) -> None:
+        """Raises TimeIsUp by this rank's own clock. No collective: a rank may call it alone."""
+        if self.over:
+            raise TimeIsUp
+
+    def check(self) -> None:
+        """Raises DeadlineReached when the time is over."""
+        if self.passed():
+            raise DeadlineReached

@@ -1,0 +1,219 @@
+"""Bounds of every case and disjunct, from the cheapest method to the tightest one asked for.
+
+Slopes are searched in the precision of the network. Bounds are proved in it, too; those of specs,
+which are few, in float64, and all where rounding would cost too much of their width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from runner.contract.vocabulary import BOUNDS, Method
+from runner.engine.attack.pgd import Target
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.engine.bounds.rounding import gamma
+from runner.engine.bounds.rows import Rows
+from runner.engine.bounds.tagging import Tagger
+from runner.engine.search.cases import CaseProgress
+from runner.engine.search.many_cases import MANY, bound_together
+from runner.engine.specs import Room, Specs, box_around, boxes_around, no_room
+from runner.problem.property.model import Property
+
+# Of a node's width: if rounding has a larger share, float32 is too coarse.
+COARSE_SHARE = 0.01
+# Of a bound: what rounding may change in a search for slopes, roughly.
+SEARCH_ERROR = 1e-5
+
+
+def ladder(tightest: Method) -> tuple[Method, ...]:
+    """The bounds up to `tightest`, cheapest first; all of them for a complete verification."""
+    return BOUNDS if tightest is Method.COMPLETE else BOUNDS[: BOUNDS.index(tightest) + 1]
+
+
+@dataclass(frozen=True)
+class OpenCase:
+    """What a branch and bound goes on with: case `number` of the property, over a network."""
+
+    network: BoundNetwork
+    settings: Settings
+    number: int
+    progress: CaseProgress
+
+    @property
+    def free_inputs(self) -> int:
+        """Inputs that may take more than one value."""
+        return int((self.progress.box.lower < self.progress.box.upper).sum())
+
+
+class Incomplete:
+    """Proves disjuncts unreachable by bounds alone. `checkpoint` may raise between blocks."""
+
+    def __init__(
+        self,
+        network: BoundNetwork,
+        instance: Property,
+        device: torch.device,
+        settings: Settings,
+        tag: Tagger,
+        checkpoint: Callable[[], None],
+        rows: Rows | None = None,
+        room: Room = no_room,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        """`room`: how far above its limit a row must be proved; `check`: the checkpoint of what all
+        ranks do alike, where `checkpoint` is for what each does alone.
+        """
+        self._check = check or checkpoint
+        self._network = network
+        self._instance = instance
+        self._device = device
+        self._settings = settings
+        self._tag = tag
+        self._checkpoint = checkpoint
+        self._rows = rows
+        self.method = Method.IBP
+        self._done: set[Method] = set()
+        self.cases: list[CaseProgress] = []
+        if instance.cases:
+            self.cases = self._at_first(room)
+
+    def _at_first(self, room: Room) -> list[CaseProgress]:
+        """Nothing is proved of any case yet."""
+        cases, device = self._instance.cases, self._device
+        shape, dtype = self._network.graph.input.shape, self._network.dtype
+        boxes = boxes_around(cases, shape, device, dtype)
+        counts = [len(case.unsafe) for case in cases]
+        nothing = torch.full((sum(counts),), -torch.inf, dtype=torch.float64, device=device)
+        everything = torch.ones(sum(counts), dtype=torch.bool, device=device)
+        parts = zip(
+            boxes.lower.split(1),
+            boxes.upper.split(1),
+            Specs.of_all(cases, device, room),
+            nothing.split(counts),
+            everything.split(counts),
+            strict=True,
+        )
+        return [
+            CaseProgress(Interval(lower, upper), specs, margins, open_)
+            for lower, upper, specs, margins, open_ in parts
+        ]
+
+    def run(self, tightest: Method) -> None:
+        """Climbs the ladder, from where it stands, until nothing is open or `tightest` is done."""
+        for method in ladder(tightest):
+            if method in self._done:
+                continue
+            self._done.add(method)
+            if method is Method.IBP and tightest is not method and len(self.open_cases) >= MANY:
+                # A batch takes no longer by CROWN than box after box by interval bounds.
+                self.method = Method.CROWN
+                self._bound_together()
+            for case in self.cases:
+                if bool(case.open.any()):
+                    self.method = method
+                    self._bound(case, method)
+
+    def close(self, target: Target) -> None:
+        """A disjunct that is excluded by other means."""
+        case = self.cases[target.case]
+        case.open[target.disjunct] = False
+        case.margins[target.disjunct] = torch.fmax(
+            case.margins[target.disjunct], torch.zeros_like(case.margins[target.disjunct])
+        )
+
+    def in_float64(self, number: int) -> None:
+        """Works on a case in float64 from now on, from the beginning."""
+        case, shape = self.cases[number], self._network.graph.input.shape
+        case.box = box_around(self._instance.cases[number], shape, self._device, torch.float64)
+        case.known = None
+
+    @property
+    def open_targets(self) -> list[Target]:
+        return [
+            Target(case, disjunct)
+            for case, progress in enumerate(self.cases)
+            for disjunct in progress.open.nonzero()[:, 0].tolist()
+        ]
+
+    @property
+    def open_cases(self) -> list[OpenCase]:
+        return [
+            OpenCase(self._network, self._settings, number, case)
+            for number, case in enumerate(self.cases)
+            if bool(case.open.any())
+        ]
+
+    @property
+    def lower_bound(self) -> float:
+        """The least margin over all cases and disjuncts; inf when nothing is unsafe."""
+        return min((case.bound for case in self.cases), default=math.inf)
+
+    def _bound_together(self) -> None:
+        bound_together(self._network, self.cases, self._settings, self._tag, self._check)
+
+    def _bound(self, case: CaseProgress, method: Method) -> None:
+        settings = replace(self._settings, method=method)
+        propagator = Propagator(self._network, settings, self._tag, self._checkpoint, self._rows)
+        case.known = propagator.bound(case.box, case.known)
+        # Once α has been spent on a case in float32, it stays there.
+        undecided = method is not Method.ALPHA_CROWN and case.known.dtype is not torch.float64
+        if undecided and self._coarse(propagator, case.known):
+            self.in_float64(next(n for n, c in enumerate(self.cases) if c is case))
+            case.known = propagator.bound(case.box)
+        specs = case.specs.select(case.open)
+        margins = self._margins(propagator, case.known, specs)
+        # fmax: bounds that overflowed (not a number) say nothing.
+        case.margins = torch.where(case.open, torch.fmax(case.margins, margins), case.margins)
+        case.open = case.open & ~(margins > 0)
+
+    def _coarse(self, propagator: Propagator, bounds: NetworkBounds) -> bool:
+        """Whether rounding makes up much of the width of a node's bounds."""
+        if propagator.settings.method is not Method.IBP:
+            return not propagator.rounding_share(bounds) <= COARSE_SHARE
+        network = self._network
+        shares = []
+        for name, interval in bounds.intervals.items():
+            if interval.sums is None:
+                continue
+            cost = 2 * interval.sums.sum() * gamma(network.terms(name, bounds.dtype), bounds.dtype)
+            cost = network.features.total(network.features.counted(name, cost))
+            shares.append(float(cost) / max(float((interval.upper - interval.lower).sum()), 1e-300))
+        # Not below: where values have overflowed, shares are no numbers.
+        return not all(share <= COARSE_SHARE for share in shares)
+
+    def _margins(self, propagator: Propagator, bounds: NetworkBounds, specs: Specs) -> Tensor:
+        """Of each disjunct [disjuncts], in blocks of whole ones: each can stop when it is done."""
+        parts = []
+        bounds = propagator.in_precision(bounds, torch.float64)
+        for block in _blocks(specs, self._settings.row_block):
+
+            def enough(best: Tensor, block: Specs = block) -> bool:
+                # In the precision of the search: a proof may come to a little less.
+                least = best[:, 0].double() - SEARCH_ERROR * best[:, 0].double().abs()
+                return bool((block.margins(least)[block.disjunct] > 0).all())
+
+            parts.append(propagator.spec_bounds(bounds, block.rows, enough)[:, 0])
+        found = torch.cat(parts) if parts else specs.thresholds.new_zeros(0)
+        return specs.margins(found)
+
+
+def _blocks(specs: Specs, rows: int) -> Iterator[Specs]:
+    """Blocks of at most `rows` rows, of whole disjuncts; only one that is longer is cut."""
+    start = stop = 0
+    for count in torch.bincount(specs.disjunct, minlength=specs.disjuncts).tolist():
+        if stop > start and stop + count - start > rows:
+            yield specs.part(start, stop)
+            start = stop
+        stop += count
+        while stop - start > rows:
+            yield specs.part(start, start + rows)
+            start += rows
+    if stop > start:
+        yield specs.part(start, stop)

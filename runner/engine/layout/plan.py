@@ -1,0 +1,134 @@
+"""A strategy's plan for one network, node by node: what lies where, and what moves. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from runner.engine.layout.blocks import Block, BlockPlan, plan_blocks
+from runner.engine.layout.features import FeaturePlan, Shares, column_row_zones, plan_features
+from runner.engine.network.blocks import weights_of
+from runner.engine.network.graph import Graph, Node, Op
+from runner.verifiers.strategies import Axis, Strategy
+
+VALUE_BYTES = 4
+RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH})
+
+
+@dataclass(frozen=True)
+class NodeLayout:
+    """One node under a strategy.
+
+    `weight_bytes`: of each rank. `features`: how many neurons or channels of the node each rank
+    keeps, None where all have all. `moves`: what one backward product sends, in words;
+    `row_bytes`: its bytes for each row of A, over all ranks together; `weight_moved_bytes`: what
+    a block of rows costs whatever its length.
+    """
+
+    name: str
+    op: Op
+    shape: tuple[int, ...]
+    weight_bytes: tuple[int, ...]
+    features: tuple[int, ...] | None
+    moves: str
+    row_bytes: int = 0
+    weight_moved_bytes: int = 0
+    interval_only: bool = False
+
+
+def layout(
+    graph: Graph, shape_of: Callable[[str], tuple[int, ...]], strategy: Strategy, ranks: int
+) -> list[NodeLayout]:
+    """Of every node but the input. `shape_of`: of a parameter."""
+    features: FeaturePlan = dict.fromkeys((node.name for node in graph.nodes), None)
+    if Axis.FEATURES in strategy.sharded:
+        features = plan_features(graph, ranks)
+    weights = weights_of(graph, shape_of)
+    blocks = plan_blocks(weights, ranks if Axis.WEIGHTS in strategy.sharded else 1)
+    zones = column_row_zones(graph) if strategy.interval_zones else frozenset()
+    wanted = {node.inputs[0] for node in graph.nodes if node.op in RELAXED}
+    made = _Layouts(graph, features, blocks, strategy, ranks)
+    return [made.of(node, node.name in zones & wanted) for node in graph.nodes[1:]]
+
+
+@dataclass(frozen=True)
+class _Layouts:
+    graph: Graph
+    features: FeaturePlan
+    blocks: BlockPlan
+    strategy: Strategy
+    ranks: int
+
+    def of(self, node: Node, interval_only: bool) -> NodeLayout:
+        shares = self.features[node.name]
+        moves, row_bytes, weight_bytes = self._moves(node)
+        return NodeLayout(
+            name=node.name,
+            op=node.op,
+            shape=node.shape,
+            weight_bytes=self._weight_bytes(node),
+            features=_lengths(shares),
+            moves=moves,
+            row_bytes=row_bytes,
+            weight_moved_bytes=weight_bytes,
+            interval_only=interval_only,
+        )
+
+    def _weight_bytes(self, node: Node) -> tuple[int, ...]:
+        if "weight" not in node.parameters:
+            return (0,) * self.ranks
+        parts = self.blocks[node.parameters["weight"]]
+        total = sum(block.bytes for block in parts)
+        shares = self.features[node.name]
+        if shares is not None:
+            lengths = [shares.length(rank) for rank in range(self.ranks)]
+            return tuple(total * length // node.shape[0] for length in lengths)
+        if Axis.WEIGHTS in self.strategy.sharded:
+            return tuple(_owned(parts, rank) for rank in range(self.ranks))
+        return (total,) * self.ranks
+
+    def _moves(self, node: Node) -> tuple[str, int, int]:
+        """In words, bytes for each row, and bytes for each block of rows."""
+        before = [self.graph.node(name) for name in node.inputs]
+        others = self.ranks - 1
+        if self.ranks == 1:
+            return "nothing", 0, 0
+        if Axis.FEATURES in self.strategy.sharded:
+            return self._features_move(node, before)
+        if Axis.WEIGHTS in self.strategy.sharded and "weight" in node.parameters:
+            weight = sum(block.bytes for block in self.blocks[node.parameters["weight"]])
+            if Axis.SPECS in self.strategy.sharded:
+                return "broadcast W", 0, weight * others
+            if Axis.DOMAINS in self.strategy.sharded:
+                words = "broadcast W or A W, the smaller; in searches W, on request"
+            else:
+                words = "broadcast W or A W, the smaller"
+            product = prod(before[0].shape) * VALUE_BYTES
+            return words, product * others, weight * others
+        return "nothing", 0, 0
+
+    def _features_move(self, node: Node, before: Sequence[Node]) -> tuple[str, int, int]:
+        shares, others = self.features[node.name], self.ranks - 1
+        sizes = sum(b.size for b in before if self.features[b.name] != shares)
+        if node.op in (Op.LINEAR, Op.CONV) and shares is not None:
+            product = before[0].size * VALUE_BYTES
+            if self.features[before[0].name] is None:
+                return "all-reduce A W", 2 * product * self.ranks, 0
+            return "reduce-scatter A W", product * others, 0
+        if shares is None:
+            arriving = any(self.features[b.name] is not None for b in before)
+            words = "whole on every rank; passes on own columns" if arriving else "nothing"
+            # The gradient of what was passed on is gathered, for α alone.
+            return words, 2 * sizes * VALUE_BYTES * self.ranks if arriving else 0, 0
+        return "nothing", 0, 0
+
+
+def _owned(parts: Sequence[Block], rank: int) -> int:
+    return sum(block.bytes for block in parts if block.owner == rank)
+
+
+def _lengths(shares: Shares | None) -> tuple[int, ...] | None:
+    if shares is None:
+        return None
+    return tuple(span.stop - span.start for span in shares.spans)

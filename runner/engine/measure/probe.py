@@ -1,0 +1,112 @@
+"""All that is measured of one rank, in one hand."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from types import TracebackType
+from typing import TypedDict
+
+import pynvml
+import torch
+
+from runner.contract.vocabulary import Memory, Meter, Phase
+from runner.engine.measure.clock import Stopwatch
+from runner.engine.measure.gpu import CudaMeter, NvmlProcessPeak, NvmlReader
+from runner.engine.measure.rss import RssMeter
+from runner.engine.measure.tensors import TensorMeter
+
+_log = logging.getLogger(__name__)
+
+
+class Measurements(TypedDict):
+    """The fields of a RankReport that a probe fills."""
+
+    wall_s: float
+    cpu_s: float
+    phase_s: dict[Phase, float]
+    meter: Meter
+    peak_tensor_bytes: int
+    peak_bytes: dict[Memory, int]
+    at_peak_bytes: dict[Memory, int]
+    peak_rss_bytes: int
+    peak_gpu_allocated_bytes: int | None
+    peak_gpu_reserved_bytes: int | None
+    nvml_peak_bytes: int | None
+
+
+class Probe:
+    """Measures a rank that computes on `device`, from its making on; tensors while it is entered.
+
+    On a CPU, live tensors are followed by a TensorMeter; on a GPU the allocator counts them, and
+    then nothing is known by kind.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stopwatch = Stopwatch()
+        self._rss = RssMeter()
+        self._tensors: TensorMeter | None = None
+        self._cuda: CudaMeter | None = None
+        self._nvml: NvmlProcessPeak | None = None
+        self._entered = ExitStack()
+        if device.type == "cuda":
+            self._cuda = CudaMeter(device)
+            self._nvml = _nvml_peak(device, self._entered)
+        else:
+            self._tensors = TensorMeter()
+
+    def __enter__(self) -> Probe:
+        for meter in (self._nvml, self._tensors):
+            if meter is not None:
+                self._entered.enter_context(meter)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._entered.close()
+
+    def kind(self, kind: Memory) -> AbstractContextManager[None]:
+        """Tensors made inside count as `kind`; the innermost counts."""
+        return nullcontext() if self._tensors is None else self._tensors.kind(kind)
+
+    def adopt(self, tensor: torch.Tensor, kind: Memory) -> None:
+        """Count `tensor`, which no torch operator made (it was read from a file), as `kind`."""
+        if self._tensors is not None:
+            self._tensors.adopt(tensor, kind)
+
+    def phase(self, phase: Phase) -> AbstractContextManager[None]:
+        """The seconds inside count as `phase`; phases do not nest."""
+        return self._stopwatch.phase(phase)
+
+    def measurements(self) -> Measurements:
+        """What was measured up to now."""
+        tensors, cuda, nvml = self._tensors, self._cuda, self._nvml
+        allocated = None if cuda is None else cuda.allocated_bytes
+        return Measurements(
+            wall_s=self._stopwatch.wall_s,
+            cpu_s=self._stopwatch.cpu_s,
+            phase_s=self._stopwatch.phase_s,
+            meter=Meter.CUDA if tensors is None else Meter.DISPATCH,
+            peak_tensor_bytes=(allocated or 0) if tensors is None else tensors.total.peak,
+            peak_bytes={} if tensors is None else tensors.peak_by_kind(),
+            at_peak_bytes={} if tensors is None else tensors.at_peak_by_kind(),
+            peak_rss_bytes=self._rss.peak_bytes,
+            peak_gpu_allocated_bytes=allocated,
+            peak_gpu_reserved_bytes=None if cuda is None else cuda.reserved_bytes,
+            nvml_peak_bytes=None if nvml is None else nvml.peak_bytes,
+        )
+
+
+def _nvml_peak(device: torch.device, entered: ExitStack) -> NvmlProcessPeak | None:
+    """None, and a warning, where NVML cannot be read."""
+    try:
+        reader = NvmlReader(device)
+    except pynvml.NVMLError as error:
+        _log.warning("the NVML peak is not measured: %s", error)
+        return None
+    entered.callback(reader.close)
+    return NvmlProcessPeak(reader)

@@ -1,0 +1,234 @@
+"""Checks an ONNX network and rids it of what does not matter: constants, no-ops, its batch.
+
+No step changes a weight: what a proof is about are the weights of the file.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxsim
+from onnx import GraphProto, NodeProto, TensorProto, checker, helper
+
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
+from runner.engine.network.constants import fold_constants
+from runner.engine.network.draft import Array, Draft, Shape, dimensions, replace_all
+from runner.engine.network.foreign import foreign
+from runner.engine.network.graph import Dtype
+from runner.engine.network.onnx_file import DOMAINS, malformed, read_model, unsupported
+
+RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+_POINTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Relu", "Sigmoid", "Tanh"})
+_WINDOWS = frozenset({"AveragePool", "Conv", "GlobalAveragePool", "MaxPool"})
+_OTHERS = frozenset({"BatchNormalization", "Concat", "Dropout", "Gemm", "Identity", "MatMul"})
+SUPPORTED = RESHAPES | _POINTWISE | _WINDOWS | _OTHERS
+
+_INPUT_TYPES: dict[int, Dtype] = {
+    TensorProto.FLOAT: Dtype.FLOAT32,
+    TensorProto.DOUBLE: Dtype.FLOAT64,
+    TensorProto.FLOAT16: Dtype.FLOAT32,
+}
+# These change weights, or join operators under names that the user's file does not have.
+_NOT_WANTED = (
+    *("fuse_bn_into_conv", "fuse_add_bias_into_conv", "fuse_matmul_add_bias_into_gemm"),
+    *("fuse_qkv", "fuse_transpose_into_gemm", "rewrite_where"),
+)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Nodes in topological order, for one sample: all depend on the input and reach `output`.
+
+    `shapes`: of the values, as the file has them; those in it with more than one dimension begin
+    with a batch dimension of 1. `dtype`: of the weights; float32 holds those of float16.
+    """
+
+    draft: Draft
+    shapes: Mapping[str, Shape]
+    dtype: Dtype
+    output: str
+
+    def sample_shape(self, name: str) -> Shape:
+        """Without the batch dimension, which a vector does not have; a scalar is a vector too."""
+        shape = self.shapes[name]
+        return shape[1:] if len(shape) > 1 else shape or (1,)
+
+
+def converted(path: Path) -> Converted:
+    """Reads an ONNX file.
+
+    Raises InstanceError as `read_model` does, MALFORMED_NETWORK, UNSUPPORTED_INSTANCE (several
+    inputs or outputs, a batch of more than one) or UNSUPPORTED_OPERATOR.
+    """
+    model = read_model(path)
+    _set_one_sample(model.graph, path)
+    _sort(model.graph, path)
+    draft = Draft(model, path)
+    for node in draft.graph.node:
+        _check_normalization(node, draft)
+    _check(draft)
+    shapes = fold_constants(draft)
+    (target,) = (value.name for value in draft.graph.output)
+    if target not in {name for node in draft.graph.node for name in node.output}:
+        raise malformed(path, "the output does not depend on the input")
+    element = draft.input_info.type.tensor_type.elem_type
+    for node in draft.graph.node:
+        _check_dropout(node, draft)
+    _check_finite(draft)
+    if element == TensorProto.FLOAT16:
+        _widen(draft)
+    if any(node.op_type not in SUPPORTED for node in draft.graph.node) and _simplify(draft):
+        shapes = draft.shapes()
+    for node in draft.graph.node:
+        _check_node(node, shapes, path)
+    return Converted(draft, shapes, _INPUT_TYPES[element], target)
+
+
+def _set_one_sample(graph: GraphProto, path: Path) -> None:
+    """Sets what the input leaves open to 1 and leaves all other shapes to inference."""
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    if len(inputs) != 1 or len(graph.output) != 1:
+        raise InstanceError(
+            Cause.UNSUPPORTED_INSTANCE,
+            f"{path}: {len(inputs)} inputs and {len(graph.output)} outputs; "
+            "only networks with one input and one output are supported",
+        )
+    (value,) = inputs
+    element = value.type.tensor_type.elem_type
+    if element not in _INPUT_TYPES:
+        kind = TensorProto.DataType.Name(element).lower()
+        raise InstanceError(
+            Cause.UNSUPPORTED_INSTANCE,
+            f"{path}: input {value.name!r} is {kind}, not float16, float32 or float64; "
+            "export it with such an input",
+        )
+    for dimension in value.type.tensor_type.shape.dim:
+        if dimension.dim_value < 1:
+            dimension.dim_value = 1
+    shape = dimensions(value)
+    if not shape or (len(shape) > 1 and shape[0] != 1):
+        raise InstanceError(
+            Cause.UNSUPPORTED_INSTANCE,
+            f"{path}: input {value.name!r} has shape {list(shape)}; "
+            "export it with a batch dimension of 1 in front",
+        )
+    graph.output[0].type.tensor_type.shape.SetInParent()  # the checker wants one
+
+
+def _sort(graph: GraphProto, path: Path) -> None:
+    """ONNX Runtime takes nodes in any order, ONNX's own tools only each after its inputs."""
+    maker = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    before = {
+        index: {maker[name] for name in node.input if name in maker}
+        for index, node in enumerate(graph.node)
+    }
+    if all(earlier < index for index, needed in before.items() for earlier in needed):
+        return
+    try:
+        order = list(graphlib.TopologicalSorter(before).static_order())
+    except graphlib.CycleError as error:
+        raise malformed(path, "its nodes form a cycle") from error
+    replace_all(graph.node, [graph.node[index] for index in order])
+
+
+def _check(draft: Draft) -> None:
+    try:
+        checker.check_model(draft.lent())
+    except checker.ValidationError as error:
+        raise malformed(draft.path, error) from error
+
+
+def _check_normalization(node: NodeProto, draft: Draft) -> None:
+    """In training it depends on the other samples of a batch."""
+    opset = next((o.version for o in draft.model.opset_import if o.domain in DOMAINS), 1)
+    # Until opset 13 the statistics of the batch were asked for by naming them.
+    asked = any(node.output[1:]) if opset < 14 else attributes_of(node).get("training_mode", 0)
+    if node.op_type == "BatchNormalization" and asked:
+        raise _in_training(node, draft)
+
+
+def _check_dropout(node: NodeProto, draft: Draft) -> None:
+    """In training it depends on chance."""
+    mode = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
+    if mode and np.any(draft.constants.get(mode, True)):
+        raise _in_training(node, draft)
+
+
+def _in_training(node: NodeProto, draft: Draft) -> InstanceError:
+    reason = "it is in training mode; export the network in inference mode (model.eval())"
+    return unsupported(draft.path, node, reason)
+
+
+def _check_finite(draft: Draft) -> None:
+    for name, value in draft.constants.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            kind = "NaN" if np.isnan(value).any() else "infinite"
+            raise InstanceError(
+                Cause.MALFORMED_NETWORK,
+                f"{draft.path}: a value of the weight {name!r} is {kind}; "
+                "export the network with weights that are finite",
+            )
+
+
+def _widen(draft: Draft) -> None:
+    """float16 to float32, which is exact."""
+    for name, value in draft.constants.items():
+        if value.dtype == np.float16:
+            draft.constants[name] = value.astype(np.float32)
+    del draft.graph.value_info[:]
+    for value in (draft.input_info, *draft.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+
+
+def _simplify(draft: Draft) -> bool:
+    """Lets onnxsim remove what does nothing, and join padding with what follows.
+
+    Whether it did; what it fails on stays as it is.
+    """
+    before = {_digest(value) for value in draft.constants.values()}
+    for node in draft.graph.node:  # else onnxsim gives it a name that the file does not have
+        node.name = node.name or node.output[0]
+    large = {name: value for name, value in draft.constants.items() if name not in draft.small()}
+    try:
+        with foreign(Cause.MALFORMED_NETWORK, f"{draft.path}: onnxsim cannot simplify it"):
+            model, _ = onnxsim.simplify(
+                draft.lent(), skipped_optimizers=list(_NOT_WANTED), skip_constant_folding=True
+            )
+            inputs = [value for value in model.graph.input if value.name not in large]
+            replace_all(model.graph.input, inputs)
+            simpler = Draft(model, draft.path)
+    except InstanceError:
+        return False
+    weights = [value for value in simpler.constants.values() if value.dtype.kind == "f"]
+    if any(_digest(value) not in before for value in weights):
+        return False  # no weight may change
+    draft.model, draft.constants = simpler.model, simpler.constants | large
+    return True
+
+
+def _digest(value: Array) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(value).data).digest()
+
+
+def _check_node(node: NodeProto, shapes: Mapping[str, Shape], path: Path) -> None:
+    if node.op_type not in SUPPORTED:
+        names = ", ".join(sorted(SUPPORTED))
+        raise unsupported(path, node, f"supported operators: {names}")
+    shape = shapes.get(node.output[0])
+    if shape is None or 0 in shape:
+        raise unsupported(path, node, "its output's shape cannot be inferred")
+    if len(shape) > 1 and shape[0] != 1:
+        reason = f"its output {list(shape)} has no batch dimension in front"
+        raise unsupported(path, node, reason)
+
+
+def attributes_of(node: NodeProto) -> dict[str, Any]:
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}

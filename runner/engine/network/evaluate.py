@@ -1,0 +1,60 @@
+"""The bound graph as a plain forward computation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from runner.engine.network.graph import Graph, Node, Op
+
+
+def evaluate(graph: Graph, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Outputs [B, outputs] of inputs [B, *input_shape], in the dtype of x.
+
+    `tensors` holds the parameters.
+    """
+    values = {graph.input.name: x}
+    for node in graph.nodes[1:]:
+        parameters = {role: tensors[name].to(x.dtype) for role, name in node.parameters.items()}
+        values[node.name] = apply(node, parameters, *(values[name] for name in node.inputs))
+    return values[graph.output].flatten(1)
+
+
+def apply(node: Node, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+    """The value of one node, [B, *shape], from those of its inputs."""
+    x = inputs[0]
+    attributes: dict[str, Any] = dict(node.attributes)
+    match node.op:
+        case Op.LINEAR:
+            return F.linear(x, parameters["weight"], parameters["bias"])
+        case Op.CONV:
+            return F.conv2d(x, parameters["weight"], parameters["bias"], **attributes)
+        case Op.RELU:
+            return x.relu()
+        case Op.ADD:
+            return x + inputs[1]
+        case Op.SUB:
+            return x - inputs[1]
+        case Op.AFFINE:
+            return x * parameters["scale"] + parameters["shift"]
+        case Op.RESHAPE:
+            return x.reshape(-1, *node.shape)
+        case Op.CONCAT:
+            return torch.cat(inputs, dim=attributes["axis"] + 1)
+        case Op.MAXPOOL:
+            return F.max_pool2d(x, *window_of(attributes))
+        case Op.AVGPOOL:
+            return F.avg_pool2d(x, *window_of(attributes), count_include_pad=True)
+        case Op.SIGMOID:
+            return x.sigmoid()
+        case Op.TANH:
+            return x.tanh()
+    raise ValueError(f"{node.op} has no value of its own")
+
+
+def window_of(attributes: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    return attributes["kernel"], attributes["stride"], attributes["padding"]

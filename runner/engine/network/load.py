@@ -1,0 +1,75 @@
+"""An ONNX file as the bound graph of all strategies, and as a torch module for auto_LiRPA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from runner.contract.vocabulary import Cause
+from runner.engine.network.convert import converted
+from runner.engine.network.fold import folded
+from runner.engine.network.foreign import foreign
+from runner.engine.network.graph import Dtype, Graph
+from runner.engine.network.module import GraphModule
+from runner.engine.network.prepared import write_prepared
+from runner.engine.network.replay import replay
+from runner.engine.network.translate import translated
+from runner.problem.onnx_runtime import OnnxRuntime
+
+
+@dataclass(frozen=True)
+class LoadedModule:
+    """In eval mode, in `dtype`, without gradients; [B, *input_shape] to [B, *output_shape]."""
+
+    module: nn.Module
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    dtype: Dtype
+
+
+@dataclass(frozen=True)
+class LoadedGraph:
+    """The bound graph with its parameters."""
+
+    graph: Graph
+    tensors: dict[str, Tensor]
+
+
+def load_graph(path: Path) -> LoadedGraph:
+    """Raises InstanceError as `converted` and `translated` do."""
+    graph, arrays = folded(*translated(converted(path)))
+    tensors = {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
+    return LoadedGraph(graph, tensors)
+
+
+def load_module(path: Path) -> LoadedModule:
+    """For auto_LiRPA. Raises InstanceError as `load_graph` does; `prepare` replays the graph."""
+    loaded = load_graph(path)
+    graph = loaded.graph
+    module = GraphModule(graph, loaded.tensors)
+    return LoadedModule(module, graph.input.shape, graph.node(graph.output).shape, graph.dtype)
+
+
+def prepare(
+    network: Path,
+    prepared: Path,
+    points: Callable[[Graph], Sequence[NDArray[np.floating]]] = lambda graph: (),
+) -> Graph:
+    """Converts a network once for all ranks: its bound graph and weights in one file.
+
+    `points`: where it is replayed, beside random inputs; may raise. Raises InstanceError as
+    `load_graph` and `replay` do, and MALFORMED_NETWORK for what no check has foreseen.
+    """
+    unforeseen = f"{network}: its tensors do not fit its operators; export it again, or report it"
+    with foreign(Cause.MALFORMED_NETWORK, unforeseen):
+        loaded = load_graph(network)
+        reference = OnnxRuntime(network, optimize=False)
+        replay(reference, loaded.graph, loaded.tensors, points(loaded.graph))
+    write_prepared(prepared, loaded.graph, loaded.tensors)
+    return loaded.graph

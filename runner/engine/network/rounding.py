@@ -1,0 +1,90 @@
+"""What ONNX Runtime's rounding may do to each value of a network, at given inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runner.engine.network.evaluate import apply, window_of
+from runner.engine.network.graph import Graph, Node, Op
+
+# Of the functions that it approximates, and of what it rounds them to.
+_UNITS_OF_FUNCTIONS = 8.0
+_UNIT = 2.0**-53  # of float64
+# Deviations below zero from where rounding does not make a ReLU active.
+_FAR = 16.0
+
+
+def with_deviation(
+    graph: Graph, tensors: Mapping[str, Tensor], x: Tensor, unit: float
+) -> tuple[Tensor, Tensor]:
+    """Outputs [B, outputs] in float64, and the standard deviation that rounding gives each.
+
+    x: [B, *input_shape]; `unit`: relative error of one rounding. Roundings count as independent:
+    a bound on the worst of them grows with every layer by the norm of |W| and soon says nothing.
+    """
+    values = {graph.input.name: x.double()}
+    variances = {graph.input.name: torch.zeros_like(values[graph.input.name])}
+    for node in graph.nodes[1:]:
+        parameters = {role: tensors[name].double() for role, name in node.parameters.items()}
+        inputs = [values[name] for name in node.inputs]
+        values[node.name] = apply(node, parameters, *inputs)
+        carried = _carried(node, parameters, *(variances[name] for name in node.inputs))
+        if node.op is Op.RELU:
+            carried = torch.where(inputs[0] < -_FAR * carried.sqrt(), 0.0, carried)
+        added = _added(node, parameters, inputs, values[node.name])
+        variances[node.name] = carried + unit**2 * added
+    return values[graph.output].flatten(1), variances[graph.output].flatten(1).sqrt()
+
+
+def _carried(node: Node, parameters: Mapping[str, Tensor], *variances: Tensor) -> Tensor:
+    """The variance of a node's value, from those of its inputs."""
+    match node.op:
+        case Op.LINEAR | Op.CONV:
+            squares = {"weight": parameters["weight"] ** 2}
+            return apply(node, squares | {"bias": torch.zeros_like(parameters["bias"])}, *variances)
+        case Op.AFFINE:
+            return variances[0] * parameters["scale"] ** 2
+        case Op.ADD | Op.SUB:
+            return variances[0] + variances[1]
+        case Op.AVGPOOL:
+            return apply(node, parameters, *variances) / _window_size(node)
+        case Op.RELU | Op.SIGMOID | Op.TANH:
+            return variances[0]  # none is steeper than 1
+    return apply(node, parameters, *variances)  # moves values or takes one of them
+
+
+def _added(
+    node: Node, parameters: Mapping[str, Tensor], inputs: list[Tensor], value: Tensor
+) -> Tensor | float:
+    """What a node's own roundings add, in squared units: each partial sum of n is rounded."""
+    squares = inputs[0] ** 2
+    match node.op:
+        case Op.LINEAR | Op.CONV:
+            terms = parameters["weight"][0].numel() + 1
+            of_squares = {role: tensor**2 for role, tensor in parameters.items()}
+            return terms * (apply(node, of_squares, squares) + value**2)
+        case Op.AFFINE:
+            none = torch.zeros(())
+            # What is computed in float64 with this error is off by as many units in any type.
+            scale, shift = (
+                parameters[role] ** 2 + (parameters.get(f"{role}_error", none) / _UNIT) ** 2
+                for role in ("scale", "shift")
+            )
+            return squares * scale + shift + value**2
+        case Op.ADD | Op.SUB:
+            return value**2
+        case Op.AVGPOOL:
+            return _window_size(node) * apply(node, parameters, squares) + value**2
+        case Op.SIGMOID | Op.TANH:
+            return _UNITS_OF_FUNCTIONS**2
+    return 0.0
+
+
+def _window_size(node: Node) -> int:
+    attributes: dict[str, Any] = dict(node.attributes)
+    rows, columns = window_of(attributes)[0]
+    return int(rows * columns)

@@ -1,0 +1,161 @@
+"""What a rank of an experiment runs: the bounds of one instance by one method, proved or not.
+
+Unlike a verification there is no attack, no cheaper method first and no early end, so that every
+strategy does the same work. The first case of a property is bounded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from runner.contract.question import Job, RankReport
+from runner.contract.shell import MeasuredFailure
+from runner.contract.vocabulary import Cause, Memory, Method, Phase, Verdict
+from runner.contract.wire import job_from_json, report_to_json
+from runner.engine.bounds.budget import budget_of
+from runner.engine.bounds.rounding import plain_products
+from runner.engine.bounds.rows import Rows
+from runner.engine.clock import Deadline, DeadlineReached
+from runner.engine.engines import DriverEngine
+from runner.engine.layout.devices import rank_device
+from runner.engine.layout.group import Group, joined_group
+from runner.engine.measure.probe import Probe
+from runner.engine.network.blocks import cut_weights, weights_of
+from runner.engine.network.lirpa import lirpa_run
+from runner.engine.network.load import load_module
+from runner.engine.network.prepared import Weights
+from runner.engine.programs.gang import check_gang, world_for
+from runner.engine.programs.verify import Costs
+from runner.engine.specs import Specs, box_around
+from runner.experiments.traffic import formula_bytes
+from runner.problem.property.read import read_property
+from runner.verifiers.strategies import Engine, Strategy, strategy_named
+
+
+@dataclass(frozen=True)
+class Found:
+    """Bounds by name, of the specs [S] among them; `facts` are written beside them."""
+
+    tensors: dict[str, Tensor]
+    margin: float
+    weight_bytes: int
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+def bounds_target(payload: dict[str, Any]) -> dict[str, Any]:
+    """A job as JSON in, this rank's report out. Rank 0 writes the bounds to `job.bounds`."""
+    return report_to_json(_bounds(job_from_json(payload)))
+
+
+def _bounds(job: Job) -> RankReport:
+    rank = world_for(job).rank
+    strategy, device = strategy_named(job.strategy), rank_device(job.device)
+    plain_products()
+    bounded = _lirpa if strategy.engine is Engine.LIRPA else _driver
+    with Probe(device) as probe, joined_group(device) as group:
+        check_gang(job, group)
+        costs = Costs(device, probe, group)
+        method = str(job.method)
+        try:
+            found = bounded(job, strategy, group, device, probe)
+        except DeadlineReached:
+            ending = Verdict.TIMEOUT, Cause.DEADLINE
+            return RankReport(rank, *ending, method=method, **costs.so_far())
+        except Exception as error:
+            raise MeasuredFailure(costs.so_far()) from error
+        costs.weight_bytes = found.weight_bytes
+        report = RankReport(
+            rank=rank,
+            verdict=Verdict.UNKNOWN,
+            cause=Cause.INCOMPLETE,
+            method=method,
+            lower_bound=found.margin,
+            **costs.so_far(),
+        )
+    if rank == 0:
+        # Metadata of safetensors is text.
+        facts = {name: json.dumps(value) for name, value in found.facts.items()}
+        # Copies: safetensors refuses tensors that share memory.
+        tensors = {name: tensor.cpu().clone() for name, tensor in found.tensors.items()}
+        save_file(tensors, job.bounds, facts)
+    return report
+
+
+def _driver(
+    job: Job, strategy: Strategy, group: Group, device: torch.device, probe: Probe
+) -> Found:
+    deadline = Deadline(group, job.timeout_s)
+    with probe.phase(Phase.LOAD):
+        case = read_property(Path(job.property)).cases[0]
+        budget = budget_of(device, job.work_bytes)
+        engine = DriverEngine(Path(job.prepared), strategy, group, device, probe, budget)
+        box, specs = box_around(case, engine.input_shape, device), Specs.of(case, device)
+    blocks: list[list[int]] = []
+    with probe.phase(Phase.INCOMPLETE):
+        propagator = engine.propagator(
+            job.method, deadline, lambda rows: _WatchedRows(rows, blocks)
+        )
+        bounds = propagator.bound(box)
+        lower = propagator.spec_bounds(bounds, specs.rows.float())[:, 0]
+    tensors = {"specs": lower}
+    for name, interval in bounds.intervals.items():
+        tensors |= {f"{name}.lower": interval.lower, f"{name}.upper": interval.upper}
+    blocks_of: dict[str, list[int]] = {}
+    for cut in cut_weights(weights_of(engine.graph, Weights(Path(job.prepared)).shape)):
+        blocks_of.setdefault(cut.weight, []).append(cut.bytes)
+    facts = {
+        "rows": sum(sum(counts) for counts in blocks),
+        "formula_bytes": formula_bytes(
+            propagator.network,
+            blocks_of,
+            strategy,
+            group.size,
+            propagator.settings,
+            blocks,
+        ),
+    }
+    return Found(tensors, _margin(specs, lower), engine.weight_bytes, facts)
+
+
+def _lirpa(job: Job, strategy: Strategy, group: Group, device: torch.device, probe: Probe) -> Found:
+    with probe.phase(Phase.LOAD):
+        case = read_property(Path(job.property)).cases[0]
+        with probe.kind(Memory.WEIGHTS):
+            loaded = load_module(Path(job.network))
+            module = loaded.module.to(device)
+        box, specs = box_around(case, loaded.input_shape, device), Specs.of(case, device)
+    with probe.phase(Phase.INCOMPLETE):
+        rows = specs.rows.float()
+        run = lirpa_run(module, box.lower[0], box.upper[0], rows, job.method, job.network)
+    weights = sum(value.nbytes for value in module.state_dict().values())
+    facts = {"alpha_bytes": run.alpha_bytes} if job.method is Method.ALPHA_CROWN else {}
+    return Found({"specs": run.lower}, _margin(specs, run.lower), weights, facts)
+
+
+def _margin(specs: Specs, lower: Tensor) -> float:
+    return float(specs.margins(lower.double()).min())
+
+
+class _WatchedRows:
+    """Notes how many rows each block of each start node had; changes nothing."""
+
+    def __init__(self, rows: Rows, blocks: list[list[int]]) -> None:
+        self._rows = rows
+        self._blocks = blocks
+
+    def share(
+        self, counts: list[int], like: Tensor, bound: Callable[[int], Tensor]
+    ) -> list[Tensor]:
+        self._blocks.append(counts)
+        return self._rows.share(counts, like, bound)
+
+    def finished(self, done: bool) -> bool:
+        return self._rows.finished(done)

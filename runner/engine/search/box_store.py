@@ -1,0 +1,124 @@
+"""The open boxes of an input split: many at a time, and how one is cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runner.engine.bounds.interval import Interval
+
+# Below this many boxes the worst come first; above, the newest, so that the store stays small.
+SORTED_BOXES = 8192
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """N boxes, flat. `margins` [N, disjuncts]: the best so far, inf where the disjunct is closed.
+
+    `known`: bounds [N, neurons] of the start nodes, side by side, that hold in each box.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    margins: Tensor
+    depth: Tensor
+    known_lower: Tensor
+    known_upper: Tensor
+
+    def __len__(self) -> int:
+        return len(self.lower)
+
+    @property
+    def open(self) -> Tensor:
+        """[N, disjuncts]."""
+        return self.margins < torch.inf
+
+    @property
+    def worst(self) -> Tensor:
+        """[N]: the least margin of each box."""
+        return self.margins.amin(1)
+
+    def select(self, index: Tensor) -> Boxes:
+        """By number or by mask."""
+        return Boxes(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    @staticmethod
+    def joined(parts: list[Boxes]) -> Boxes:
+        names = [field.name for field in fields(Boxes)]
+        return Boxes(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    def interval(self, shape: tuple[int, ...]) -> Interval:
+        return Interval(self.lower.reshape(-1, *shape), self.upper.reshape(-1, *shape))
+
+
+def middles(boxes: Boxes) -> Tensor:
+    """[N, inputs]: where an input would be cut, always within its limits."""
+    middle = boxes.lower + (boxes.upper - boxes.lower) / 2
+    return torch.minimum(torch.maximum(middle, boxes.lower), boxes.upper)
+
+
+def divisible(boxes: Boxes) -> Tensor:
+    """[N, inputs]: whether a float32 lies between the limits."""
+    middle = middles(boxes)
+    return (boxes.lower < middle) & (middle < boxes.upper)
+
+
+def halves(boxes: Boxes, at: Tensor) -> Boxes:
+    """Cuts input `at` [N] of each box. Both halves keep the cut, so together they are the box."""
+    index = at[:, None]
+    cut = middles(boxes).gather(1, index)
+    depth = boxes.depth + 1
+    changed: dict[str, Any] = {field.name: getattr(boxes, field.name) for field in fields(boxes)}
+    changed["depth"] = depth
+    left = Boxes(**{**changed, "upper": boxes.upper.scatter(1, index, cut)})
+    right = Boxes(**{**changed, "lower": boxes.lower.scatter(1, index, cut)})
+    return Boxes.joined([left, right])
+
+
+class BoxStore:
+    """Boxes still to be decided."""
+
+    def __init__(self) -> None:
+        self._parts: list[Boxes] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    @property
+    def share(self) -> float:
+        """What the boxes have of the root, if each cut halves."""
+        return float(sum((0.5 ** part.depth.double()).sum() for part in self._parts))
+
+    def least_margins(self, closed: Tensor) -> Tensor:
+        """Of each disjunct [disjuncts], over all boxes and what the closed ones had."""
+        return torch.stack([closed, *(part.margins.amin(0) for part in self._parts)]).amin(0)
+
+    def put(self, boxes: Boxes) -> None:
+        if len(boxes):
+            self._parts.append(boxes)
+
+    def take(self, count: int) -> Boxes:
+        """At most so many; raises IndexError when there are none."""
+        if len(self._parts) > 1 and len(self) <= SORTED_BOXES:
+            self._parts = [Boxes.joined(self._parts)]
+        newest = self._parts.pop()
+        if len(newest) <= count:
+            return newest
+        order = newest.worst.argsort(stable=True)
+        self._parts.append(newest.select(order[count:]))
+        return newest.select(order[:count])
+
+    def give(self, count: int) -> Boxes:
+        """So many; every second of the most urgent, so that those that stay are worth as much."""
+        parts: list[Boxes] = []
+        while count:
+            taken = self.take(2 * count)
+            chosen = torch.zeros(len(taken), dtype=torch.bool)
+            chosen[: 2 * count : 2] = True
+            parts.append(taken.select(chosen))
+            self.put(taken.select(~chosen))
+            count -= len(parts[-1])
+        return Boxes.joined(parts)

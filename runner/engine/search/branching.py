@@ -1,0 +1,102 @@
+"""Which neuron each sub-domain is split on, and the two children.
+
+A score is what the relaxation of a neuron takes from the bound (BaBSR's, Bunel et al. 2020). Where
+bounds of intermediate neurons stay as they are, the best scores are filtered by bounds of the
+children (FSB, De Palma et al. 2021). Where they are computed anew, early layers go first: all
+later ones gain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runner.engine.bounds.beta import Inspection, SplitBounds, Subdomains
+from runner.engine.bounds.interval import Interval
+
+NOTHING = -1.0
+# The weaker child says how far the proof gets; the stronger one counts by this much.
+STRONGER_CHILD = 0.1
+
+
+@dataclass(frozen=True)
+class Question:
+    """Sub-domains with what one pass showed of them, and thresholds [K, B]."""
+
+    bounds: SplitBounds
+    domains: Subdomains
+    seen: Inspection
+    thresholds: Tensor
+
+    def scores(self) -> Tensor:
+        """[B, N], of the row nearest to its threshold; NOTHING where a neuron is stable."""
+        nearest = (self.seen.bounds - self.thresholds).argmax(0)
+        batch = torch.arange(len(self.domains), device=nearest.device)
+        negative = (-self.seen.neurons[nearest, batch]).clamp(min=0)
+        lower, upper = self.domains.before.lower, self.domains.before.upper
+        crossing = (lower < 0) & (upper > 0)
+        triangle = torch.where(crossing, -lower * upper / (upper - lower), 0.0)
+        return torch.where(crossing, self.bounds.whole(negative) * triangle, NOTHING)
+
+    def child(self, columns: Tensor, sign: int) -> Subdomains:
+        """With the neurons of `columns` [B] active (1) or inactive (-1).
+
+        β starts where it makes up for a lower line of the parent that is lost.
+        """
+        domains, seen = self.domains, self.seen
+        chosen = self.bounds.space.columns == columns[:, None]
+        slopes = domains.multipliers
+        lost = 1 - slopes if sign > 0 else slopes
+        beta = seen.neurons.clamp(min=0) * lost / self.bounds.scale
+        at = columns[:, None]
+        before = domains.before
+        if sign > 0:
+            before = Interval(before.lower.scatter(1, at, 0.0), before.upper)
+        else:
+            before = Interval(before.lower, before.upper.scatter(1, at, 0.0))
+        phases = domains.phases.scatter(1, at, sign)
+        return Subdomains(domains.rows, phases, before, torch.where(chosen, beta, slopes))
+
+
+def filtered(question: Question, candidates: int) -> tuple[Tensor, Tensor]:
+    """Of the neurons with the best scores, the column [B] of the one whose children are best, and
+    whether there is any [B].
+    """
+    scores = question.scores()
+    if not scores.shape[1]:
+        nothing = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+        return nothing, nothing.bool()
+    values, columns = scores.topk(min(candidates, scores.shape[1]), 1)
+    gains = []
+    for index in range(columns.shape[1]):
+        margins = [
+            (question.bounds.bound(question.child(columns[:, index], sign)) - question.thresholds)
+            .amax(0)
+            .clamp(max=0)
+            for sign in (1, -1)
+        ]
+        gain = torch.minimum(*margins) + STRONGER_CHILD * torch.maximum(*margins)
+        gains.append(torch.where(values[:, index] > NOTHING, gain, -torch.inf))
+    best = torch.stack(gains, 1).argmax(1, keepdim=True)
+    return columns.gather(1, best)[:, 0], values[:, 0] > NOTHING
+
+
+def early(question: Question, family: Tensor, families: int) -> tuple[Tensor, Tensor]:
+    """The best neuron of the earliest layer that has one, and whether there is any; one choice
+    for each family [B] of sub-domains, whose scores are added up.
+    """
+    scores = question.scores()
+    most = scores.amax(1, keepdim=True).clamp(min=1e-30)
+    total = scores.new_zeros((families, scores.shape[1]))
+    total.index_add_(0, family, scores.clamp(min=0) / most)
+    share = total / total.amax(1, keepdim=True).clamp(min=1e-30)
+    nodes = question.bounds.space.nodes
+    for number, node in enumerate(nodes):
+        columns = slice(node.start, node.stop)
+        early_ones = share[:, columns]
+        share[:, columns] = torch.where(early_ones > 0, early_ones + len(nodes) - number, 0.0)
+    splittable = scores > NOTHING
+    keys = torch.where(splittable, share[family], NOTHING)
+    return keys.argmax(1), splittable.any(1)

@@ -1,0 +1,169 @@
+"""Which branch and bound goes on with an open case, and all open cases one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from runner.contract.vocabulary import Method
+from runner.contract.workload import Workload
+from runner.engine.bounds.tagging import Tagger
+from runner.engine.clock import Deadline
+from runner.engine.incomplete import OpenCase
+from runner.engine.network.graph import Op
+from runner.engine.search.input_split import InputSplit
+from runner.engine.search.relu_split import ReluSplit
+from runner.engine.search.search import Outcome, Progress, Search, SearchContext
+from runner.engine.search.sharing import Sharing
+from runner.engine.specs import box_around, box_within
+from runner.problem.property.model import Property
+
+# Up to so many inputs that may vary, halving boxes is quicker than splitting neurons.
+FEW_INPUTS = 20
+# With more inputs than this, halving boxes leads nowhere.
+MOST_INPUTS = 100
+# Of the time that is left: what each search is given where there are two to choose from.
+TRIAL_SHARE = 0.2
+# A first search that has closed so much in its trial goes on without a look at the other.
+GOOD_SHARE = 0.5
+
+MakeSearch = Callable[[SearchContext], Search]
+
+
+def few_inputs(case: OpenCase) -> bool:
+    return case.free_inputs <= FEW_INPUTS
+
+
+def tightest_bounds(cases: list[OpenCase]) -> Method:
+    """The bounds that pay before the searches: a box is halved in less time than α-CROWN takes."""
+    return Method.CROWN if all(map(few_inputs, cases)) else Method.ALPHA_CROWN
+
+
+@dataclass
+class TrialClock:
+    """`limit`: when it ends, in seconds of `time.perf_counter`; None: there is none."""
+
+    limit: float | None = None
+
+    def over(self) -> bool | None:
+        return None if self.limit is None else time.perf_counter() > self.limit
+
+
+@dataclass(frozen=True)
+class Complete:
+    """The complete phase of one instance."""
+
+    instance: Property
+    device: torch.device
+    seed: int
+    tag: Tagger
+    deadline: Deadline
+    sharing: Sharing
+    progress: Progress
+    workload: Workload | None = None
+
+    def run(self, cases: list[OpenCase]) -> Outcome:
+        """PROVED when every case is; may raise DeadlineReached."""
+        outcomes = []
+        for case in cases:
+            outcome = self._decide(case)
+            if outcome is Outcome.GAVE_UP and self.workload is None:
+                outcome = self._decided_in_float64(case)
+            outcomes.append(outcome)
+            if outcomes[-1] is Outcome.COUNTEREXAMPLE:
+                return Outcome.COUNTEREXAMPLE
+        return Outcome.GAVE_UP if Outcome.GAVE_UP in outcomes else Outcome.PROVED
+
+    def _decide(self, case: OpenCase) -> Outcome:
+        """By the search that fits best, or by the other where trials speak for it."""
+        trial = TrialClock()
+        context = self._context(case, trial)
+        makers = fitting(case)
+        if not makers:
+            return Outcome.GAVE_UP
+        first = makers[0](context)
+        if self.workload is not None or len(makers) == 1:
+            return self._run(first)
+        outcome = self._tried(first, trial)
+        if outcome is Outcome.PAUSED and first.open_share < GOOD_SHARE:
+            return self._run(first)
+        if outcome not in (Outcome.PAUSED, Outcome.GAVE_UP):
+            return outcome
+        second = makers[1](context)
+        if outcome is Outcome.GAVE_UP:
+            return self._run(second)
+        outcome = self._tried(second, trial)
+        if outcome not in (Outcome.PAUSED, Outcome.GAVE_UP):
+            return outcome
+        gave_up = outcome is Outcome.GAVE_UP
+        return self._run(first if gave_up or first.open_share <= second.open_share else second)
+
+    def _decided_in_float64(self, case: OpenCase) -> Outcome:
+        """Halves boxes again where float32 had no number left between their limits."""
+        coarse = case.progress.box.lower.dtype is not torch.float64
+        if not coarse or not few_inputs(case):
+            return Outcome.GAVE_UP
+        shape, of_file = case.network.graph.input.shape, self.instance.cases[case.number]
+        case.progress.box = box_around(of_file, shape, self.device, torch.float64)
+        case.progress.known = None
+        return self._run(InputSplit(self._context(case, TrialClock())))
+
+    def _run(self, search: Search) -> Outcome:
+        self.progress.start(search.name)
+        return search.run()
+
+    def _tried(self, search: Search, trial: TrialClock) -> Outcome:
+        trial.limit = time.perf_counter() + TRIAL_SHARE * self.deadline.left
+        outcome = self._run(search)
+        trial.limit = None
+        return outcome
+
+    def _context(self, case: OpenCase, trial: TrialClock) -> SearchContext:
+        progress = case.progress
+        if progress.known is not None:
+            progress.known = self.sharing.same(progress.known)
+        shape = case.network.graph.input.shape
+        return SearchContext(
+            network=case.network,
+            case=progress,
+            number=case.number,
+            within=box_within(
+                self.instance.cases[case.number], shape, self.device, case.network.dtype
+            ),
+            settings=case.settings,
+            device=self.device,
+            seed=self.seed,
+            tag=self.tag,
+            sharing=self.sharing,
+            progress=self.progress,
+            workload=self.workload,
+            pauses=trial.over,
+        )
+
+
+def fitting(case: OpenCase) -> list[MakeSearch]:
+    """The searches that apply, the more hopeful first: it has less to split."""
+    relus = [node for node in case.network.graph.nodes if node.op is Op.RELU]
+    makers: list[MakeSearch] = []
+    if relus and case.progress.known is not None:
+        makers.append(ReluSplit)
+    if case.free_inputs <= MOST_INPUTS:
+        makers.append(InputSplit)
+    if few_inputs(case) and case.free_inputs < unstable_neurons(case):
+        makers.reverse()
+    return makers
+
+
+def unstable_neurons(case: OpenCase) -> int:
+    """ReLUs whose input may have both signs, by the bounds that are known."""
+    known = case.progress.known
+    if known is None:
+        return 0
+    before = {node.inputs[0] for node in case.network.graph.nodes if node.op is Op.RELU}
+    return sum(
+        int(((known.intervals[name].lower < 0) & (known.intervals[name].upper > 0)).sum())
+        for name in before
+    )

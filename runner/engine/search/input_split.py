@@ -1,0 +1,218 @@
+"""Branch and bound over the inputs: for networks of few inputs, where CROWN of a box is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from runner.contract.vocabulary import Memory
+from runner.engine.attack.pgd import Target
+from runner.engine.bounds.boxes import BoxBounds, BoxPropagator, batch_boxes
+from runner.engine.bounds.interval import Interval
+from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
+from runner.engine.search.disjuncts import Disjuncts
+from runner.engine.search.rounds import run_rounds
+from runner.engine.search.search import Outcome, SearchContext
+from runner.engine.search.sharing import Meeting
+
+# Fewer boxes than this take a core about as long as one: few are cut several times at once.
+FULL_BATCH = 64
+MOST_CUTS = 3
+# Part of the greatest coefficient that every input counts with, so that each is cut at last.
+LEAST_WEIGHT = 0.01
+
+
+@dataclass(frozen=True)
+class _Margins:
+    """Of N boxes and each disjunct [N, disjuncts]: how far it is excluded, proved. Of the linear
+    bounds that say so, [N, disjuncts, inputs]: the `slopes` of their mix, and how `steep` they are
+    one by one (what cancels in the mix is still worth a cut).
+    """
+
+    margins: Tensor
+    slopes: Tensor
+    steep: Tensor
+
+
+class InputSplit:
+    """Bounds batches of boxes and halves those that stay open at their most sensitive input."""
+
+    name = "input-split"
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context = context
+        budget, skipped = context.settings.budget, context.settings.interval_only
+        self._propagator = BoxPropagator(
+            context.network, context.tag, context.checkpoint, skipped, budget
+        )
+        workload = context.workload
+        self.batch = (
+            workload.batch // context.sharing.ranks
+            if workload is not None
+            else batch_boxes(context.network.graph, budget)
+        )
+        self.store = BoxStore()
+        self.begun, self.complete, self.open_share = False, True, 1.0
+        # Disjuncts are counted anew, only those that are open.
+        self._numbers = context.case.open.nonzero()[:, 0]
+        specs = context.case.specs.select(context.case.open)
+        position = context.case.open.cumsum(0) - 1
+        self._specs = replace(
+            specs, disjunct=position[specs.disjunct], disjuncts=len(self._numbers)
+        )
+        self._disjuncts = Disjuncts(self._specs)
+        self._closed = specs.thresholds.new_full((len(self._numbers),), torch.inf)
+        self._start_nodes = [
+            node
+            for node in context.network.graph.nodes
+            if node.name in self._propagator.start_nodes
+        ]
+
+    @property
+    def waits(self) -> bool:
+        return not len(self.store)
+
+    @property
+    def blank(self) -> Boxes:
+        return self._root().select(torch.zeros(1, dtype=torch.bool))
+
+    def run(self) -> Outcome:
+        return run_rounds(self, self._context)
+
+    def begin(self) -> None:
+        self.begun = True
+        if self._context.sharing.keeps_root:
+            self.store.put(self._root())
+
+    def round(self) -> None:
+        if not len(self.store):
+            return
+        self._context.checkpoint()
+        with self._context.tag.kind(Memory.BOUNDS):
+            batch = self.store.take(self.batch)
+            boxes, sensitivity, corners = self._bounded(batch)
+        if self._found(boxes, corners):
+            return
+        with self._context.tag.kind(Memory.BOUNDS):
+            possible = divisible(boxes).any(1)
+            self.complete &= bool(possible.all())
+            self.store.put(_cut(boxes.select(possible), sensitivity[possible]))
+        bound = float(self.store.least_margins(self._closed).min())
+        self._context.progress.round(len(batch), int(batch.depth.max()), len(self.store), bound)
+
+    def standing(self) -> Tensor:
+        rest = torch.tensor([self.store.share, not self.complete], dtype=torch.float64)
+        return torch.cat([self.store.least_margins(self._closed).cpu(), rest])
+
+    def conclude(self, meeting: Meeting) -> None:
+        case, least = self._context.case, meeting.standings[:, :-2].amin(0)
+        self.open_share = float(meeting.standings[:, -2].sum())
+        self.complete = not bool(meeting.standings[:, -1].any())
+        case.margins[self._numbers] = torch.maximum(
+            case.margins[self._numbers], least.to(case.margins)
+        )
+        if self.complete and not meeting.waiting:
+            case.open[self._numbers] = False
+
+    def _root(self) -> Boxes:
+        box, known = self._context.case.box, self._context.case.known
+        size = sum(node.size for node in self._start_nodes)
+        lower = box.lower.new_full((1, size), -torch.inf)
+        upper = box.lower.new_full((1, size), torch.inf)
+        if known is not None and size:
+            intervals = [known.intervals[node.name] for node in self._start_nodes]
+            lower = torch.cat([interval.lower.flatten(1) for interval in intervals], 1)
+            upper = torch.cat([interval.upper.flatten(1) for interval in intervals], 1)
+        margins = self._closed.new_full((1, len(self._numbers)), -torch.inf)
+        depth = torch.zeros(1, dtype=torch.long, device=box.lower.device)
+        return Boxes(box.lower.flatten(1), box.upper.flatten(1), margins, depth, lower, upper)
+
+    def _bounded(self, boxes: Boxes) -> tuple[Boxes, Tensor, Tensor]:
+        """What stays open of a batch, its sensitivity [N, inputs], and its corners [N, inputs]
+        that are nearest to the unsafe region if the bounds were exact.
+        """
+        bounds = self._propagator.bound(self._interval(boxes), self._known(boxes))
+        found = self._margins(bounds, boxes)
+        closed = boxes.open & (found.margins > 0)
+        if self._context.workload is not None:
+            closed = torch.zeros_like(closed)
+        margins = torch.maximum(found.margins, boxes.margins)
+        self._closed = torch.where(closed, margins, self._closed).amin(0).minimum(self._closed)
+        known = [bounds.intervals[node.name] for node in self._start_nodes]
+        boxes = replace(
+            boxes,
+            margins=torch.where(closed, torch.inf, margins),
+            known_lower=torch.cat([k.lower.flatten(1) for k in known], 1)
+            if known
+            else boxes.known_lower,
+            known_upper=torch.cat([k.upper.flatten(1) for k in known], 1)
+            if known
+            else boxes.known_upper,
+        )
+        still = boxes.open.any(1).nonzero()[:, 0]
+        boxes = boxes.select(still)
+        worst = boxes.margins.argmin(1)
+        slope, size = found.slopes[still, worst], found.steep[still, worst].nan_to_num(nan=1.0)
+        size = size.maximum(LEAST_WEIGHT * size.amax(1, keepdim=True)).clamp(min=1e-30)
+        sensitivity = torch.where(divisible(boxes), size * (boxes.upper - boxes.lower), -1.0)
+        return boxes, sensitivity, torch.where(slope > 0, boxes.lower, boxes.upper)
+
+    def _interval(self, boxes: Boxes) -> Interval:
+        return boxes.interval(self._context.network.graph.input.shape)
+
+    def _known(self, boxes: Boxes) -> dict[str, Interval]:
+        sizes = [node.size for node in self._start_nodes]
+        lower, upper = boxes.known_lower.split(sizes, 1), boxes.known_upper.split(sizes, 1)
+        return {
+            node.name: Interval(low, high).reshape(-1, *node.shape)
+            for node, low, high in zip(self._start_nodes, lower, upper, strict=True)
+        }
+
+    def _margins(self, bounds: BoxBounds, boxes: Boxes) -> _Margins:
+        specs = self._specs
+        box, row = boxes.open[:, specs.disjunct].nonzero().unbind(1)
+        # In float64: there are few rows of specs, and many of neurons.
+        found = self._propagator.rows(bounds, specs.rows[row], box)
+        count = (len(boxes), len(specs.rows))
+        margins = specs.thresholds.new_full(count, -torch.inf)
+        margins[box, row] = (found.lower - specs.thresholds[row]).nan_to_num(-torch.inf)
+        coefficients = found.coefficients.new_zeros((*count, boxes.lower.shape[1]))
+        coefficients[box, row] = found.coefficients
+        radius = (boxes.upper.double() - boxes.lower.double()) / 2
+        mixed, weights = self._disjuncts.mixed(margins, coefficients, radius)
+        return _Margins(mixed, weights @ coefficients, weights @ coefficients.abs())
+
+    def _found(self, boxes: Boxes, corners: Tensor) -> bool:
+        """Tries the centres and the corners; of all, the candidate deepest inside its region."""
+        if not len(boxes) or self._context.workload is not None:
+            return False
+        with self._context.tag.kind(Memory.OTHER), torch.no_grad():
+            within = self._context.within.reshape(1, -1)
+            centres = boxes.lower + (boxes.upper - boxes.lower) / 2
+            points = torch.cat([centres, corners]).to(within.lower)
+            points = points.maximum(within.lower).minimum(within.upper)
+            shape = self._context.network.graph.input.shape
+            outputs = self._context.network.forward(points.reshape(-1, *shape)).double()
+            excess = outputs @ self._specs.rows.T - self._specs.limits
+            excess = self._disjuncts.best(excess)
+            excess = torch.where(boxes.open.repeat(2, 1), excess, torch.inf)
+            least, disjunct = excess.nan_to_num(torch.inf).min(1)
+            index = int(least.argmin())
+        if float(least[index]) > 0:
+            return False
+        target = Target(self._context.number, int(self._numbers[disjunct[index]]))
+        return self._context.confirm((points[index].cpu().numpy(), target))
+
+
+def _cut(boxes: Boxes, sensitivity: Tensor) -> Boxes:
+    """Halves every box at its most sensitive input; few boxes several times at once."""
+    for cuts in range(MOST_CUTS):
+        if not len(boxes) or (cuts and 2 * len(boxes) > FULL_BATCH):
+            break
+        at = sensitivity.argmax(1)
+        boxes = halves(boxes, at)
+        halved = sensitivity.scatter(1, at[:, None], sensitivity.gather(1, at[:, None]) / 2)
+        sensitivity = torch.cat((halved, halved))
+    return boxes

@@ -1,0 +1,302 @@
+"""Branch and bound on the signs of ReLU inputs, bounded by β-CROWN (Wang et al. 2021).
+
+Every domain is of one disjunct and carries its rows; it is closed when one of them is proved
+greater than its threshold. The first attempt keeps the root's bounds of intermediate neurons and
+trusts the multipliers; where it does not end soon, and the network is small enough, a second one
+begins anew: it splits early layers first and bounds all later neurons again in every domain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from runner.contract.vocabulary import Memory
+from runner.engine.attack.pgd import Target
+from runner.engine.bounds.beta import BetaSettings, Subdomains
+from runner.engine.search.branching import Question, early, filtered
+from runner.engine.search.domains import Domains, DomainStore, joined
+from runner.engine.search.leaves import Certificate
+from runner.engine.search.rounds import run_rounds
+from runner.engine.search.search import Outcome, SearchContext
+from runner.engine.search.seeds import Seeds, minimiser, search
+from runner.engine.search.sharing import Meeting
+from runner.engine.search.split_root import SplitRoot
+from runner.engine.search.trial import Trial
+from runner.engine.specs import exact_in
+
+
+@dataclass(frozen=True)
+class ReluSplitSettings:
+    """`batch`: domains bounded at once, None: from the memory budget. `trial`: domains after which
+    the first attempt may end, where a second is possible: with at most `most_rows` start rows.
+    `seeds`: domains that lead an attack, in the first of every `attack_every` (at least 2) rounds.
+    """
+
+    batch: int | None = None
+    root: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=60, decay=0.98))
+    child: BetaSettings = field(default_factory=lambda: BetaSettings(patience=4))
+    candidates: int = 3
+    seeds: int = 32
+    attack_every: int = 4
+    trial: int = 3000
+    most_rows: int = 1000
+
+
+class ReluSplit:
+    """A `Search` and its `Tree`."""
+
+    name = "beta-crown"
+
+    def __init__(self, context: SearchContext, settings: ReluSplitSettings | None = None) -> None:
+        self._context = context
+        self._settings = settings or ReluSplitSettings()
+        with context.tag.kind(Memory.BOUNDS):
+            self._root = SplitRoot.of(context)
+        workload, ranks = context.workload, context.sharing.ranks
+        self.batch = max(1, (workload.batch // ranks if workload else self._own_batch) // 2)
+        self.store = DomainStore(self._context.tag)
+        self.begun, self.open_share = False, 1.0
+        self._tightens = False
+        self._trial = Trial(self._settings.trial)
+        # Of the first attempt: domains this rank has bounded, and all ranks until they last met.
+        self._visited, self._visited_by_all = 0, 0
+        disjuncts = context.case.specs.disjuncts
+        # Of every disjunct: the least margin of a closed domain, and domains that no way decides.
+        self._closed = torch.full((disjuncts,), torch.inf, dtype=torch.float64)
+        self._undecided = torch.zeros(disjuncts, dtype=torch.bool)
+
+    @property
+    def _own_batch(self) -> int:
+        return self._settings.batch or self._root.batch
+
+    @property
+    def complete(self) -> bool:
+        return not bool(self._undecided.any())
+
+    @property
+    def waits(self) -> bool:
+        ranks = self._context.sharing.ranks
+        return not len(self.store) or self._tries_again(self._visited * ranks)
+
+    @property
+    def blank(self) -> Domains:
+        return self._whole.select(torch.zeros(len(self._whole), dtype=torch.bool))
+
+    def run(self) -> Outcome:
+        return run_rounds(self, self._context)
+
+    def begin(self) -> None:
+        """From the whole box, for the disjuncts that are open."""
+        self.begun = True
+        self.store = DomainStore(self._context.tag)
+        self._undecided[:] = False
+        disjuncts = self._context.case.open.nonzero()[:, 0]
+        self._closed[disjuncts.cpu()] = torch.inf
+        domains, bounds, multipliers = self._root.domains(disjuncts, self._settings.root)
+        self._whole = domains.to(torch.device("cpu"))
+        if self._context.sharing.keeps_root:
+            self._keep_open(domains, bounds, multipliers)
+            self._record(len(disjuncts), 0)
+
+    def round(self) -> None:
+        if self._tries_again(self._visited_by_all) and self._stalls():
+            self._tightens = True
+            self.begin()
+        elif len(self.store):
+            with self._context.tag.kind(Memory.ALPHA):
+                taken = self.store.take(self.batch).to(self._context.device)
+            self._visited += 2 * len(taken)
+            self._split(taken)
+
+    def _tries_again(self, visited: int) -> bool:
+        settings = self._settings
+        small = 0 < self._root.tightener.rows <= settings.most_rows
+        first = not self._tightens and self._context.workload is None
+        return first and small and self._trial.due(visited)
+
+    def _stalls(self) -> bool:
+        case = self._context.case
+        return self._trial.stalls(self._visited_by_all, -float(case.margins[case.open].min()))
+
+    def standing(self) -> Tensor:
+        disjuncts = len(self._closed)
+        rest = torch.tensor([self.store.share, self._visited], dtype=torch.float64)
+        least = self.store.least_margins(disjuncts)
+        return torch.cat([least, self._closed, self._undecided.double(), rest])
+
+    def conclude(self, meeting: Meeting) -> None:
+        """What is proved so far, in the case."""
+        case, disjuncts = self._context.case, len(self._closed)
+        columns = meeting.standings.split([disjuncts] * 3 + [1, 1], 1)
+        least, closed = columns[0].amin(0), columns[1].amin(0)
+        self._undecided = columns[2].bool().any(0)
+        self._visited_by_all = int(columns[4].sum())
+        self.open_share = float(columns[3].sum()) / max(1, len(self._whole))
+        done = (least == torch.inf) & ~self._undecided
+        proved = torch.where(closed.isfinite(), closed, 0.0)
+        margins = torch.where(done, proved, least).to(case.margins)
+        usable = case.open & margins.isfinite()
+        case.margins = torch.where(usable, torch.fmax(case.margins, margins), case.margins)
+        if self._context.workload is None:
+            case.open &= ~done.to(case.open.device)
+
+    def _split(self, taken: Domains) -> bool:
+        """Splits domains and bounds their children; whether a counterexample was found."""
+        root = self._root
+        rows = root.rows.of_domains(taken.disjunct, root.dtype)
+        thresholds = root.rows.goal(taken.disjunct, root.dtype)
+        parents = taken.subdomains(rows)
+        seen = root.bounds.inspect(parents)
+        free = self._context.workload is None
+        turn = self._context.progress.rounds % self._settings.attack_every == 1
+        if free and turn and self._attacked(taken, seen.inputs, seen.bounds - thresholds):
+            return True
+        question = Question(root.bounds, parents, seen, thresholds)
+        if self._tightens:
+            family = taken.phases.unique(dim=0, return_inverse=True)[1]
+            columns, splittable = early(question, family, int(family.max()) + 1)
+        else:
+            columns, splittable = filtered(question, self._settings.candidates)
+        if not bool(splittable.all()):
+            if free and self._decided_by_lp(taken.select(~splittable)):
+                return True
+            if not bool(splittable.any()):
+                self._record(0, int(taken.depth.max()))
+                return False
+        with self._context.tag.kind(Memory.ALPHA):
+            children = joined(
+                [taken.child(question.child(columns, sign)).select(splittable) for sign in (1, -1)]
+            )
+        if self._tightens:
+            children = self._tightened(children)
+        rows = root.rows.of_domains(children.disjunct, root.dtype)
+        goal = root.rows.goal(children.disjunct, root.dtype)
+        if not free:
+            goal = torch.full_like(goal, torch.inf)
+        bounds, multipliers = root.bounds.optimized(
+            children.subdomains(rows),
+            goal,
+            self._settings.child,
+            children.margins if free else None,
+        )
+        self._keep_open(children, bounds, multipliers)
+        self._record(2 * int(splittable.sum()), int(taken.depth.max()) + 1)
+        return False
+
+    def _tightened(self, children: Domains) -> Domains:
+        """Those that are not empty, with new bounds of neurons; each set of phases once."""
+        root = self._root
+        family = children.phases.unique(dim=0, return_inverse=True)[1]
+        # The last member of a family stands for it; all have the same splits.
+        member = torch.arange(len(children), device=family.device)
+        of_family = family.new_zeros(int(family.max()) + 1).index_copy_(0, family, member)
+        found = root.tightener.tightened(children.select(of_family).before)
+        lower = torch.maximum(children.lower, found.lower[family])
+        upper = torch.minimum(children.upper, found.upper[family])
+        possible = (lower <= upper).all(1)
+        return replace(children, lower=lower, upper=upper).select(possible)
+
+    def _keep_open(self, domains: Domains, bounds: Tensor, multipliers: Tensor) -> None:
+        """Stores the domains that bounds [K, B], of these multipliers [K, B, V], do not close."""
+        disjunct = domains.disjunct
+        margins = self._root.rows.margins(bounds, disjunct)
+        closed = (margins > 0).any(0)
+        if self._context.workload is not None:
+            closed = torch.zeros_like(closed)
+        elif bool(closed.any()):
+            proved = self._proved(domains.select(closed), multipliers[:, closed])
+            margins[:, closed] = proved
+            closed[closed.clone()] = (proved > 0).any(0)
+        domains = domains.with_multipliers(multipliers)
+        # A child holds less than its parent, so what was proved of the parent holds.
+        best = torch.maximum(margins.amax(0), domains.margins)
+        least = best.new_full((len(self._closed),), torch.inf)
+        least.scatter_reduce_(0, disjunct[closed], best[closed], "amin")
+        self._closed = torch.minimum(self._closed, least.cpu())
+        kept = replace(domains, margins=best, urgency=best).select(~closed)
+        if len(kept):
+            self.store.put(self._with_families(kept) if self._tightens else kept)
+
+    def _proved(self, domains: Domains, multipliers: Tensor) -> Tensor:
+        """Margins [K, B] that hold in real arithmetic, of the multipliers that were found: in the
+        search's precision, and in float64 what its rounding leaves open.
+        """
+        root = self._root
+        margins = multipliers.new_full(multipliers.shape[:2], -torch.inf, dtype=torch.float64)
+        if exact_in(root.dtype, root.rows.rows):
+            margins = self._proved_in(root.dtype, domains, multipliers)
+        left = ~(margins > 0).any(0)
+        if root.dtype is not torch.float64 and bool(left.any()):
+            some = self._proved_in(torch.float64, domains.select(left), multipliers[:, left])
+            margins[:, left] = some
+        return margins
+
+    def _proved_in(self, dtype: torch.dtype, domains: Domains, multipliers: Tensor) -> Tensor:
+        rows, disjunct = self._root.rows, domains.disjunct
+        found = domains.subdomains(rows.of_domains(disjunct, dtype))
+        found = replace(found, multipliers=multipliers).to(dtype)
+        return rows.margins(self._root.bounds.to(dtype).bound(found, proven=True), disjunct)
+
+    def _with_families(self, domains: Domains) -> Domains:
+        """Domains of the same splits are as urgent as their weakest, so they stay together."""
+        phases, family = domains.phases.unique(dim=0, return_inverse=True)
+        weakest = domains.margins.new_full((len(phases),), torch.inf)
+        weakest.scatter_reduce_(0, family, domains.margins, "amin")
+        return replace(domains, urgency=weakest[family])
+
+    def _attacked(self, taken: Domains, inputs: Tensor, margins: Tensor) -> bool:
+        """Whether the weakest domains lead to a confirmed counterexample."""
+        context, root = self._context, self._root
+        weakest = taken.margins.argsort()[: self._settings.seeds]
+        nearest = margins[:, weakest].argmax(0)
+        x = minimiser(context.network, inputs[nearest, weakest], context.within)
+        disjunct = taken.disjunct[weakest]
+        rows = root.rows.of_domains(disjunct, x.dtype)
+        limits = root.rows.limits[:, disjunct].to(x.dtype)
+        return search(context, Seeds(x, disjunct, rows, limits))
+
+    def _decided_by_lp(self, leaves: Domains) -> bool:
+        """Closes domains without an unstable neuron; whether one has a confirmed counterexample."""
+        context, rows = self._context, self._root.rows
+        for index in range(len(leaves)):
+            context.checkpoint()
+            leaf, disjunct = leaves.select(torch.tensor([index])), int(leaves.disjunct[index])
+            found = self._root.leaves.solve(
+                leaf.phases[0], leaf.lower[0], rows.rows[:, disjunct], rows.thresholds[:, disjunct]
+            )
+            if isinstance(found, Certificate):
+                margin = self._certified(leaf, found)
+                if margin > 0:
+                    self._closed[disjunct] = min(float(self._closed[disjunct]), margin)
+                    continue
+            elif found is not None:
+                within = context.within
+                point = found.to(within.lower)
+                point = torch.minimum(torch.maximum(point, within.lower), within.upper)
+                candidate = point.flatten().cpu().numpy(), Target(context.number, disjunct)
+                if context.confirm(candidate):
+                    return True
+            self._undecided[disjunct] = True
+        return False
+
+    def _certified(self, leaf: Domains, certificate: Certificate) -> float:
+        """The margin of a leaf that a solver's multipliers prove in real arithmetic."""
+        bounds = self._root.bounds.to(torch.float64)
+        multipliers = certificate.multipliers[bounds.space.columns] / bounds.scale
+        rows = certificate.row.reshape(1, 1, -1)
+        domain = Subdomains(rows, leaf.phases, leaf.before, multipliers.reshape(1, 1, -1))
+        found = bounds.bound(domain.to(torch.float64), proven=True)
+        return float(found) - certificate.threshold
+
+    def _record(self, domains: int, depth: int) -> None:
+        """The least margin over the disjuncts that are open on this rank, or of all in the end."""
+        least = self.store.least_margins(len(self._closed))
+        waiting = least.isfinite()
+        margins = torch.where(waiting, least, self._closed)
+        known = self._context.case.margins.cpu()
+        known = torch.where(margins.isfinite(), torch.fmax(known, margins), known)
+        bound = known[waiting] if bool(waiting.any()) else known
+        self._context.progress.round(domains, depth, len(self.store), float(bound.min()))

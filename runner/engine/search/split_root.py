@@ -1,0 +1,99 @@
+"""Where a ReLU-split search begins: the root's bounds, what can be split, and the first domains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runner.engine.bounds.beta import BetaSettings, SplitBounds
+from runner.engine.bounds.budget import Budget
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.split import SplitSpace
+from runner.engine.bounds.tighten import Tightener
+from runner.engine.search.domains import Domains
+from runner.engine.search.leaves import Leaves
+from runner.engine.search.padded_rows import PaddedRows
+from runner.engine.search.search import SearchContext
+
+# What the tensors of one batch of sub-domains may take while they are bounded, in bytes; of a core.
+BATCH_BYTES = 16 * 1024 * 1024
+LEAST_BATCH, MOST_BATCH = 16, 512
+# Copies that live at the same time: of the widest node's A, and of the multipliers.
+LIVE_ROWS, LIVE_MULTIPLIERS = 8, 12
+# A neuron's β is counted in units of at least this share of its layer's.
+LEAST_SCALE = 0.1
+
+
+@dataclass(frozen=True)
+class SplitRoot:
+    """All that the search of one case shares."""
+
+    bounds: SplitBounds
+    rows: PaddedRows
+    tightener: Tightener
+    leaves: Leaves
+    before: Interval
+    budget: Budget
+
+    @staticmethod
+    def of(context: SearchContext) -> SplitRoot:
+        known = context.case.known
+        if known is None:
+            raise ValueError("a ReLU split starts from bounds of every node")
+        network, tag, checkpoint = context.network, context.tag, context.checkpoint
+        intervals = known.intervals
+        space = SplitSpace.of(network, intervals)
+        lower = {name: interval.lower for name, interval in intervals.items()}
+        upper = {name: interval.upper for name, interval in intervals.items()}
+        before = Interval(space.columns_of(lower), space.columns_of(upper))
+        ones = before.lower.new_ones(sum(space.slots))
+        return SplitRoot(
+            SplitBounds(network, space, intervals, ones, tag, checkpoint),
+            PaddedRows.of(context.case.specs),
+            Tightener(network, context.settings, space, intervals, tag, checkpoint),
+            Leaves(network, space, intervals),
+            before,
+            context.settings.budget,
+        )
+
+    @property
+    def batch(self) -> int:
+        """Sub-domains bounded at once: from a memory budget and the network, never from P."""
+        widest = max(i.lower[0].numel() for i in self.bounds.intervals.values())
+        each = LIVE_ROWS * widest + LIVE_MULTIPLIERS * self.bounds.space.size
+        fits = self.budget.scaled(BATCH_BYTES) // (4 * each * self.rows.count)
+        return min(max(LEAST_BATCH, fits - fits % 2), self.budget.scaled(MOST_BATCH))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the search is computed in."""
+        return self.before.lower.dtype
+
+    def domains(self, disjuncts: Tensor, settings: BetaSettings) -> tuple[Domains, Tensor, Tensor]:
+        """The whole box for each disjunct [B], bounds [K, B] and the multipliers [K, B, V] that
+        they come from; sets the scale of β.
+        """
+        count = len(disjuncts)
+        lower, upper = (
+            end.expand(count, -1).clone() for end in (self.before.lower, self.before.upper)
+        )
+        phases = torch.zeros(lower.shape, dtype=torch.int8, device=lower.device)
+        multipliers = self.bounds.initial(Interval(lower, upper), self.rows.count)
+        nothing = torch.full((count,), -torch.inf, dtype=torch.float64, device=lower.device)
+        depth = torch.zeros(count, dtype=torch.long, device=lower.device)
+        domains = Domains(
+            disjuncts, phases, lower, upper, multipliers.transpose(0, 1), nothing, depth, nothing
+        )
+        rows = self.rows.of_domains(disjuncts, lower.dtype)
+        goal = self.rows.goal(disjuncts, lower.dtype)
+        bounds, found = self.bounds.optimized(domains.subdomains(rows), goal, settings)
+        domains = domains.with_multipliers(found)
+        seen = self.bounds.inspect(domains.subdomains(rows))
+        sizes = seen.neurons.abs().mean((0, 1)).split(self.bounds.space.slots)
+        scales = [
+            s.clamp(min=max(1e-6, LEAST_SCALE * float(s.sum()) / max(1, len(s)))) for s in sizes
+        ]
+        self.bounds.scale = torch.cat(scales)
+        return domains, bounds, found

@@ -1,0 +1,83 @@
+"""What a strategy should send, from the shapes alone: the formula beside the measured bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from runner.contract.vocabulary import Method
+from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.propagate import Settings
+from runner.engine.network.graph import Op
+from runner.verifiers.strategies import Axis, Strategy
+
+VALUE_BYTES = 4
+
+
+def formula_bytes(
+    network: BoundNetwork,
+    weights: Mapping[str, Sequence[int]],
+    strategy: Strategy,
+    ranks: int,
+    settings: Settings,
+    blocks: Sequence[Sequence[int]],
+) -> float:
+    """Bytes that a rank sends, mean over the ranks; the leading terms, without vectors.
+
+    A product with a weight W [n, m] sends, for R rows: features A, R m values; weights the
+    smaller of W and the product, which is of R n values for each block of W where a gradient
+    passes; weights and specs together W. Specs alone send the R bounds. Each is (P - 1) / P of
+    that per rank. In I iterations, α-CROWN passes every layer but those before its first ReLU I
+    times, and I - 1 times for gradients.
+
+    `blocks`: rows of each block of each start node, in the order in which they were bounded.
+    `weights`: bytes of the blocks of each Linear and Conv weight.
+    """
+    sent = 0.0
+    for (start, method), counts in zip(_calls(network, settings), blocks, strict=True):
+        if Axis.SPECS in strategy.sharded:
+            sent += sum(counts) * VALUE_BYTES
+        rounds = _rounds(counts, ranks) if Axis.SPECS in strategy.sharded else counts
+        passes = settings.alpha.iterations if method is Method.ALPHA_CROWN else 1
+        for rows in rounds:
+            relaxed = False
+            for node in network.ancestors(start):
+                relaxed = relaxed or node.name in network.relaxed
+                if node.op in (Op.LINEAR, Op.CONV):
+                    gradients = passes - 1 if relaxed else 0
+                    times = passes if relaxed else 1
+                    # Both rows of a neuron pass its own layer as one.
+                    passing = rows // 2 if node.name == start != network.graph.output else rows
+                    before = network.graph.node(node.inputs[0])
+                    blocks_of = weights[node.parameters["weight"]]
+                    values = passing * before.size
+                    sent += times * _product(values, blocks_of, strategy)
+                    if Axis.FEATURES not in strategy.sharded:
+                        values = passing * node.size * len(blocks_of)
+                    sent += gradients * _product(values, blocks_of, strategy)
+    return sent * (ranks - 1) / ranks
+
+
+def _calls(network: BoundNetwork, settings: Settings) -> list[tuple[str, Method]]:
+    """Start nodes and methods in the order in which the driver bounds their rows."""
+    if settings.method is Method.IBP:
+        return []
+    methods = [Method.CROWN]
+    if settings.method is Method.ALPHA_CROWN:
+        methods.append(Method.ALPHA_CROWN)
+    wanted = network.start_nodes - network.exact - settings.interval_only
+    calls = [(n.name, m) for n in network.graph.nodes if n.name in wanted for m in methods]
+    return [*calls, (network.graph.output, settings.method)]
+
+
+def _rounds(counts: Sequence[int], ranks: int) -> list[int]:
+    """Blocks that are bounded at the same time share one passage of the weights."""
+    return [max(counts[at : at + ranks]) for at in range(0, len(counts), ranks)]
+
+
+def _product(values: int, weight: Sequence[int], strategy: Strategy) -> int:
+    product = values * VALUE_BYTES
+    if Axis.FEATURES in strategy.sharded:
+        return product
+    if Axis.WEIGHTS not in strategy.sharded:
+        return 0
+    return sum(weight) if Axis.SPECS in strategy.sharded else min(sum(weight), product)

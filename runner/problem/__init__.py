@@ -1,0 +1,1 @@
+"""What is asked: instances, properties, and counterexamples with their replay. No torch."""

@@ -1,0 +1,66 @@
+"""Reading input files, which may lie gzip-compressed under either name."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from pathlib import Path
+
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+# deflate packs zeros a thousandfold; weights and text no more than a hundredfold.
+_UNPACKED_PER_PACKED = 100
+_UNPACKED_ALWAYS = 64 * 1024 * 1024
+_CHUNK = 1024 * 1024
+
+
+def find_maybe_gz(path: Path) -> Path | None:
+    """The file itself, or the one with `.gz` added or dropped; None when there is neither."""
+    twin = path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")
+    return next((candidate for candidate in (path, twin) if os.path.isfile(candidate)), None)
+
+
+def read_bytes(path: Path, cause: Cause) -> bytes:
+    """The content of a file, unzipped when it is gzip whatever its name says.
+
+    Raises InstanceError: MISSING_FILE when there is no such file, `cause` when it is damaged or
+    unpacks to more than a hundred times its size and 64 MiB.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InstanceError(Cause.MISSING_FILE, f"{path}: no such file; check its name") from error
+    except OSError as error:
+        message = f"{path}: cannot be read ({error.strerror}); check the file and its permissions"
+        raise InstanceError(cause, message) from error
+    if not content.startswith(_GZIP_MAGIC):
+        return content
+    limit = _UNPACKED_PER_PACKED * len(content) + _UNPACKED_ALWAYS
+    try:
+        unpacked = _unpacked(content, limit)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        message = f"{path}: damaged gzip file ({error}); download it again"
+        raise InstanceError(cause, message) from error
+    if unpacked is None:
+        message = (
+            f"{path}: {len(content):,} bytes of gzip unpack to more than {limit:,}, the most that "
+            f"is read ({_UNPACKED_PER_PACKED} times the packed size and 64 MiB); unpack it yourself"
+        )
+        raise InstanceError(cause, message)
+    return unpacked
+
+
+def _unpacked(content: bytes, limit: int) -> bytes | None:
+    """None for more than `limit` bytes. Raises EOFError, zlib.error and gzip.BadGzipFile."""
+    unpacked = bytearray()
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        while part := file.read(_CHUNK):
+            unpacked += part
+            if len(unpacked) > limit:
+                return None
+    return bytes(unpacked)

@@ -1,0 +1,104 @@
+"""The original ONNX file under ONNX Runtime: the reference for replays and counterexamples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state
+
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
+from runner.problem.files import read_bytes
+
+_DTYPES: dict[str, type[np.floating]] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+}
+_FATAL_ONLY = 4
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+# ONNX Runtime's errors have no common base of their own.
+_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    *(
+        kind
+        for kind in vars(onnxruntime_pybind11_state).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ),
+)
+
+
+def _session(path: Path, *, optimize: bool) -> onnxruntime.InferenceSession:
+    content = read_bytes(path, Cause.MALFORMED_NETWORK)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except _RUNTIME_ERRORS as error:
+        # E.g. a Conv of float64, which no kernel computes.
+        lacking = isinstance(error, onnxruntime_pybind11_state.NotImplemented)
+        cause = Cause.UNSUPPORTED_OPERATOR if lacking else Cause.MALFORMED_NETWORK
+        remedy = "; convert the network to float32" if lacking else ""
+        raise InstanceError(
+            cause, f"{path}: ONNX Runtime cannot load it: {error}{remedy}"
+        ) from error
+
+
+class OnnxRuntime:
+    """One input, one output, one thread; a dynamic dimension counts as 1.
+
+    `optimize`: join operators, as ONNX Runtime does by default, with weights that it rounds anew.
+
+    `input_shape`: the model's own, batch dimension included; `dtype`: of its input. Raises
+    InstanceError with MISSING_FILE, MALFORMED_NETWORK (the file is not a model that ONNX Runtime
+    can load), UNSUPPORTED_INSTANCE (several inputs or outputs) or UNSUPPORTED_OPERATOR (an input
+    that is not floating-point, an operator that ONNX Runtime cannot compute in the network's type).
+    """
+
+    def __init__(self, path: Path, *, optimize: bool = True) -> None:
+        self.path = path
+        self._session = _session(path, optimize=optimize)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise InstanceError(
+                Cause.UNSUPPORTED_INSTANCE,
+                f"{path}: {len(inputs)} inputs and {len(outputs)} outputs; "
+                "only networks with one input and one output are supported",
+            )
+        if inputs[0].type not in _DTYPES:
+            raise InstanceError(
+                Cause.UNSUPPORTED_OPERATOR,
+                f"{path}: input {inputs[0].name!r} is {inputs[0].type}, not floating-point",
+            )
+        self._input = inputs[0].name
+        self.dtype = _DTYPES[inputs[0].type]
+        self.input_shape = tuple(
+            length if isinstance(length, int) and length > 0 else 1 for length in inputs[0].shape
+        )
+
+    def run(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Flat input to flat output, both of one sample.
+
+        Raises InstanceError SHAPE_MISMATCH if `x` has not as many values as the network's input.
+        """
+        if x.size != int(np.prod(self.input_shape)):
+            raise InstanceError(
+                Cause.SHAPE_MISMATCH,
+                f"{self.path}: {x.size} values given, the input has shape {self.input_shape}",
+            )
+        shaped = np.asarray(x, dtype=self.dtype).reshape(self.input_shape)
+        try:
+            (output,) = self._session.run(None, {self._input: shaped})
+        except _RUNTIME_ERRORS as error:
+            raise InstanceError(
+                Cause.MALFORMED_NETWORK, f"{self.path}: ONNX Runtime cannot run it: {error}"
+            ) from error
+        return np.asarray(output).reshape(-1)

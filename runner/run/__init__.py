@@ -1,0 +1,1 @@
+"""A run: plan, prepare, schedule, judge. No torch."""

@@ -1,0 +1,215 @@
+"""What a run has to do: one task per instance and strategy, in order."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from runner.contract.errors import NothingToRunError, UsageError
+from runner.contract.vocabulary import Method
+from runner.problem.instances import Instance, MalformedRow, read_category
+from runner.record.manifest import Command
+from runner.record.schema import Key, one_line
+from runner.verifiers.strategies import Engine, Strategy, strategy_named
+
+_log = logging.getLogger(__name__)
+
+Row = Instance | MalformedRow
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of instances.csv under one strategy. `name` is what its files are called.
+
+    `repeat` counts from 1.
+    """
+
+    row: Row
+    strategy: Strategy
+    ranks: int
+    name: str
+    repeat: int = 1
+
+    def key(self) -> Key:
+        return Key(*_question(self.row), self.strategy.name, self.repeat)
+
+
+def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> list[Task]:
+    """All tasks of a command; every strategy of an instance comes before the next instance.
+
+    Everything is run once before anything is repeated. `left_out` is told of categories without
+    anything to run.
+
+    Raises UsageError for a strategy or category that does not exist, and when nothing is left.
+    """
+    _check_options(command)
+    strategies = [strategy_named(name) for name in command.strategies]
+    if command.workload is not None:
+        _check_searched(command.method, strategies)
+    rows = [
+        row
+        for category in read_categories(command.categories, command.timeout_s, left_out)
+        for row in choose(category, command.filter, command.limit)
+    ]
+    if not rows:
+        raise UsageError(f"no instance matches --filter {command.filter!r}")
+    named = _named(_distinct(rows))
+    return [
+        Task(
+            row,
+            strategy,
+            command.ranks if strategy.parallel else 1,
+            name if repeat == 1 else f"{name}.repeat{repeat}",
+            repeat,
+        )
+        for repeat in range(1, command.repeat + 1)
+        for row, name in named
+        for strategy in strategies
+    ]
+
+
+def _check_options(command: Command) -> None:
+    for option, count in (("--ranks", command.ranks), ("--repeat", command.repeat)):
+        if count < 1:
+            raise UsageError(f"{option} {count}: at least one is needed")
+    for option, value in (
+        ("--timeout", command.timeout_s),
+        ("--memory-limit", command.memory_limit_gib),
+        ("--work-memory", command.work_memory_mib),
+    ):
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{option} {value}: a positive number is needed")
+
+
+def _check_searched(method: Method, strategies: Iterable[Strategy]) -> None:
+    """Raises UsageError for what has no branch and bound whose work could be fixed."""
+    if method is not Method.COMPLETE:
+        raise UsageError(f"--fixed-workload needs --method {Method.COMPLETE}, not {method}")
+    for strategy in strategies:
+        if strategy.engine is not Engine.DRIVER:
+            raise UsageError(
+                f"--fixed-workload: strategy {strategy.name} has no branch and bound; leave it out"
+            )
+
+
+def read_categories(
+    categories: Iterable[str | Path],
+    timeout_s: float | None = None,
+    left_out: Callable[[str], None] = _log.warning,
+) -> list[list[Row]]:
+    """The rows of each category. One that has nothing to run costs no other its turn.
+
+    Large networks are downloaded by a script, so that a checkout of a year has such categories.
+    `left_out` is told of each, once. Raises UsageError for what is no category, and when none of
+    them has anything to run.
+    """
+    found, lost = [], []
+    for category in dict.fromkeys(map(str, categories)):
+        try:
+            found.append(read_category(Path(category), timeout_s))
+        except NothingToRunError as error:
+            lost.append(str(error))
+    if lost and not found:
+        raise UsageError("\n".join(lost))
+    for message in lost:
+        left_out(f"left out: {message}")
+    return found
+
+
+def choose(rows: Iterable[Row], pattern: str | None, limit: int | None) -> list[Row]:
+    """The first `limit` rows that match `pattern`; one that repeats another is warned of.
+
+    A pattern is a shell glob; it matches a row when it matches its network's or property's name,
+    as written or without folder and suffixes, or `<network>_<property>` of the latter.
+    """
+    matching = (
+        row
+        for row in rows
+        if pattern is None or matches(row.network_name, row.property_name, pattern)
+    )
+    return _distinct(matching)[:limit]
+
+
+def matches(network: str, property_name: str, pattern: str) -> bool:
+    """Whether a glob chooses the instance of these names; see `choose`."""
+    names = (network, property_name)
+    candidates = {*names, *map(_stem, names), instance_name(network, property_name)}
+    return any(fnmatchcase(candidate, pattern) for candidate in candidates)
+
+
+def instance_name(network: str, property_name: str) -> str:
+    """`<network>_<property>` without folders and suffixes, as VNN-COMP names counterexamples."""
+    return one_line(f"{_stem(network)}_{_stem(property_name)}")
+
+
+def full_name(network: str, property_name: str) -> str:
+    """The same with folders, for instances of a category that have one name without them."""
+    paths = (PurePosixPath(name.removesuffix(".gz")) for name in (network, property_name))
+    return one_line("_".join(part for path in paths for part in (*path.parent.parts, path.stem)))
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name.removesuffix(".gz")).stem
+
+
+def _question(row: Row) -> tuple[str, str, str, float | None]:
+    timeout_s = row.timeout_s if isinstance(row, Instance) else None
+    names = (row.category, row.network_name, row.property_name)
+    category, network, property_name = map(one_line, names)
+    return category, network, property_name, timeout_s
+
+
+def _distinct(rows: Iterable[Row]) -> list[Row]:
+    """Each question once; raises UsageError when one name means different files.
+
+    A malformed row that names nothing, or what an earlier one names, is told by its place.
+    """
+    seen: dict[tuple[str, str, str, float | None], Row] = {}
+    for row in rows:
+        if isinstance(row, MalformedRow) and (not row.network_name or _question(row) in seen):
+            row = replace(row, network_name=f"{row.source.name}:{row.line}")
+        first = seen.setdefault(_question(row), row)
+        if first is row:
+            continue
+        if _files(first) != _files(row):
+            raise UsageError(
+                f"{row.source}:{row.line} and {first.source}:{first.line} give different files "
+                f"the same name in category {row.category}; run them one after the other"
+            )
+        _log.warning("%s:%d repeats %s and is run once", row.source, row.line, _said(first, row))
+    return list(seen.values())
+
+
+def _said(first: Row, row: Row) -> str:
+    place = f"line {first.line}" if first.source == row.source else f"{first.source}:{first.line}"
+    same = f" (network, property, {row.timeout_s:g} s)" if isinstance(row, Instance) else ""
+    return place + same
+
+
+def _files(row: Row) -> tuple[object, ...]:
+    return (row.network, row.property) if isinstance(row, Instance) else (row.source, row.message)
+
+
+def _named(rows: Sequence[Row]) -> list[tuple[Row, str]]:
+    """Each row with a name that no other row of its category has."""
+    alike: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for row in rows:
+        alike.setdefault(_short(row), set()).add((row.network_name, row.property_name))
+    taken: set[tuple[str, str]] = set()
+    named = []
+    for row in rows:
+        named_by = instance_name if len(alike[_short(row)]) == 1 else full_name
+        name = named_by(row.network_name, row.property_name)
+        if (row.category, name) in taken:
+            name = f"{name}_line{row.line}"
+        taken.add((row.category, name))
+        named.append((row, name))
+    return named
+
+
+def _short(row: Row) -> tuple[str, str]:
+    return row.category, instance_name(row.network_name, row.property_name)

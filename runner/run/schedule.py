@@ -1,0 +1,163 @@
+"""The loop of a run: every task that is not done yet, one gang at a time."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from runner.contract.question import Job
+from runner.contract.vocabulary import Cause, Verdict
+from runner.contract.wire import job_to_json
+from runner.problem.instances import Instance, MalformedRow
+from runner.record.folder import RunFolder
+from runner.record.manifest import Command
+from runner.record.schema import Outcome, RankRow
+from runner.run.judge import Answer, judge, refused
+from runner.run.plan import Task
+from runner.run.prepare import Preparer, Server
+from runner.verifiers.strategies import Engine
+
+VERIFY = "runner.engine.programs.verify:verify_target"
+
+# A rank without room for its report dies without one.
+_PERHAPS_THE_DISK = frozenset({Cause.INTERNAL_ERROR, Cause.RANK_DIED})
+
+_GIB, _MIB = 2**30, 2**20
+
+
+class Observer(Protocol):
+    """Who wants to know how a run goes."""
+
+    def started(self, task: Task) -> None:
+        """A task is about to run."""
+
+    def recorded(self, outcome: Outcome) -> None:
+        """Its rows are on disk."""
+
+
+def schedule(
+    tasks: Sequence[Task],
+    command: Command,
+    folder: RunFolder,
+    server: Server,
+    observer: Observer,
+    target: str = VERIFY,
+) -> None:
+    """Runs and records every task that `folder` has no outcome of.
+
+    `target`: what a rank does with a Job; it gives a RankReport, both as JSON.
+
+    Raises DiskFullError when there is no room left, and UsageError when no gang can be started.
+    """
+    with folder.disk_full_named(), _scratch(folder.path / "scratch") as scratch:
+        worker = _Worker(command, folder, server, scratch, target)
+        for task in tasks:
+            if task.key() in folder.done:
+                continue
+            observer.started(task)
+            outcome, ranks = worker.run(task)
+            if outcome.cause is Cause.DISK_FULL:
+                raise OSError(errno.ENOSPC, outcome.message)
+            if outcome.cause in _PERHAPS_THE_DISK:
+                folder.check_room()
+            folder.record(outcome, ranks)
+            observer.recorded(outcome)
+
+
+class _Worker:
+    """Runs one task after another."""
+
+    def __init__(
+        self, command: Command, folder: RunFolder, server: Server, scratch: Path, target: str
+    ) -> None:
+        self._target = target
+        self._command = command
+        self._folder = folder
+        self._server = server
+        self._scratch = scratch
+        limit = command.memory_limit_gib
+        self._memory_limit_bytes = None if limit is None else int(limit * _GIB)
+        work = command.work_memory_mib
+        self._work_bytes = None if work is None else int(work * _MIB)
+        self._preparer = Preparer(server, scratch, self._memory_limit_bytes)
+
+    def run(self, task: Task) -> tuple[Outcome, list[RankRow]]:
+        row = task.row
+        if isinstance(row, MalformedRow):
+            return refused(task, Answer(Verdict.ERROR, row.cause, row.message)), []
+        if task.strategy.engine is Engine.NULL:
+            return self._verify(task, row, None, None)
+        with self._gang_folder(task) as gang:
+            prepared, seconds, failure = self._preparer.prepare(row, gang)
+        if failure:
+            return refused(task, failure, seconds), []
+        return self._verify(task, row, prepared, seconds)
+
+    def _verify(
+        self, task: Task, row: Instance, prepared: Path | None, prepare_time_s: float | None
+    ) -> tuple[Outcome, list[RankRow]]:
+        strategy, category = task.strategy.name, task.key().category
+        job = Job(
+            network=str(row.network),
+            prepared=str(prepared) if prepared else "",
+            property=str(row.property),
+            strategy=strategy,
+            ranks=task.ranks,
+            timeout_s=row.timeout_s,
+            method=self._command.method,
+            device=self._command.device,
+            seed=self._command.seed,
+            memory_limit_bytes=self._memory_limit_bytes,
+            counterexample=str(self._counterexample(task)),
+            bounds=str(self._folder.bounds(strategy, category, task.name).absolute()),
+            progress=str(self._folder.progress(strategy, category, task.name).absolute()),
+            workload=self._command.workload,
+            work_bytes=self._work_bytes,
+        )
+        with self._gang_folder(task) as gang:
+            result = self._server.run(
+                self._target,
+                job_to_json(job),
+                ranks=task.ranks,
+                folder=gang,
+                timeout_s=row.timeout_s,
+            )
+        return judge(task, prepare_time_s, result)
+
+    def _counterexample(self, task: Task) -> Path:
+        """Its path, in a folder that exists, free of what a killed attempt may have left."""
+        strategy, category = task.strategy.name, task.key().category
+        path = self._folder.counterexample(strategy, category, task.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        return path.absolute()
+
+    @contextmanager
+    def _gang_folder(self, task: Task) -> Iterator[Path]:
+        """A folder for one gang; what its ranks said is kept in the run folder."""
+        gang = Path(tempfile.mkdtemp(dir=self._scratch)).absolute()
+        yield gang
+        for rank in range(task.ranks):
+            said = gang / f"rank{rank}.log"
+            if said.exists() and said.stat().st_size:
+                strategy, category = task.strategy.name, task.key().category
+                log = self._folder.log(strategy, category, task.name, rank)
+                log.parent.mkdir(parents=True, exist_ok=True)
+                said.replace(log)
+        shutil.rmtree(gang)
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """An empty folder for what only lasts as long as the run; a killed run leaves its own."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path.absolute()
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Networks and properties written as a category."""

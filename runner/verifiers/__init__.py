@@ -1,0 +1,1 @@
+"""What may answer a question, as data: our strategies and auto_LiRPA. No torch."""

@@ -1,1 +1,0 @@
-"""Attack -> incomplete -> complete, under a deadline."""
