@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 
 from runner.cli import job_command, run_command
 from runner.cli.app import app
-from runner.execute.lock import exclusive
 from runner.execute.watch import GangResult
+from runner.record.lock import exclusive
 from runner.run.doctor import REQUIREMENTS, State, check_requirement, examine
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -14,8 +14,9 @@ from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Method
 from runner.contract.workload import Workload, workload_of
 from runner.problem.instances import read_category
+from runner.problem.names import matches
 from runner.record.manifest import Command
-from runner.run.plan import choose, matches, plan
+from runner.run.plan import choose, plan
 
 
 def command(*categories: Path) -> Command:

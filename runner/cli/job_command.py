@@ -49,10 +49,11 @@ def job(
     Example, on each of two machines:
       vnncomp-runner job net.onnx prop.vnnlib job --strategy fsdp --ranks 4
       torchrun --nnodes 2 --node-rank 0 --nproc-per-node 2 \\
-        --master-addr first.example --master-port 29500 -m runner.engine.programs.torchrun job/job.json
+        --master-addr first.example --master-port 29500 -m runner.engine.torchrun job/job.json
     """
     with exit_codes():
-        count = ranks if strategy_named(strategy).parallel else 1
+        wanted = strategy_named(strategy)
+        count = ranks if wanted.parallel else 1
         folder.mkdir(parents=True, exist_ok=True)
         _clear(folder)
         row = Instance(
@@ -73,7 +74,7 @@ def job(
             network=str(row.network),
             prepared=str(done.prepared),
             property=str(row.property),
-            strategy=strategy,
+            strategy=wanted,
             ranks=count,
             timeout_s=timeout,
             method=method,
@@ -84,9 +85,7 @@ def job(
             files=_digest(row),
         )
         replace_file(folder / _JOB, json.dumps(job_to_json(made), indent=2) + "\n")
-        typer.echo(
-            f"{folder / _JOB} is ready for {count} rank(s): -m runner.engine.programs.torchrun"
-        )
+        typer.echo(f"{folder / _JOB} is ready for {count} rank(s): -m runner.engine.torchrun")
 
 
 def _clear(folder: Path) -> None:

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.cli.terminal import console, exit_codes
-from runner.problem.instances import Instance, MalformedRow
-from runner.run.plan import choose, read_categories
+from runner.problem.instances import Instance, MalformedRow, read_categories
+from runner.run.plan import choose
 
 
 def list_instances(

@@ -10,17 +10,19 @@ import typer
 from rich.console import Console
 
 from runner.cli.terminal import console, exit_codes
-from runner.contract.errors import InstanceError, UsageError
-from runner.engine.layout.plan import NodeLayout, layout
-from runner.engine.network.prepared import Weights, read_graph
+from runner.contract.errors import UsageError
+from runner.contract.layout import NodeLayout
+from runner.contract.strategy import Axis, Engine, Strategy
+from runner.contract.wire import from_json, to_json
 from runner.execute.gang import RankServer
 from runner.report.grid import Grid
 from runner.report.render import rich_table
 from runner.report.text import size
 from runner.run.judge import preparation_failure
 from runner.run.prepare import PREPARE_TIMEOUT_S
-from runner.run.prepare import TARGET as PREPARE
-from runner.verifiers.strategies import Axis, Engine, strategy_named
+from runner.verifiers.strategies import strategy_named
+
+PLAN = "runner.engine.programs.plan:plan_target"
 
 
 def plan(
@@ -40,26 +42,27 @@ def plan(
         if wanted.engine is not Engine.DRIVER:
             raise UsageError(f"strategy {strategy} lays nothing out: it is not the driver's")
         count = ranks if wanted.parallel else 1
-        prepared = _prepared(network.absolute(), Path(folder))
-        try:
-            nodes = layout(read_graph(prepared), Weights(prepared).shape, wanted, count)
-        except InstanceError as error:
-            raise UsageError(str(error)) from error
+        nodes = _planned(network.absolute(), wanted, count, Path(folder))
         _print(nodes, f"{network.name} under {strategy} on {count} rank(s)", out)
         if Axis.DOMAINS in wanted.sharded:
             out.print("Sub-problems of branch and bound: each on one rank.")
 
 
-def _prepared(network: Path, folder: Path) -> Path:
-    """Raises UsageError for a network that cannot be converted."""
-    prepared = folder / "network.safetensors"
-    payload = {"network": str(network), "prepared": str(prepared), "property": ""}
+def _planned(network: Path, strategy: Strategy, ranks: int, folder: Path) -> list[NodeLayout]:
+    """Raises UsageError for a network that cannot be converted, or not be laid out so."""
+    payload = {
+        "network": str(network),
+        "prepared": str(folder / "network.safetensors"),
+        "strategy": to_json(strategy),
+        "ranks": ranks,
+    }
     with RankServer(folder / "server.log") as server:
-        result = server.run(PREPARE, payload, 1, folder / "prepare", PREPARE_TIMEOUT_S)
+        result = server.run(PLAN, payload, 1, folder / "plan", PREPARE_TIMEOUT_S)
     failure = preparation_failure(result)
     if failure:
         raise UsageError(f"{failure.cause}: {failure.message}")
-    return prepared
+    (report,) = filter(None, result.reports)
+    return [from_json(node, NodeLayout) for node in report["nodes"]]
 
 
 def _print(nodes: list[NodeLayout], title: str, out: Console) -> None:

@@ -11,7 +11,7 @@ from runner.cli.runs import Results, read_runs
 from runner.cli.tables import print_strategies, print_table
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError
-from runner.run.plan import matches
+from runner.problem.names import matches
 
 _MOST_INSTANCES = 40
 

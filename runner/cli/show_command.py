@@ -16,9 +16,9 @@ from runner.cli.tables import print_strategies, print_table
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Verdict
+from runner.problem.names import matches
 from runner.record.folder import OUTCOMES, RANKS
 from runner.record.manifest import FILE_NAME
-from runner.run.plan import matches
 
 if TYPE_CHECKING:
     from runner.record.read import Run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from runner.contract.strategy import Strategy
 from runner.contract.vocabulary import Cause, Device, Memory, Meter, Method, Phase, Verdict
 from runner.contract.workload import Workload
 
@@ -18,14 +19,15 @@ class Job:
     writes the bounds of an experiment (safetensors), and `progress` where it writes how branch and
     bound went (CSV). `memory_limit_bytes`: what a rank may allocate once it has joined its gang.
     `workload`: what branch and bound is to do instead of deciding. `work_bytes`: of the budget for
-    what is at work at once (runner.engine.bounds.budget), None for what suits the device. `files`: a
-    digest of network and property, where ranks read copies of their own; empty where they share.
+    what is at work at once (runner.engine.bounds.budget), None for what suits the device.
+    `files`: a digest of network and property, where ranks read copies of their own; empty where
+    they share.
     """
 
     network: str
     prepared: str
     property: str
-    strategy: str
+    strategy: Strategy
     ranks: int
     timeout_s: float
     method: Method = Method.COMPLETE

@@ -1,47 +1,62 @@
-"""Jobs and reports as plain JSON values, and back."""
+"""Jobs and reports as plain JSON values, and back.
+
+cattrs knows dataclasses, enumerations and sets, and refuses fields that it does not know.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
+
+from cattrs.errors import ForbiddenExtraKeysError
+from cattrs.preconf.json import make_converter
 
 from runner.contract.question import Job, RankReport
-from runner.contract.vocabulary import Cause, Device, Memory, Meter, Method, Phase, Verdict
-from runner.contract.workload import Workload
+
+T = TypeVar("T")
+
+# What `from_json` raises where values are not of the type.
+MALFORMED = (KeyError, TypeError, ValueError, ForbiddenExtraKeysError)
+
+_converter = make_converter(forbid_extra_keys=True, detailed_validation=False)
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass, or a list of them, as values that JSON has; sets in one order."""
+    return _sorted(_converter.unstructure(value))
+
+
+def from_json(data: Any, kind: type[T]) -> T:
+    """Raises one of MALFORMED where `data` is not what `to_json` gives of a `kind`."""
+    return _converter.structure(data, kind)
 
 
 def job_to_json(job: Job) -> dict[str, Any]:
-    return asdict(job)
+    plain: dict[str, Any] = to_json(job)
+    return plain
 
 
 def job_from_json(data: Mapping[str, Any]) -> Job:
-    """Raises KeyError, TypeError or ValueError where `data` is not what `job_to_json` gives."""
-    workload = data["workload"]
-    parsed = {
-        "method": Method(data["method"]),
-        "device": Device(data["device"]),
-        "workload": Workload(**workload) if workload else None,
-    }
-    return Job(**{**data, **parsed})
+    """Raises one of MALFORMED."""
+    return from_json(data, Job)
 
 
 def report_to_json(report: RankReport) -> dict[str, Any]:
-    return asdict(report)
+    plain: dict[str, Any] = to_json(report)
+    return plain
 
 
 def report_from_json(data: Mapping[str, Any]) -> RankReport:
-    """Raises KeyError, TypeError or ValueError where `data` is not what `report_to_json` gives."""
-    enums = {
-        "verdict": Verdict(data["verdict"]),
-        "cause": Cause(data["cause"]),
-        "meter": Meter(data["meter"]),
-        "phase_s": {Phase(phase): seconds for phase, seconds in data["phase_s"].items()},
-        "peak_bytes": _by_kind(data["peak_bytes"]),
-        "at_peak_bytes": _by_kind(data["at_peak_bytes"]),
-    }
-    return RankReport(**{**data, **enums})
+    """Raises one of MALFORMED."""
+    return from_json(data, RankReport)
 
 
-def _by_kind(data: Mapping[str, int]) -> dict[Memory, int]:
-    return {Memory(kind): size for kind, size in data.items()}
+def _sorted(plain: Any) -> Any:
+    match plain:
+        case dict():
+            return {key: _sorted(value) for key, value in plain.items()}
+        case set() | frozenset():
+            return sorted(plain)
+        case list() | tuple():
+            return [_sorted(value) for value in plain]
+    return plain

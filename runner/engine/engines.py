@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from runner.contract.errors import InstanceError
+from runner.contract.strategy import Axis, Engine, Strategy
 from runner.contract.vocabulary import Cause, Memory, Method
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.alpha import AlphaSettings
@@ -42,7 +43,6 @@ from runner.engine.network.prepared import Weights, read_graph
 from runner.engine.search.sharing import Alike, Apart, Sharing
 from runner.engine.specs import Room, Specs, box_around, no_room
 from runner.problem.property.model import Property
-from runner.verifiers.strategies import STRATEGIES, Axis, Engine, Strategy
 
 
 class Bounding(Protocol):
@@ -261,8 +261,8 @@ class LirpaEngine:
     def _driver(self) -> DriverEngine:
         """What auto_LiRPA's claims are held against; nothing of it is measured."""
         with _disable_current_modes():
-            baseline = STRATEGIES["baseline"]
-            return DriverEngine(self._prepared, baseline, Group(), self._device, NoTagger())
+            alone = Strategy("baseline", parallel=False)
+            return DriverEngine(self._prepared, alone, Group(), self._device, NoTagger())
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
         return Alike(deadline.check, confirmation)

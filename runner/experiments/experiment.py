@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runner.contract.errors import UsageError
+from runner.contract.strategy import Engine
 from runner.contract.vocabulary import Device, Method
 from runner.contract.workload import Workload
 from runner.execute.gang import RankServer
@@ -20,7 +21,7 @@ from runner.record.folder import open_run
 from runner.record.manifest import Command
 from runner.run.plan import plan
 from runner.run.schedule import VERIFY, Observer, schedule
-from runner.verifiers.strategies import Engine, strategy_named
+from runner.verifiers.strategies import strategy_named
 
 TARGET = "runner.engine.programs.bounds:bounds_target"
 GENERATE = "runner.training.categories.generate:generate_target"
@@ -32,7 +33,9 @@ REFERENCE = "baseline"
 
 @dataclass(frozen=True)
 class Generated:
-    """A random network and one property. `sizes`: what `kind` takes, see runner.training.categories.generate."""
+    """A random network and one property. `sizes`: what `kind` takes
+    (runner.training.categories.generate).
+    """
 
     kind: str
     sizes: tuple[int, ...]

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from runner.experiments.experiment import REFERENCE, Experiment
+from runner.problem.names import instance_name
 from runner.record.folder import bounds_path
 from runner.record.read import read_run
-from runner.run.plan import instance_name
 
 Bounds = dict[str, NDArray[np.float32]]
 

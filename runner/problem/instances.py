@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import csv
+import logging
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +16,7 @@ from runner.contract.errors import InstanceError, NothingToRunError, UsageError
 from runner.contract.vocabulary import Cause
 from runner.problem.files import find_maybe_gz
 
+_log = logging.getLogger(__name__)
 _FILE = "instances.csv"
 _VERSION_FOLDER = re.compile(r"\d+\.\d+")
 _DECIMAL = re.compile(r"\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -46,6 +48,9 @@ class MalformedRow:
     message: str
     network_name: str
     property_name: str
+
+
+Row = Instance | MalformedRow
 
 
 def read_category(path: Path, timeout_s: float | None = None) -> list[Instance | MalformedRow]:
@@ -184,3 +189,27 @@ def _category(folder: Path, network_name: str) -> str:
     inside = parts[: parts.index("onnx")] if "onnx" in parts[:-1] else ()
     home = Path(os.path.abspath(folder.joinpath(*inside)))
     return home.parent.name if _VERSION_FOLDER.fullmatch(home.name) else home.name
+
+
+def read_categories(
+    categories: Iterable[str | Path],
+    timeout_s: float | None = None,
+    left_out: Callable[[str], None] = _log.warning,
+) -> list[list[Row]]:
+    """The rows of each category. One that has nothing to run costs no other its turn.
+
+    Large networks are downloaded by a script, so that a checkout of a year has such categories.
+    `left_out` is told of each, once. Raises UsageError for what is no category, and when none of
+    them has anything to run.
+    """
+    found, lost = [], []
+    for category in dict.fromkeys(map(str, categories)):
+        try:
+            found.append(read_category(Path(category), timeout_s))
+        except NothingToRunError as error:
+            lost.append(str(error))
+    if lost and not found:
+        raise UsageError("\n".join(lost))
+    for message in lost:
+        left_out(f"left out: {message}")
+    return found

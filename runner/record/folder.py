@@ -20,7 +20,6 @@ from pathlib import Path
 
 from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Verdict
-from runner.execute.lock import exclusive
 from runner.record.append import (
     append_line,
     disk_full_named,
@@ -28,6 +27,7 @@ from runner.record.append import (
     replace_file,
     whole_lines,
 )
+from runner.record.lock import exclusive
 from runner.record.manifest import FILE_NAME, Command, Manifest, Status, describe, read_manifest
 from runner.record.schema import (
     Key,

@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from runner.contract.vocabulary import Cause, Meter, Verdict
+from runner.problem.names import one_line
 
 SCHEMA_VERSION = 4
 
@@ -181,13 +182,6 @@ def parse_row(row_type: type[Row], table: Sequence[Column], cells: Sequence[str]
         raise ValueError(f"{len(cells)} cells where {len(table)} were expected")
     values: list[Any] = [column.parse(cell) for column, cell in zip(table, cells, strict=True)]
     return row_type(*values)
-
-
-def one_line(text: str) -> str:
-    """Text as a table keeps it: without line breaks, so that a cut-off row can be told, and
-    without what UTF-8 cannot hold (file names may be any bytes).
-    """
-    return text.replace("\r", " ").replace("\n", " ").strip().encode(errors="replace").decode()
 
 
 def csv_line(cells: Sequence[Cell]) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
+from runner.problem.names import full_name, instance_name
 from runner.record.folder import file_name
 from runner.record.read import Run
-from runner.run.plan import full_name, instance_name
 
 _PROGRESS = ".progress.csv"
 

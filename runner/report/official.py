@@ -16,9 +16,9 @@ from pathlib import Path
 
 from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Verdict
+from runner.problem.names import full_name, instance_name
 from runner.record.folder import OFFICIAL, file_name
 from runner.report.sources import Question, question
-from runner.run.plan import full_name, instance_name
 
 _COLUMNS = 6
 # What results.csv has said in some year, by how the word starts. `unsat` comes before `sat`.

@@ -9,9 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from runner.contract.errors import UsageError
-from runner.problem.instances import Instance
+from runner.problem.instances import Instance, read_categories
 from runner.record.manifest import Command
-from runner.run.plan import read_categories
 
 _log = logging.getLogger(__name__)
 

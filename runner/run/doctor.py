@@ -70,6 +70,7 @@ REQUIREMENTS = (
     Requirement("tqdm", "tqdm"),
     Requirement("pyyaml", "yaml"),
     Requirement("packaging", "packaging"),
+    Requirement("cattrs", "cattrs"),
     Requirement("vnnlib", "vnnlib", ">=1.0.2"),
     Requirement("onnx", "onnx"),
     Requirement("onnxruntime", "onnxruntime"),

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from runner.contract.question import RankReport
+from runner.contract.strategy import Axis
 from runner.contract.vocabulary import Cause, Memory, Meter, Phase, Verdict
-from runner.contract.wire import report_from_json
+from runner.contract.wire import MALFORMED, report_from_json
 from runner.execute.watch import Ending, GangResult
 from runner.record.schema import Outcome, RankRow
 from runner.run.plan import Task
-from runner.verifiers.strategies import Axis
 
 _DECIDED = frozenset({Verdict.SAT, Verdict.UNSAT})
 _LACKS = frozenset({Cause.OUT_OF_MEMORY, Cause.DISK_FULL})
@@ -57,7 +57,7 @@ def judge(
     try:
         reports = [report_from_json(report) if report else None for report in result.reports]
         said = _ended_early(result, reports) or _agreed(result, reports)
-    except (KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         reports = [None] * task.ranks
         said = Answer(Verdict.ERROR, Cause.INTERNAL_ERROR, f"unreadable report: {error!r}")
     answer, late = _in_time(said, reports[0], result.run_time_s, task.key().timeout_s)

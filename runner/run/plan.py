@@ -6,19 +6,17 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
 
-from runner.contract.errors import NothingToRunError, UsageError
+from runner.contract.errors import UsageError
+from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Method
-from runner.problem.instances import Instance, MalformedRow, read_category
+from runner.problem.instances import Instance, MalformedRow, Row, read_categories
+from runner.problem.names import full_name, instance_name, matches, one_line
 from runner.record.manifest import Command
-from runner.record.schema import Key, one_line
-from runner.verifiers.strategies import Engine, Strategy, strategy_named
+from runner.record.schema import Key
+from runner.verifiers.strategies import strategy_named
 
 _log = logging.getLogger(__name__)
-
-Row = Instance | MalformedRow
 
 
 @dataclass(frozen=True)
@@ -96,30 +94,6 @@ def _check_searched(method: Method, strategies: Iterable[Strategy]) -> None:
             )
 
 
-def read_categories(
-    categories: Iterable[str | Path],
-    timeout_s: float | None = None,
-    left_out: Callable[[str], None] = _log.warning,
-) -> list[list[Row]]:
-    """The rows of each category. One that has nothing to run costs no other its turn.
-
-    Large networks are downloaded by a script, so that a checkout of a year has such categories.
-    `left_out` is told of each, once. Raises UsageError for what is no category, and when none of
-    them has anything to run.
-    """
-    found, lost = [], []
-    for category in dict.fromkeys(map(str, categories)):
-        try:
-            found.append(read_category(Path(category), timeout_s))
-        except NothingToRunError as error:
-            lost.append(str(error))
-    if lost and not found:
-        raise UsageError("\n".join(lost))
-    for message in lost:
-        left_out(f"left out: {message}")
-    return found
-
-
 def choose(rows: Iterable[Row], pattern: str | None, limit: int | None) -> list[Row]:
     """The first `limit` rows that match `pattern`; one that repeats another is warned of.
 
@@ -132,28 +106,6 @@ def choose(rows: Iterable[Row], pattern: str | None, limit: int | None) -> list[
         if pattern is None or matches(row.network_name, row.property_name, pattern)
     )
     return _distinct(matching)[:limit]
-
-
-def matches(network: str, property_name: str, pattern: str) -> bool:
-    """Whether a glob chooses the instance of these names; see `choose`."""
-    names = (network, property_name)
-    candidates = {*names, *map(_stem, names), instance_name(network, property_name)}
-    return any(fnmatchcase(candidate, pattern) for candidate in candidates)
-
-
-def instance_name(network: str, property_name: str) -> str:
-    """`<network>_<property>` without folders and suffixes, as VNN-COMP names counterexamples."""
-    return one_line(f"{_stem(network)}_{_stem(property_name)}")
-
-
-def full_name(network: str, property_name: str) -> str:
-    """The same with folders, for instances of a category that have one name without them."""
-    paths = (PurePosixPath(name.removesuffix(".gz")) for name in (network, property_name))
-    return one_line("_".join(part for path in paths for part in (*path.parent.parts, path.stem)))
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name.removesuffix(".gz")).stem
 
 
 def _question(row: Row) -> tuple[str, str, str, float | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runner.contract.question import Job
+from runner.contract.strategy import Engine
 from runner.contract.vocabulary import Cause, Verdict
 from runner.contract.wire import job_to_json
 from runner.problem.instances import Instance, MalformedRow
@@ -20,7 +21,6 @@ from runner.record.schema import Outcome, RankRow
 from runner.run.judge import Answer, judge, refused
 from runner.run.plan import Task
 from runner.run.prepare import Preparer, Server
-from runner.verifiers.strategies import Engine
 
 VERIFY = "runner.engine.programs.verify:verify_target"
 
@@ -106,7 +106,7 @@ class _Worker:
             network=str(row.network),
             prepared=str(prepared) if prepared else "",
             property=str(row.property),
-            strategy=strategy,
+            strategy=task.strategy,
             ranks=task.ranks,
             timeout_s=row.timeout_s,
             method=self._command.method,

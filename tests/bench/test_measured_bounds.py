@@ -16,6 +16,7 @@ from runner.contract.wire import job_to_json, report_from_json
 from runner.engine.layout.weights import BlockedWeights
 from runner.engine.network.load import prepare
 from runner.engine.programs.bounds import bounds_target
+from runner.verifiers.strategies import strategy_named
 
 CATEGORY = Path(__file__).resolve().parents[2] / "benchmarks" / "digits_mlp"
 
@@ -28,7 +29,7 @@ def job(tmp_path: Path) -> Job:
         network=str(network),
         prepared=str(tmp_path / "prepared"),
         property=str(sorted((CATEGORY / "vnnlib").glob("*.vnnlib"))[0]),
-        strategy="baseline",
+        strategy=strategy_named("baseline"),
         ranks=1,
         timeout_s=60.0,
         method=Method.CROWN,

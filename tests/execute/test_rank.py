@@ -19,8 +19,9 @@ from runner.contract.shell import REPORTED, REPORTED_ERROR, report_path
 from runner.contract.vocabulary import Cause, Verdict
 from runner.contract.wire import job_to_json, report_from_json
 from runner.engine.programs import torchrun as rank_module
-from runner.engine.programs.torchrun import main
+from runner.engine.torchrun import main
 from runner.execute.gang import GangResult
+from runner.verifiers.strategies import strategy_named
 
 pytestmark = pytest.mark.alone
 
@@ -43,7 +44,7 @@ def test_torchrun_fails_when_it_starts_too_few_ranks(tmp_path: Path) -> None:
             *torchrun,
             "--nproc-per-node=1",
             "-m",
-            "runner.engine.programs.torchrun",
+            "runner.engine.torchrun",
             str(_job(tmp_path, 4)),
         ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
@@ -113,7 +114,15 @@ def test_ranks_that_were_given_different_jobs_say_so(
     of_rank_1: dict[str, Any], words: str, run: Callable[..., GangResult]
 ) -> None:
     """Under `sp`, two ranks with two properties would prove half of each."""
-    job = Job("a", "b", "c", strategy="sp", ranks=2, timeout_s=10.0, files="of one property")
+    job = Job(
+        "a",
+        "b",
+        "c",
+        strategy=strategy_named("sp"),
+        ranks=2,
+        timeout_s=10.0,
+        files="of one property",
+    )
     result = run("joined_for_a_job", 2, job=job_to_json(job), of_rank_1=of_rank_1)
     failed = [report for report in result.reports if report]
     assert result.dead_rank is not None
@@ -122,14 +131,22 @@ def test_ranks_that_were_given_different_jobs_say_so(
 
 
 def test_paths_may_differ_from_rank_to_rank(run: Callable[..., GangResult]) -> None:
-    job = Job("a", "b", "c", strategy="sp", ranks=2, timeout_s=10.0, files="of one property")
+    job = Job(
+        "a",
+        "b",
+        "c",
+        strategy=strategy_named("sp"),
+        ranks=2,
+        timeout_s=10.0,
+        files="of one property",
+    )
     own = {"network": "/other/a", "prepared": "/other/b", "counterexample": "/other/d"}
     result = run("joined_for_a_job", 2, job=job_to_json(job), of_rank_1=own)
     assert result.reports == ({}, {})
 
 
 def test_a_gang_of_the_rank_server_is_held_to_its_job_too(run: Callable[..., GangResult]) -> None:
-    job = Job("a", "b", "c", strategy="sp", ranks=3, timeout_s=10.0)
+    job = Job("a", "b", "c", strategy=strategy_named("sp"), ranks=3, timeout_s=10.0)
     result = run("joined_for_a_job", 2, job=job_to_json(job), of_rank_1={})
     for failed in (report for report in result.reports if report):
         assert failed["message"].startswith("the job is for 3 rank(s), but 2 joined")

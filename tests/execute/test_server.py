@@ -203,5 +203,5 @@ def test_a_server_does_not_outlive_a_scheduler_that_is_killed_while_it_starts(
 
 def test_the_scheduler_side_imports_no_torch() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    code = "import sys, runner.execute.gang, runner.execute.lock; sys.exit('torch' in sys.modules)"
+    code = "import sys, runner.execute.gang, runner.record.lock; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0

@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CATEGORY = REPOSITORY / "benchmarks" / "digits_cnn"
 NETWORK, PROPERTY = "onnx/cnn.onnx", "vnnlib/image_15_radius_0.05.vnnlib"
 MACHINES = 2
-RANK = ("-m", "runner.engine.programs.torchrun")
+RANK = ("-m", "runner.engine.torchrun")
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 
 from runner.contract.question import Job, RankReport
 from runner.contract.vocabulary import Cause, Memory, Phase, Verdict
-from runner.contract.wire import job_from_json, job_to_json, report_from_json, report_to_json
+from runner.contract.wire import (
+    MALFORMED,
+    job_from_json,
+    job_to_json,
+    report_from_json,
+    report_to_json,
+)
 from runner.contract.workload import Workload
+from runner.verifiers.strategies import STRATEGIES, strategy_named
 
 _seconds = st.floats(min_value=0, allow_nan=False)
 _bytes = st.integers(0, 1 << 62)
@@ -19,6 +26,7 @@ _bytes = st.integers(0, 1 << 62)
 workloads = st.builds(Workload, rounds=st.integers(1), batch=st.integers(1).map(lambda n: 2 * n))
 jobs = st.builds(
     Job,
+    strategy=st.sampled_from(sorted(STRATEGIES)).map(strategy_named),
     memory_limit_bytes=st.none() | _bytes,
     timeout_s=_seconds,
     workload=st.none() | workloads,
@@ -60,5 +68,5 @@ def test_a_word_outside_its_set_is_refused() -> None:
 
 
 def test_an_unknown_field_is_refused() -> None:
-    with pytest.raises(TypeError, match="colour"):
+    with pytest.raises(MALFORMED, match="colour"):
         report_from_json({**report_to_json(RankReport(0, Verdict.SAT)), "colour": "red"})

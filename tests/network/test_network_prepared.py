@@ -122,7 +122,8 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
 def test_a_graph_is_read_without_torch(tmp_path: Path) -> None:
     write_prepared(tmp_path / "p", GRAPH, TENSORS)
     code = (
-        "import sys; from pathlib import Path; from runner.engine.network.prepared import read_graph; "
+        "import sys; from pathlib import Path; "
+        "from runner.engine.network.prepared import read_graph; "
         f"read_graph(Path({str(tmp_path / 'p')!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -18,6 +18,7 @@ from runner.contract.vocabulary import Method
 from runner.contract.wire import job_to_json, report_from_json
 from runner.execute.gang import Ending, RankServer
 from runner.experiments.experiment import TARGET
+from runner.verifiers.strategies import strategy_named
 
 Bounds = dict[str, NDArray[np.float32]]
 
@@ -54,7 +55,7 @@ class Bounder:
             network=str(question.network),
             prepared=str(question.prepared),
             property=str(question.property),
-            strategy=strategy,
+            strategy=strategy_named(strategy),
             ranks=ranks,
             timeout_s=100.0,
             method=method,

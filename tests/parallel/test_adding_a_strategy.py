@@ -11,12 +11,13 @@ from safetensors.numpy import load_file
 
 from runner.contract.errors import UsageError
 from runner.contract.question import Job
+from runner.contract.strategy import Axis, Strategy
 from runner.contract.vocabulary import Cause, Method
 from runner.contract.wire import job_to_json, report_from_json
 from runner.engine.network.load import prepare
 from runner.execute.gang import RankServer
 from runner.problem.instances import Instance, read_category
-from runner.verifiers.strategies import CHECKPOINT, STRATEGIES, Axis, Strategy, strategy_named
+from runner.verifiers.strategies import CHECKPOINT, STRATEGIES, strategy_named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADDED = Strategy("fsdp+offload", frozenset({Axis.WEIGHTS}), offload=True)
@@ -42,7 +43,7 @@ def test_a_new_strategy_is_an_entry_and_is_measured_like_the_others(
             network=str(row.network),
             prepared=str(tmp_path / "prepared"),
             property=str(row.property),
-            strategy=name,
+            strategy=strategy_named(name),
             ranks=ranks,
             timeout_s=60.0,
             method=Method.CROWN,

@@ -14,6 +14,7 @@ from small_networks import Builder, SmallNetwork
 from small_onnx import save_small, save_true_property
 
 from runner.contract.question import Job, RankReport
+from runner.contract.strategy import Axis, Engine
 from runner.contract.vocabulary import BOUNDS, Verdict
 from runner.contract.wire import job_to_json, report_from_json
 from runner.contract.workload import Workload
@@ -21,7 +22,7 @@ from runner.engine.network.graph import Op
 from runner.engine.network.prepared import write_prepared
 from runner.engine.programs.verify import verify_job
 from runner.execute.gang import Ending, RankServer
-from runner.verifiers.strategies import STRATEGIES, Axis, Engine
+from runner.verifiers.strategies import STRATEGIES, strategy_named
 
 PARALLEL = tuple(s.name for s in STRATEGIES.values() if s.parallel and s.engine is Engine.DRIVER)
 CUT = tuple(name for name in PARALLEL if Axis.FEATURES in STRATEGIES[name].sharded)
@@ -96,7 +97,7 @@ def asked(network: SmallNetwork, folder: Path, workload: Workload | None) -> Ask
         network=str(save_small(folder / "network.onnx", network)),
         prepared=str(folder / "prepared"),
         property=str(save_true_property(folder / "p.vnnlib", network, radius=1.0, room=0.1)),
-        strategy="baseline",
+        strategy=strategy_named("baseline"),
         ranks=1,
         timeout_s=300.0,
         device=DEVICE,
@@ -122,7 +123,9 @@ def gang(
 ) -> list[Any]:
     """What each rank found: bounds under `strategies`, then the answers of those `searched`."""
     job, folder = asked.job, Path(asked.job.prepared).parent
-    jobs = [job_to_json(replace(job, strategy=name, ranks=ranks)) for name in searched]
+    jobs = [
+        job_to_json(replace(job, strategy=strategy_named(name), ranks=ranks)) for name in searched
+    ]
     bounds = {
         "prepared": job.prepared,
         "property": job.property,

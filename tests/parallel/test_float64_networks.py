@@ -18,6 +18,7 @@ from runner.contract.wire import job_to_json, report_from_json
 from runner.engine.network.load import prepare
 from runner.engine.network.prepared import Weights, read_graph
 from runner.execute.gang import Ending, RankServer
+from runner.verifiers.strategies import strategy_named
 
 STRATEGIES = ("baseline", "fsdp", "tp", "sp", "dp", "fsdp+dp", "offload")
 
@@ -62,7 +63,7 @@ def verdict(
         network=str(network),
         prepared=str(prepared),
         property=str(instance),
-        strategy=strategy,
+        strategy=strategy_named(strategy),
         ranks=ranks,
         timeout_s=30.0,
         device=DEVICE,

@@ -12,6 +12,7 @@ from runner.contract.vocabulary import Phase, Verdict
 from runner.contract.wire import job_to_json, report_from_json
 from runner.engine.network.load import prepare
 from runner.execute.gang import Ending, RankServer
+from runner.verifiers.strategies import strategy_named
 
 TARGET = "runner.engine.programs.verify:verify_target"
 
@@ -34,7 +35,9 @@ def acasxu(vnncomp2022: Path, tmp_path: Path) -> dict[str, str]:
 def verified(
     server: RankServer, files: dict[str, str], strategy: str, ranks: int, folder: Path
 ) -> list[RankReport]:
-    job = Job(**files, strategy=strategy, ranks=ranks, timeout_s=60.0, device=DEVICE)
+    job = Job(
+        **files, strategy=strategy_named(strategy), ranks=ranks, timeout_s=60.0, device=DEVICE
+    )
     result = server.run(TARGET, job_to_json(job), ranks, folder, timeout_s=60)
     assert result.ended is Ending.FINISHED, result
     return [report_from_json(report) for report in result.reports if report is not None]

@@ -44,7 +44,7 @@ def test_one_rank_moves_nothing_and_sp_keeps_everything_everywhere() -> None:
 def test_tp_sends_the_columns_of_others_and_fsdp_a_weight_to_every_other() -> None:
     network = mlp(20, 64, 50, 6)
     tp, fsdp = planned(network, "tp", 3), planned(network, "fsdp", 3)
-    (second,) = [node for node in tp if tp[node].shape == (50,) and tp[node].op is Op.LINEAR]
+    (second,) = [node for node in tp if tp[node].shape == (50,) and tp[node].op == Op.LINEAR]
     assert tp[second].moves == "reduce-scatter A W"
     assert tp[second].row_bytes == 2 * 64 * 4
     assert tp[second].features == (16, 17, 17)

@@ -20,7 +20,7 @@ from runner.engine.network.load import prepare
 from runner.engine.network.prepared import write_prepared
 from runner.execute.gang import Ending, RankServer
 from runner.problem.instances import Instance, read_category
-from runner.verifiers.strategies import STRATEGIES
+from runner.verifiers.strategies import STRATEGIES, strategy_named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXACT = ("fsdp", "sp", "fsdp+sp")
@@ -88,7 +88,7 @@ def test_a_rank_killed_inside_a_collective_ends_the_gang_at_once(
         network=str(row.network),
         prepared=str(tmp_path / "prepared"),
         property=str(row.property),
-        strategy=name,
+        strategy=strategy_named(name),
         ranks=3,
         timeout_s=60.0,
         device=DEVICE,

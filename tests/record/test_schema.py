@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.contract.vocabulary import Cause, Meter, Verdict
-from runner.record.schema import Outcome, columns, format_row, header, one_line, parse_row
+from runner.problem.names import one_line
+from runner.record.schema import Outcome, columns, format_row, header, parse_row
 
 OUTCOMES_HEADER = (
     "category,network,property,strategy,ranks,timeout_s,verdict,cause,late_answer,"

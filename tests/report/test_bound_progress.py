@@ -10,11 +10,11 @@ import pytest
 from made_runs import MadeRun
 
 from runner.contract.vocabulary import Cause, Verdict
+from runner.problem.names import matches
 from runner.report.gather import gather
 from runner.report.progress import curve, history, history_table
 from runner.report.story import stories
 from runner.report.table import grid
-from runner.run.plan import matches
 
 HEADER = "seconds,domains,open,bound\n"
 

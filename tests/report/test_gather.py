@@ -12,13 +12,13 @@ from made_runs import COMMAND, MadeRun, compared
 from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Cause, Verdict
 from runner.contract.workload import Workload
+from runner.problem.names import matches
 from runner.record.folder import open_run
 from runner.record.read import read_run
 from runner.report.files import write_report
 from runner.report.gather import gather
 from runner.report.story import stories
 from runner.report.strategies import against_baseline
-from runner.run.plan import matches
 
 
 def one_answer(results: Path, name: str, strategy: str, ranks: int, **manifest: Any) -> MadeRun:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from runner.contract.errors import InstanceError
+from runner.problem.names import matches
 from runner.problem.property.model import Case, Conjunction, Property
 from runner.record.read import Run, read_run
 from runner.report.gather import gather
 from runner.report.story import Story, describe_network, describe_property, stories
-from runner.run.plan import matches
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STRATEGIES = ["baseline", "fsdp", "tp", "sp", "dp"]

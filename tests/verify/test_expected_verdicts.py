@@ -11,6 +11,7 @@ from device import DEVICE
 from runner.contract.question import Job
 from runner.contract.vocabulary import Cause, Method, Phase, Verdict
 from runner.engine.programs.verify import prepare_target, verify_job
+from runner.verifiers.strategies import strategy_named
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 WHOLE = ("car_following", "digits_mlp")
@@ -48,7 +49,7 @@ def test_no_verdict_contradicts_what_is_expected(
         network=network,
         prepared=str(file),
         property=specification,
-        strategy="baseline",
+        strategy=strategy_named("baseline"),
         ranks=1,
         timeout_s=20.0,
         method=Method.ALPHA_CROWN,

@@ -1,7 +1,7 @@
 """The backward pass: from rows on a start node to a lower bound over the input box.
 
-A pass that is charged ends in bounds that hold in real arithmetic (runner.engine.bounds.rounding); one
-that is not is for searching alone, and proves nothing.
+A pass that is charged ends in bounds that hold in real arithmetic
+(runner.engine.bounds.rounding); one that is not is for searching alone, and proves nothing.
 """
 
 from __future__ import annotations

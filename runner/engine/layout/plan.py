@@ -6,35 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from runner.contract.layout import NodeLayout
+from runner.contract.strategy import Axis, Strategy
 from runner.engine.layout.blocks import Block, BlockPlan, plan_blocks
 from runner.engine.layout.features import FeaturePlan, Shares, column_row_zones, plan_features
 from runner.engine.network.blocks import weights_of
 from runner.engine.network.graph import Graph, Node, Op
-from runner.verifiers.strategies import Axis, Strategy
 
 VALUE_BYTES = 4
 RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH})
-
-
-@dataclass(frozen=True)
-class NodeLayout:
-    """One node under a strategy.
-
-    `weight_bytes`: of each rank. `features`: how many neurons or channels of the node each rank
-    keeps, None where all have all. `moves`: what one backward product sends, in words;
-    `row_bytes`: its bytes for each row of A, over all ranks together; `weight_moved_bytes`: what
-    a block of rows costs whatever its length.
-    """
-
-    name: str
-    op: Op
-    shape: tuple[int, ...]
-    weight_bytes: tuple[int, ...]
-    features: tuple[int, ...] | None
-    moves: str
-    row_bytes: int = 0
-    weight_moved_bytes: int = 0
-    interval_only: bool = False
 
 
 def layout(
@@ -65,7 +45,7 @@ class _Layouts:
         moves, row_bytes, weight_bytes = self._moves(node)
         return NodeLayout(
             name=node.name,
-            op=node.op,
+            op=str(node.op),
             shape=node.shape,
             weight_bytes=self._weight_bytes(node),
             features=_lengths(shares),

@@ -1,7 +1,8 @@
 """The features axis at work: exact tensor parallelism of the backward pass.
 
-Each rank keeps the weights, slopes, α and A columns of its own neurons (runner.engine.layout.features
-says which). Intermediate bounds are CROWN's everywhere, so nothing is lost in tightness.
+Each rank keeps the weights, slopes, α and A columns of its own neurons
+(runner.engine.layout.features says which). Intermediate bounds are CROWN's everywhere, so nothing
+is lost in tightness.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from runner.contract.question import Job, RankReport
 from runner.contract.shell import MeasuredFailure
+from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Cause, Memory, Method, Phase, Verdict
 from runner.contract.wire import job_from_json, report_to_json
 from runner.engine.bounds.budget import budget_of
@@ -27,6 +28,7 @@ from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.engines import DriverEngine
 from runner.engine.layout.devices import rank_device
 from runner.engine.layout.group import Group, joined_group
+from runner.engine.layout.traffic import formula_bytes
 from runner.engine.measure.probe import Probe
 from runner.engine.network.blocks import cut_weights, weights_of
 from runner.engine.network.lirpa import lirpa_run
@@ -35,9 +37,7 @@ from runner.engine.network.prepared import Weights
 from runner.engine.programs.gang import check_gang, world_for
 from runner.engine.programs.verify import Costs
 from runner.engine.specs import Specs, box_around
-from runner.experiments.traffic import formula_bytes
 from runner.problem.property.read import read_property
-from runner.verifiers.strategies import Engine, Strategy, strategy_named
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def bounds_target(payload: dict[str, Any]) -> dict[str, Any]:
 
 def _bounds(job: Job) -> RankReport:
     rank = world_for(job).rank
-    strategy, device = strategy_named(job.strategy), rank_device(job.device)
+    strategy, device = job.strategy, rank_device(job.device)
     plain_products()
     bounded = _lirpa if strategy.engine is Engine.LIRPA else _driver
     with Probe(device) as probe, joined_group(device) as group:

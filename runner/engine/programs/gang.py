@@ -7,7 +7,6 @@ one that was asked.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from hashlib import sha256
 
 import torch
@@ -16,6 +15,7 @@ import runner
 from runner.contract.errors import InstanceError
 from runner.contract.question import Job
 from runner.contract.vocabulary import Cause
+from runner.contract.wire import job_to_json
 from runner.engine.layout.group import Group
 from runner.engine.layout.world import World, world
 
@@ -51,7 +51,7 @@ def _check_size(job: Job, size: int, found: str) -> None:
 
 def _check_same_job(job: Job, group: Group) -> None:
     """Every rank sees the same difference, so that all of them stop."""
-    options = {name: value for name, value in asdict(job).items() if name not in _PATHS}
+    options = {name: value for name, value in job_to_json(job).items() if name not in _PATHS}
     parts = {
         "options": json.dumps(options, sort_keys=True),
         "network or property": job.files,

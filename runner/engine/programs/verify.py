@@ -15,6 +15,7 @@ from runner.contract.errors import InstanceError
 from runner.contract.limits import cap_memory, lift_memory_cap
 from runner.contract.question import Job, RankReport
 from runner.contract.shell import MeasuredFailure
+from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Cause, Phase, Verdict
 from runner.contract.wire import job_from_json, report_to_json
 from runner.engine.bounds.budget import budget_of
@@ -35,7 +36,6 @@ from runner.engine.verification import Verification
 from runner.problem.property.model import Property
 from runner.problem.property.read import read_property
 from runner.problem.property.shapes import check_shapes
-from runner.verifiers.strategies import Engine, Strategy, strategy_named
 
 # Part of the timeout kept for ending: what a rank stops before, in seconds and as a share.
 ENDING_SECONDS = 0.5
@@ -73,7 +73,7 @@ def verify_job(job: Job) -> RankReport:
     for a gang, too, that is not the one which the job is for.
     """
     rank = world_for(job).rank
-    strategy = strategy_named(job.strategy)
+    strategy = job.strategy
     if strategy.engine is Engine.NULL:
         return RankReport(rank, Verdict.UNKNOWN, Cause.INCOMPLETE, method="null")
     device = rank_device(job.device)

@@ -1,6 +1,6 @@
 """A rank without a scheduler: what `torchrun` starts, over one machine or several.
 
-    torchrun --nproc-per-node 2 -m runner.engine.programs.torchrun JOB.json
+    torchrun --nproc-per-node 2 -m runner.engine.torchrun JOB.json
 
 JOB.json is what `runner.contract.wire.job_to_json` gives; rank r writes `rank<r>.json` beside it.
 """

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from runner.contract.errors import UsageError
-from runner.execute.lock import exclusive
+from runner.record.lock import exclusive
 
 _HOLD = """
 import sys, time
 from pathlib import Path
-from runner.execute.lock import exclusive
+from runner.record.lock import exclusive
 with exclusive(Path(sys.argv[1])):
     sys.stdout.write("held")
     sys.stdout.flush()

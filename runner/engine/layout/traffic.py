@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from runner.contract.strategy import Axis, Strategy
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.propagate import Settings
 from runner.engine.network.graph import Op
-from runner.verifiers.strategies import Axis, Strategy
 
 VALUE_BYTES = 4
 
