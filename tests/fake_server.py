@@ -72,7 +72,7 @@ class FakeServer:
         if target == PREPARE:
             self.prepared.append(Path(payload["network"]).name)
             return self.preparing
-        self.verified.append((Path(payload["property"]).name, payload["strategy"]))
+        self.verified.append((Path(payload["property"]).name, payload["strategy"]["name"]))
         return self._verify(payload, ranks)
 
 

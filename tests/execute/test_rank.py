@@ -17,7 +17,7 @@ import pytest
 from runner.contract.question import Job, RankReport
 from runner.contract.shell import REPORTED, REPORTED_ERROR, report_path
 from runner.contract.vocabulary import Cause, Verdict
-from runner.contract.wire import job_to_json, report_from_json
+from runner.contract.wire import job_to_json, report_from_json, to_json
 from runner.engine.programs import torchrun as rank_module
 from runner.engine.torchrun import main
 from runner.execute.gang import GangResult
@@ -25,9 +25,18 @@ from runner.verifiers.strategies import strategy_named
 
 pytestmark = pytest.mark.alone
 
+SP = strategy_named("sp")
+
 
 def _job(folder: Path, ranks: int, strategy: str = "null") -> Path:
-    job = Job(network="", prepared="", property="", strategy=strategy, ranks=ranks, timeout_s=10.0)
+    job = Job(
+        network="",
+        prepared="",
+        property="",
+        strategy=strategy_named(strategy),
+        ranks=ranks,
+        timeout_s=10.0,
+    )
     path = folder / "job.json"
     path.write_text(json.dumps(job_to_json(job)))
     return path
@@ -106,7 +115,7 @@ def test_what_is_no_rank_of_a_gang_fails_and_says_why(
     ("of_rank_1", "words"),
     [
         ({"files": "of another property"}, "the network or property of rank 1"),
-        ({"strategy": "tp"}, "the options of rank 1"),
+        ({"strategy": to_json(strategy_named("tp"))}, "the options of rank 1"),
         ({"files": "x", "seed": 7}, "the options and the network or property of rank 1"),
     ],
 )
@@ -118,7 +127,7 @@ def test_ranks_that_were_given_different_jobs_say_so(
         "a",
         "b",
         "c",
-        strategy=strategy_named("sp"),
+        strategy=SP,
         ranks=2,
         timeout_s=10.0,
         files="of one property",
@@ -135,7 +144,7 @@ def test_paths_may_differ_from_rank_to_rank(run: Callable[..., GangResult]) -> N
         "a",
         "b",
         "c",
-        strategy=strategy_named("sp"),
+        strategy=SP,
         ranks=2,
         timeout_s=10.0,
         files="of one property",
@@ -146,7 +155,7 @@ def test_paths_may_differ_from_rank_to_rank(run: Callable[..., GangResult]) -> N
 
 
 def test_a_gang_of_the_rank_server_is_held_to_its_job_too(run: Callable[..., GangResult]) -> None:
-    job = Job("a", "b", "c", strategy=strategy_named("sp"), ranks=3, timeout_s=10.0)
+    job = Job("a", "b", "c", strategy=SP, ranks=3, timeout_s=10.0)
     result = run("joined_for_a_job", 2, job=job_to_json(job), of_rank_1={})
     for failed in (report for report in result.reports if report):
         assert failed["message"].startswith("the job is for 3 rank(s), but 2 joined")

@@ -19,7 +19,8 @@ from runner.cli.app import app
 from runner.contract.question import RankReport
 from runner.contract.shell import report_path
 from runner.contract.vocabulary import Verdict
-from runner.contract.wire import report_from_json
+from runner.contract.wire import report_from_json, to_json
+from runner.verifiers.strategies import strategy_named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CATEGORY = REPOSITORY / "benchmarks" / "digits_cnn"
@@ -47,7 +48,9 @@ def machines(ready: Path, folder: Path, strategy: str) -> list[Path]:
     for copy in copies:
         shutil.copytree(ready, copy)
         job = json.loads((copy / "job.json").read_text().replace(str(ready), str(copy)))
-        (copy / "job.json").write_text(json.dumps({**job, "strategy": strategy}))
+        (copy / "job.json").write_text(
+            json.dumps({**job, "strategy": to_json(strategy_named(strategy))})
+        )
     return copies
 
 

@@ -123,9 +123,8 @@ def gang(
 ) -> list[Any]:
     """What each rank found: bounds under `strategies`, then the answers of those `searched`."""
     job, folder = asked.job, Path(asked.job.prepared).parent
-    jobs = [
-        job_to_json(replace(job, strategy=strategy_named(name), ranks=ranks)) for name in searched
-    ]
+    chosen = map(strategy_named, searched)
+    jobs = [job_to_json(replace(job, strategy=one, ranks=ranks)) for one in chosen]
     bounds = {
         "prepared": job.prepared,
         "property": job.property,

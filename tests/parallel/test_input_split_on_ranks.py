@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from device import DEVICE
@@ -33,11 +34,10 @@ def acasxu(vnncomp2022: Path, tmp_path: Path) -> dict[str, str]:
 
 
 def verified(
-    server: RankServer, files: dict[str, str], strategy: str, ranks: int, folder: Path
+    server: RankServer, files: dict[str, Any], strategy: str, ranks: int, folder: Path
 ) -> list[RankReport]:
-    job = Job(
-        **files, strategy=strategy_named(strategy), ranks=ranks, timeout_s=60.0, device=DEVICE
-    )
+    chosen = strategy_named(strategy)
+    job = Job(**files, strategy=chosen, ranks=ranks, timeout_s=60.0, device=DEVICE)
     result = server.run(TARGET, job_to_json(job), ranks, folder, timeout_s=60)
     assert result.ended is Ending.FINISHED, result
     return [report_from_json(report) for report in result.reports if report is not None]
