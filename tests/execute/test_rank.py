@@ -18,7 +18,7 @@ from runner.contract.question import Job, RankReport
 from runner.contract.shell import REPORTED, REPORTED_ERROR, report_path
 from runner.contract.vocabulary import Cause, Verdict
 from runner.contract.wire import job_to_json, report_from_json, to_json
-from runner.engine.programs import torchrun as rank_module
+from runner.engine import torchrun as rank_module
 from runner.engine.torchrun import main
 from runner.execute.gang import GangResult
 from runner.verifiers.strategies import strategy_named
