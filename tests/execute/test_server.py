@@ -19,6 +19,8 @@ from runner.contract.errors import UsageError
 from runner.execute import gang
 from runner.execute.gang import Ending, GangResult, RankServer
 
+pytestmark = pytest.mark.alone
+
 TARGETS = targets.__name__
 
 
@@ -178,8 +180,6 @@ _SCHEDULER_THAT_STARTS = """
 import sys, time
 from pathlib import Path
 from runner.execute.gang import RankServer
-
-pytestmark = pytest.mark.alone
 with RankServer(Path(sys.argv[1]), ("never_imported",)) as server:
     print(server.pid, flush=True)
     time.sleep(600)

@@ -67,7 +67,11 @@ def port() -> str:
 
 
 def reports(copies: Sequence[Path], ranks: Sequence[subprocess.Popen[bytes]]) -> list[RankReport]:
-    assert [rank.wait(timeout=90) for rank in ranks] == [0] * MACHINES
+    try:
+        assert [rank.wait(timeout=90) for rank in ranks] == [0] * MACHINES
+    finally:
+        for rank in ranks:
+            rank.kill()
     return [
         report_from_json(json.loads(report_path(copy, rank).read_text()))
         for rank, copy in enumerate(copies)
