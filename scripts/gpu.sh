@@ -42,8 +42,8 @@ said() { # runs a command, keeps its output as OUT/NAME.log, and says how it end
 
 tests() {
     said tests env TEST_DEVICE=cuda "$PYTHON" -m pytest -q --tb=short --durations=15 \
-        tests/test_gpu.py tests/parallel tests/soundness tests/bench \
-        tests/verify/test_relu_split_strategies.py tests/verify/test_expected_verdicts.py
+        tests/test_gpu.py tests/engine/layout tests/soundness tests/experiments \
+        tests/engine/search/test_relu_split_strategies.py tests/engine/search/test_expected_verdicts.py
 }
 
 memory() {

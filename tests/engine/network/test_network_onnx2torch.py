@@ -14,7 +14,7 @@ import torch
 from runner.engine.network.evaluate import evaluate
 from runner.engine.network.load import load_graph
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 NETWORKS = sorted(path for path in BENCHMARKS.glob("*/onnx/*.onnx*"))
 
 

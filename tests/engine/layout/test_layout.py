@@ -13,7 +13,7 @@ from runner.engine.layout.plan import NodeLayout, layout
 from runner.engine.network.graph import Op
 from runner.verifiers.strategies import strategy_named
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def planned(network: SmallNetwork, strategy: str, ranks: int) -> dict[str, NodeLayout]:

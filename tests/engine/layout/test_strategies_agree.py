@@ -22,7 +22,7 @@ from runner.execute.gang import Ending, RankServer
 from runner.problem.instances import Instance, read_category
 from runner.verifiers.strategies import STRATEGIES, strategy_named
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 EXACT = ("fsdp", "sp", "fsdp+sp")
 ROWS = ("sp", "fsdp+sp")
 EQUAL = ("tp",)

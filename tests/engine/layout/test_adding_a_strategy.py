@@ -19,7 +19,7 @@ from runner.execute.gang import RankServer
 from runner.problem.instances import Instance, read_category
 from runner.verifiers.strategies import CHECKPOINT, STRATEGIES, strategy_named
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 ADDED = Strategy("fsdp+offload", frozenset({Axis.WEIGHTS}), offload=True)
 
 

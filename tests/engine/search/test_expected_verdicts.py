@@ -13,7 +13,7 @@ from runner.contract.vocabulary import Cause, Method, Phase, Verdict
 from runner.engine.programs.verify import prepare_target, verify_job
 from runner.verifiers.strategies import strategy_named
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 WHOLE = ("car_following", "digits_mlp")
 EVERY = 4  # of the other categories, one instance in so many
 OPPOSITE = {"sat": Verdict.UNSAT, "unsat": Verdict.SAT}
