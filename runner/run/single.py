@@ -1,0 +1,126 @@
+"""One question, asked from a script or a notebook: `from runner import verify`."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from runner.contract.errors import UsageError
+from runner.contract.question import Job
+from runner.contract.strategy import Engine
+from runner.contract.vocabulary import Cause, Device, Method, Verdict
+from runner.contract.wire import job_to_json
+from runner.execute.gang import RankServer
+from runner.problem.files import read_bytes
+from runner.problem.instances import Instance
+from runner.problem.property.counterexample import parse_counterexample
+from runner.record.schema import Outcome, RankRow
+from runner.run.judge import judge, refused
+from runner.run.plan import Task
+from runner.run.prepare import Preparer, Server
+from runner.run.schedule import VERIFY
+from runner.verifiers.strategies import strategy_named
+
+
+Word = TypeVar("Word", Method, Device)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What became of one question.
+
+    `outcome`: as a row of outcomes.csv. `ranks`: as rows of ranks.csv, one for each rank that
+    reported. `counterexample`: of a `sat`, its inputs and outputs, flat.
+    """
+
+    outcome: Outcome
+    ranks: tuple[RankRow, ...]
+    counterexample: tuple[list[float], list[float]] | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.outcome.verdict
+
+
+def verify(
+    network: str | Path,
+    property: str | Path,
+    *,
+    timeout: float = 300.0,
+    strategy: str = "baseline",
+    ranks: int = 2,
+    method: Method | str = Method.COMPLETE,
+    device: Device | str = Device.AUTO,
+    seed: int = 0,
+    work_memory_mib: float | None = None,
+    server: Server | None = None,
+) -> Verified:
+    """Answers one question on rank processes of this machine; `timeout` in seconds.
+
+    `ranks`: of a parallel strategy; others have one. Starting takes some seconds, which a `server`
+    that is kept (`runner.execute.gang.RankServer`, entered) saves the next question. What is wrong
+    with the files is an outcome, with its cause and message. Raises UsageError for a strategy,
+    method or device that does not exist, or a time limit that is none.
+    """
+    chosen = strategy_named(strategy)
+    if not 0 < timeout < float("inf"):
+        raise UsageError(f"timeout={timeout}: a positive number of seconds is needed")
+    if chosen.engine is Engine.NULL:
+        raise UsageError("strategy null answers nothing; choose another")
+    row = Instance(
+        category="",
+        network=Path(network).absolute(),
+        property=Path(property).absolute(),
+        timeout_s=timeout,
+        network_name=Path(network).name,
+        property_name=Path(property).name,
+        source=Path(network),
+        line=1,
+    )
+    task = Task(row, chosen, ranks if chosen.parallel else 1, "question")
+    with tempfile.TemporaryDirectory() as scratch:
+        job = Job(
+            network=str(row.network),
+            prepared="",
+            property=str(row.property),
+            strategy=chosen,
+            ranks=task.ranks,
+            timeout_s=timeout,
+            method=_known(Method, method),
+            device=_known(Device, device),
+            seed=seed,
+            counterexample=str(Path(scratch) / "counterexample.gz"),
+            work_bytes=None if work_memory_mib is None else int(work_memory_mib * 2**20),
+        )
+        if server is not None:
+            return _asked(task, row, job, server, Path(scratch))
+        with RankServer(Path(scratch) / "server.log") as own:
+            return _asked(task, row, job, own, Path(scratch))
+
+
+def _asked(task: Task, row: Instance, job: Job, server: Server, scratch: Path) -> Verified:
+    done = Preparer(server, scratch, None).prepare(row, scratch / "prepare")
+    if done.failure:
+        return Verified(refused(task, done.failure, done.seconds), ())
+    payload = job_to_json(job) | {"prepared": str(done.prepared)}
+    result = server.run(VERIFY, payload, task.ranks, scratch / "gang", row.timeout_s)
+    outcome, rows = judge(task, done.seconds, result)
+    return Verified(outcome, tuple(rows), _counterexample(outcome, Path(job.counterexample)))
+
+
+def _counterexample(outcome: Outcome, file: Path) -> tuple[list[float], list[float]] | None:
+    if outcome.verdict is not Verdict.SAT:
+        return None
+    text = read_bytes(file, Cause.INVALID_COUNTEREXAMPLE).decode()
+    inputs, outputs = parse_counterexample(text)
+    return inputs.tolist(), outputs.tolist()
+
+
+def _known(kind: type[Word], word: str) -> Word:
+    """Raises UsageError that lists the known words."""
+    if word not in list(kind):
+        known = ", ".join(kind)
+        raise UsageError(f"unknown {kind.__name__.lower()} {word!r}; known: {known}")
+    return kind(word)
