@@ -23,7 +23,6 @@ from runner.run.prepare import Preparer, Server
 from runner.run.schedule import VERIFY
 from runner.verifiers.strategies import strategy_named
 
-
 Word = TypeVar("Word", Method, Device)
 
 
