@@ -17,7 +17,7 @@ from runner.contract.vocabulary import BOUNDS, Method
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.engine.bounds.propagate import COARSE_SHARE, NetworkBounds, Propagator, Settings
 from runner.engine.bounds.rounding import gamma
 from runner.engine.bounds.rows import Rows
 from runner.engine.bounds.tagging import Tagger
@@ -26,8 +26,6 @@ from runner.engine.search.many_cases import MANY, bound_together
 from runner.engine.specs import Room, Specs, box_around, boxes_around, no_room
 from runner.problem.property.model import Property
 
-# Of a node's width: if rounding has a larger share, float32 is too coarse.
-COARSE_SHARE = 0.01
 # Of a bound: what rounding may change in a search for slopes, roughly.
 SEARCH_ERROR = 1e-5
 
@@ -130,9 +128,13 @@ class Incomplete:
 
     def in_float64(self, number: int) -> None:
         """Works on a case in float64 from now on, from the beginning."""
-        case, shape = self.cases[number], self._network.graph.input.shape
-        case.box = box_around(self._instance.cases[number], shape, self._device, torch.float64)
-        case.known = None
+        case = self.cases[number]
+        case.box, case.known = self._box_in_float64(case), None
+
+    def _box_in_float64(self, case: CaseProgress) -> Interval:
+        number = next(n for n, other in enumerate(self.cases) if other is case)
+        shape = self._network.graph.input.shape
+        return box_around(self._instance.cases[number], shape, self._device, torch.float64)
 
     @property
     def open_targets(self) -> list[Target]:
@@ -161,28 +163,28 @@ class Incomplete:
     def _bound(self, case: CaseProgress, method: Method) -> None:
         settings = replace(self._settings, method=method)
         propagator = Propagator(self._network, settings, self._tag, self._checkpoint, self._rows)
-        case.known = propagator.bound(case.box, case.known)
         # Once α has been spent on a case in float32, it stays there.
-        undecided = method is not Method.ALPHA_CROWN and case.known.dtype is not torch.float64
-        if undecided and self._coarse(propagator, case.known):
-            self.in_float64(next(n for n, c in enumerate(self.cases) if c is case))
-            case.known = propagator.bound(case.box)
+        rises = method is not Method.ALPHA_CROWN and case.box.lower.dtype is not torch.float64
+        finer = self._box_in_float64(case) if rises and method is Method.CROWN else None
+        case.known = propagator.bound(case.box, case.known, finer)
+        if rises and method is Method.IBP and self._coarse(case.known):
+            case.known = propagator.bound(self._box_in_float64(case))
+        case.box = case.known.box
         specs = case.specs.select(case.open)
         margins = self._margins(propagator, case.known, specs)
         # fmax: bounds that overflowed (not a number) say nothing.
         case.margins = torch.where(case.open, torch.fmax(case.margins, margins), case.margins)
         case.open = case.open & ~(margins > 0)
 
-    def _coarse(self, propagator: Propagator, bounds: NetworkBounds) -> bool:
-        """Whether rounding makes up much of the width of a node's bounds."""
-        if propagator.settings.method is not Method.IBP:
-            return not propagator.rounding_share(bounds) <= COARSE_SHARE
+    def _coarse(self, bounds: NetworkBounds) -> bool:
+        """Whether rounding makes up much of the width of a node's interval bounds."""
         network = self._network
         shares = []
         for name, interval in bounds.intervals.items():
-            if interval.sums is None:
+            sums = interval.charged_sums(bounds.dtype)
+            if sums is None:
                 continue
-            cost = 2 * interval.sums.sum() * gamma(network.terms(name, bounds.dtype), bounds.dtype)
+            cost = 2 * sums.sum() * gamma(network.terms(name, bounds.dtype), bounds.dtype)
             cost = network.features.total(network.features.counted(name, cost))
             shares.append(float(cost) / max(float((interval.upper - interval.lower).sum()), 1e-300))
         # Not below: where values have overflowed, shares are no numbers.

@@ -60,10 +60,11 @@ class WholeCharges:
 
     def product(self, node: Node, rows: Tensor) -> Tensor | None:
         interval = self.intervals[node.name]
-        if interval.sums is None or interval.floor is None:
+        sums = interval.charged_sums(rows.dtype)
+        if sums is None or interval.floor is None:
             return None
         terms = self.network.terms(node.name, rows.dtype)
-        charge = charged(rows, interval.sums, terms, interval.floor)
+        charge = charged(rows, sums, terms, interval.floor)
         return self.network.features.counted(node.name, charge)
 
     def values(self, name: str, rows: Tensor) -> Tensor:

@@ -236,13 +236,11 @@ class _Lines:
     def greatest_sums(self, name: str) -> tuple[Tensor, Tensor] | None:
         """Of each box [B, 1]: the greatest of a node's sums, and its floor [B]."""
         interval = self._intervals[name]
-        if interval.sums is None or interval.floor is None:
+        sums = interval.charged_sums(self._dtype)
+        if sums is None or interval.floor is None:
             return None
         if name not in self._rounding:
-            self._rounding[name] = (
-                greatest(interval.sums).to(self._dtype),
-                interval.floor.to(self._dtype),
-            )
+            self._rounding[name] = greatest(sums), interval.floor.to(self._dtype)
         return self._rounding[name]
 
     def greatest_value(self, name: str) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runner.engine.bounds.rounding import half_width
+from runner.engine.bounds.rounding import half_width, sums_in
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,16 @@ class Interval:
     """lower, upper: [B, *shape], lower <= upper; they hold in real arithmetic.
 
     sums: of a node whose operator rounds, |W| |x| + |b| over the box for each of this rank's own
-    neurons, [B, own neurons]; see runner.engine.bounds.rounding. floor: [B], what underflow adds.
+    neurons, [B, own neurons]; see runner.engine.bounds.rounding. They stay in the precision that
+    they were computed in. floor: [B], what underflow adds. off: [B, own neurons], what parameters
+    that are not the file's own may change of each neuron.
     """
 
     lower: Tensor
     upper: Tensor
     sums: Tensor | None = None
     floor: Tensor | None = None
+    off: Tensor | None = None
 
     @property
     def centre(self) -> Tensor:
@@ -37,6 +40,12 @@ class Interval:
         """The greatest absolute value."""
         return torch.maximum(self.lower.abs(), self.upper.abs())
 
+    def charged_sums(self, dtype: torch.dtype) -> Tensor | None:
+        """What a pass of that precision is charged for [B, own neurons]; None where nothing is
+        summed.
+        """
+        return None if self.sums is None else sums_in(self.sums, self.off, dtype)
+
     def intersect(self, other: Interval) -> Interval:
         """Both hold, so the tighter of each side holds."""
         return self.between(
@@ -45,7 +54,7 @@ class Interval:
 
     def between(self, lower: Tensor, upper: Tensor) -> Interval:
         """Other limits of the same node."""
-        return Interval(lower, upper, self.sums, self.floor)
+        return Interval(lower, upper, self.sums, self.floor, self.off)
 
     def reshape(self, *shape: int) -> Interval:
         return self.between(self.lower.reshape(shape), self.upper.reshape(shape))
@@ -61,6 +70,7 @@ class Interval:
         return Interval(
             self.lower.to(dtype),
             self.upper.to(dtype),
-            None if self.sums is None else self.sums.to(dtype),
+            self.sums,
             None if self.floor is None else self.floor.to(dtype),
+            self.off,
         )

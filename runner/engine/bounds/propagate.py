@@ -7,9 +7,8 @@ bounds hold in real arithmetic: passes are charged for their rounding.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
@@ -37,6 +36,8 @@ from runner.engine.bounds.tagging import NoTagger, Tagger
 from runner.engine.bounds.tiles import tiles
 from runner.engine.network.graph import Node
 
+# Of a node's width: if rounding has a larger share, float32 is too coarse.
+COARSE_SHARE = 0.01
 # Neurons of a start node, to see what rounding costs them.
 SAMPLE = 8
 
@@ -95,10 +96,14 @@ class Propagator:
         self._checkpoint = checkpoint
         self._share = rows or WholeRows()
 
-    def bound(self, box: Interval, known: NetworkBounds | None = None) -> NetworkBounds:
+    def bound(
+        self, box: Interval, known: NetworkBounds | None = None, finer: Interval | None = None
+    ) -> NetworkBounds:
         """Bounds of all nodes over boxes [B, *input]; IBP alone where the method says so.
 
-        `known`: bounds over the same or larger boxes, never to be looser than.
+        `known`: bounds over the same or larger boxes, never to be looser than. `finer`: the boxes
+        in a higher precision, which is gone on in from the first node on that rounding would
+        loosen (COARSE_SHARE).
         """
         graph = self.network.graph
         bounds = NetworkBounds(box, {graph.input.name: box})
@@ -106,15 +111,27 @@ class Propagator:
         for node in graph.nodes[1:]:
             if node.name in self.network.relaxed and self.settings.method is not Method.IBP:
                 self._relax(node, bounds)
-            with torch.no_grad(), self._tag.kind(Memory.BOUNDS):
-                inputs = [bounds.intervals[name] for name in node.inputs]
-                interval = self.network.rule(node.name).interval(*inputs)
-                if known is not None:
-                    interval = interval.intersect(known.intervals[node.name])
-            bounds.intervals[node.name] = interval
+            bounds.intervals[node.name] = interval = self._interval(node, bounds, known)
             if node.name in self.network.start_nodes - self.network.exact - skipped:
+                if finer is not None and self._coarse(node.name, interval, bounds):
+                    bounds, finer = self._over(finer, bounds), None
+                    bounds.intervals[node.name] = interval = self._interval(node, bounds, known)
                 bounds.intervals[node.name] = self._refined(node.name, interval, bounds)
         return bounds
+
+    def _interval(self, node: Node, bounds: NetworkBounds, known: NetworkBounds | None) -> Interval:
+        with torch.no_grad(), self._tag.kind(Memory.BOUNDS):
+            inputs = [bounds.intervals[name] for name in node.inputs]
+            interval = self.network.rule(node.name).interval(*inputs)
+            if known is not None:
+                interval = interval.intersect(known.intervals[node.name].to(bounds.dtype))
+        return interval
+
+    def _over(self, box: Interval, bounds: NetworkBounds) -> NetworkBounds:
+        """The same bounds over the same boxes in a higher precision."""
+        found = self.in_precision(bounds, box.lower.dtype)
+        intervals = {**found.intervals, self.network.graph.input.name: box}
+        return replace(found, box=box, intervals=intervals)
 
     def in_precision(self, bounds: NetworkBounds, dtype: torch.dtype) -> NetworkBounds:
         """The same bounds, with relaxations of that precision; not below their own."""
@@ -180,30 +197,30 @@ class Propagator:
         parts = self._share.share([len(block) for block in blocks], found.T, bound)
         return torch.fmax(found, torch.cat(parts))
 
-    def rounding_share(self, bounds: NetworkBounds) -> float:
-        """What share of the width that CROWN finds rounding makes up, at the worst start node.
+    def _coarse(self, name: str, interval: Interval, bounds: NetworkBounds) -> bool:
+        """Whether rounding makes up much of the width of a start node's bounds by CROWN."""
+        if self.settings.method is Method.IBP:
+            return False
+        # Not `>`: what is no number is coarse.
+        return not self.rounding_share(name, interval, bounds) <= COARSE_SHARE
 
-        Of a few neurons of each, which every rank bounds; what is no number is not below any share.
+    def rounding_share(self, name: str, interval: Interval, bounds: NetworkBounds) -> float:
+        """What share of the width that CROWN finds at a start node rounding makes up.
+
+        Of a few of its neurons, which every rank bounds.
         """
-        worst = 0.0
-        passed = self.network.exact | self.settings.interval_only
-        # Ranks must go in one order: a set's own hangs on the process.
-        for name in sorted(self.network.start_nodes - passed):
-            interval = bounds.intervals[name]
-            ends = interval.lower.flatten(1), interval.upper.flatten(1)
-            wanted = (ends[0] < ends[1]).any(0).nonzero()[:, 0]
-            some = wanted[:: max(1, len(wanted) // SAMPLE)][:SAMPLE]
-            if not len(some):
-                continue
-            with torch.no_grad(), self._tag.kind(Memory.A):
-                start = self._start(name, some, len(ends[0]), bounds.dtype)
-                charges = WholeCharges(self.network, bounds.intervals)
-                done = advance(self.network, start, bounds.relaxations, {}, charges)
-                plain = concretize(self.network, done, bounds.box)
-                charged = concretize(self.network, done, bounds.box, charge=True)
-            share = float((plain - charged).sum()) / max(float(-plain.sum()), 1e-300)
-            worst = share if math.isnan(share) else max(worst, share)
-        return worst
+        ends = interval.lower.flatten(1), interval.upper.flatten(1)
+        wanted = (ends[0] < ends[1]).any(0).nonzero()[:, 0]
+        some = wanted[:: max(1, len(wanted) // SAMPLE)][:SAMPLE]
+        if not len(some):
+            return 0.0
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            start = self._start(name, some, len(ends[0]), bounds.dtype)
+            charges = WholeCharges(self.network, bounds.intervals)
+            done = advance(self.network, start, bounds.relaxations, {}, charges)
+            plain = concretize(self.network, done, bounds.box)
+            charged = concretize(self.network, done, bounds.box, charge=True)
+        return float((plain - charged).sum()) / max(float(-plain.sum()), 1e-300)
 
     def _at_output(self, specs: Tensor, batch: int) -> Frontier:
         network, output = self.network, self.network.graph.output

@@ -106,6 +106,17 @@ def charged(rows: Tensor, sums: Tensor, terms: int, floor: Tensor | None = None)
     return weight * share if floor is None else torch.add(floor, weight, alpha=share)
 
 
+def sums_in(sums: Tensor, off: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Sums for the charges of a pass in another precision, which may be higher: γ of a higher one
+    has no room for what sums of a lower one lost themselves, which is less than a third of them
+    where γ(n) is known at all. `off` counts whatever the precision, as that many of its roundings.
+    """
+    found = sums.to(dtype)
+    if torch.finfo(sums.dtype).bits < torch.finfo(dtype).bits:
+        found = found * 1.5
+    return found if off is None else found + off.to(dtype) * (1.01 / unit(dtype))
+
+
 def greatest(sums: Tensor) -> Tensor:
     """[B, n] to [B, 1]; 0 of none."""
     return sums.amax(1, keepdim=True) if sums.shape[1] else sums.new_zeros(len(sums), 1)

@@ -20,7 +20,14 @@ from runner.engine.bounds.affine import (
 )
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.relu import ReluRelaxation
-from runner.engine.bounds.rounding import enclosed_between, floor, outwards, summands, summed, unit
+from runner.engine.bounds.rounding import (
+    enclosed_between,
+    floor,
+    outwards,
+    summands,
+    summed,
+    sums_in,
+)
 from runner.engine.bounds.weights import Weights
 from runner.engine.network.graph import Node
 
@@ -154,16 +161,18 @@ class ElementwiseAffineRule:
         one, other = self.forward(inputs[0].lower), self.forward(inputs[0].upper)
         size, dtype = inputs[0].size, one.dtype
         sums = self._parameter("scale", dtype).abs() * size + self._parameter("shift", dtype).abs()
-        # What the parameters may be off by counts as much as one rounding of that size.
+        off = None
         if "scale_error" in self._node.parameters:
-            sums = sums + self._parameter("scale_error", dtype) * size * (1.01 / unit(dtype))
+            off = self._parameter("scale_error", dtype) * size
         if "shift_error" in self._node.parameters:
-            sums = sums + self._parameter("shift_error", dtype) * (1.01 / unit(dtype))
+            shift = self._parameter("shift_error", dtype).expand_as(size)
+            off = shift if off is None else off + shift
         lower, upper = torch.minimum(one, other), torch.maximum(one, other)
         return Interval(
-            *enclosed_between(lower, upper, sums, 3),
+            *enclosed_between(lower, upper, sums_in(sums, off, dtype), 3),
             sums.flatten(1),
             floor(size, self.terms(dtype)),
+            None if off is None else off.flatten(1),
         )
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:

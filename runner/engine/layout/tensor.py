@@ -188,11 +188,13 @@ class _LocalRule:
 
     def interval(self, *inputs: Interval) -> Interval:
         whole = self._whole.interval(*inputs)
-        if whole.sums is None:
-            return whole
-        shaped = whole.sums.reshape(-1, *self._node.shape)
-        own = self._features.local(self._node.name, shaped, 1).flatten(1)
-        return replace(whole, sums=own)
+        return replace(whole, sums=self._own(whole.sums), off=self._own(whole.off))
+
+    def _own(self, of_all: Tensor | None) -> Tensor | None:
+        if of_all is None:
+            return None
+        shaped = of_all.reshape(-1, *self._node.shape)
+        return self._features.local(self._node.name, shaped, 1).flatten(1)
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
         return self._local.backward(rows)
