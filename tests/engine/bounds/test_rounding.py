@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_networks import Builder, SmallNetwork, box_of, points_in
 from torch import Tensor
 
-from runner.contract.vocabulary import BOUNDS
+from runner.contract.vocabulary import BOUNDS, Method
 from runner.engine.bounds import rounding
 from runner.engine.bounds.affine import affine_map
 from runner.engine.bounds.interval import Interval
@@ -52,6 +52,25 @@ def test_a_charge_covers_the_rounding_of_a_product(shape: tuple[int, int], expon
     lost = ((affine.transpose(rows).double() - exact).abs() * size.double()).sum(1)
     assert (lost <= charge.double()).all()
     assert (charge > 0).all()
+
+
+@pytest.mark.parametrize("method", BOUNDS)
+def test_what_parameters_are_off_by_counts_in_a_higher_precision_too(method: Method) -> None:
+    """A batch normalisation's scale is computed, and rounded, when the network is read."""
+    builder = Builder((4,))
+    x = builder.linear("x", 6)
+    scale = builder.random(6)
+    off = 0.01 * scale.abs()
+    x = builder.add(Op.AFFINE, (x,), (6,), scale=scale, shift=builder.random(6), scale_error=off)
+    network = builder.network(builder.linear(builder.pointwise(Op.RELU, x), 3))
+    box, specs = box_of(network, 0.3), torch.eye(3, dtype=torch.float64)
+    propagator = Propagator(network.bound(), Settings(method))
+    proved = propagator.spec_bounds(propagator.bound(box), specs)[:, 0]
+    (name,) = (name for name in network.tensors if torch.equal(network.tensors[name], scale))
+    for sign in (-1, 1):
+        network.tensors[name].copy_(scale + sign * off)
+        assert (network.outputs(points_in(box, 500)).double() >= proved).all()
+        network.tensors[name].copy_(scale)
 
 
 def test_a_sum_loses_what_two_roundings_lose_however_long_it_is() -> None:
