@@ -31,6 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # xdist's workers have it of the terminal, and tests look at what a pipe gets.
+    os.environ.pop("COLUMNS", None)
     if config.getoption("--quick"):
         settings.load_profile(QUICK)
 

@@ -16,19 +16,12 @@ from runner.contract.vocabulary import Cause, Method
 from runner.contract.wire import job_to_json, report_from_json
 from runner.engine.network.load import prepare
 from runner.execute.gang import RankServer
+from runner.experiments.experiment import TARGET
 from runner.problem.instances import Instance, read_category
 from runner.verifiers.strategies import CHECKPOINT, STRATEGIES, strategy_named
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ADDED = Strategy("fsdp+offload", frozenset({Axis.WEIGHTS}), offload=True)
-
-
-def bounds_with_the_new_one(payload: dict[str, Any]) -> dict[str, Any]:
-    """In a rank: STRATEGIES is edited, and then all goes as always."""
-    from runner.engine.programs.bounds import bounds_target
-
-    STRATEGIES[ADDED.name] = ADDED
-    return bounds_target(payload)
 
 
 def test_a_new_strategy_is_an_entry_and_is_measured_like_the_others(
@@ -38,20 +31,19 @@ def test_a_new_strategy_is_an_entry_and_is_measured_like_the_others(
     assert isinstance(row, Instance)
     prepare(row.network, tmp_path / "prepared")
     found, resting = {}, {}
-    for name, ranks in (("baseline", 1), (ADDED.name, 2)):
+    for strategy, ranks in ((STRATEGIES["baseline"], 1), (ADDED, 2)):
         job = Job(
             network=str(row.network),
             prepared=str(tmp_path / "prepared"),
             property=str(row.property),
-            strategy=strategy_named(name),
+            strategy=strategy,
             ranks=ranks,
             timeout_s=60.0,
             method=Method.CROWN,
             device=DEVICE,
             bounds=str(tmp_path / f"{ranks}.safetensors"),
         )
-        target = f"{__name__}:bounds_with_the_new_one"
-        result = rank_server.run(target, job_to_json(job), ranks, tmp_path / f"gang{ranks}", 60)
+        result = rank_server.run(TARGET, job_to_json(job), ranks, tmp_path / f"gang{ranks}", 60)
         reports = [report_from_json(report) for report in result.reports if report]
         assert [report.cause for report in reports] == [Cause.INCOMPLETE] * ranks, reports
         found[ranks] = {name: t.tobytes() for name, t in load_file(job.bounds).items()}

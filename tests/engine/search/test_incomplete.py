@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from small_networks import Builder, SmallNetwork, mlp
 
 from runner.contract.vocabulary import BOUNDS, Method
 from runner.engine.attack.pgd import Target
-from runner.engine.bounds.propagate import Propagator
+from runner.engine.bounds.propagate import NetworkBounds, Propagator
 from runner.engine.engines import LirpaBounding
 from runner.engine.incomplete import ladder
 from runner.engine.network.graph import Op
@@ -106,9 +107,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.dtype]]:
     dtypes: list[torch.dtype] = []
     bound = Propagator.bound
 
-    def recorded(self: Propagator, box: object, known: object = None) -> object:
-        dtypes.append(box.lower.dtype)  # type: ignore[attr-defined]
-        return bound(self, box, known)  # type: ignore[arg-type]
+    def recorded(self: Propagator, *arguments: Any) -> NetworkBounds:
+        found = bound(self, *arguments)
+        dtypes.append(found.dtype)
+        return found
 
     with monkeypatch.context() as patch:
         patch.setattr(Propagator, "bound", recorded)
