@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from examples import QUICK
 from hypothesis import settings
+from said import print_decided
 
 from runner.execute.gang import RankServer
 
@@ -35,6 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("COLUMNS", None)
     if config.getoption("--quick"):
         settings.load_profile(QUICK)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    print_decided(terminalreporter)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
