@@ -18,7 +18,7 @@ from runner.engine.attack.pgd import Target
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.propagate import COARSE_SHARE, NetworkBounds, Propagator, Settings
-from runner.engine.bounds.rounding import gamma
+from runner.engine.bounds.rounding import gamma, sums_in
 from runner.engine.bounds.rows import Rows
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.cases import CaseProgress
@@ -181,10 +181,11 @@ class Incomplete:
         network = self._network
         shares = []
         for name, interval in bounds.intervals.items():
-            sums = interval.charged_sums(bounds.dtype)
-            if sums is None:
+            if interval.sums is None:
                 continue
-            cost = 2 * sums.sum() * gamma(network.terms(name, bounds.dtype), bounds.dtype)
+            terms = network.terms(name, bounds.dtype)
+            sums = sums_in(interval.sums, interval.off, bounds.dtype, terms)
+            cost = 2 * sums.sum() * gamma(terms, bounds.dtype)
             cost = network.features.total(network.features.counted(name, cost))
             shares.append(float(cost) / max(float((interval.upper - interval.lower).sum()), 1e-300))
         # Not below: where values have overflowed, shares are no numbers.

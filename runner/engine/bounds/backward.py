@@ -16,7 +16,7 @@ from torch import Tensor
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
-from runner.engine.bounds.rounding import LEDGER, below, charged, floor
+from runner.engine.bounds.rounding import LEDGER, below, charged, floor, sums_in
 from runner.engine.bounds.rules import Relaxation
 from runner.engine.bounds.split_relu import SplitRelaxation
 from runner.engine.network.graph import Node
@@ -60,10 +60,10 @@ class WholeCharges:
 
     def product(self, node: Node, rows: Tensor) -> Tensor | None:
         interval = self.intervals[node.name]
-        sums = interval.charged_sums(rows.dtype)
-        if sums is None or interval.floor is None:
+        if interval.sums is None or interval.floor is None:
             return None
         terms = self.network.terms(node.name, rows.dtype)
+        sums = sums_in(interval.sums, interval.off, rows.dtype, terms)
         charge = charged(rows, sums, terms, interval.floor)
         return self.network.features.counted(node.name, charge)
 

@@ -30,6 +30,7 @@ from runner.engine.bounds.rounding import (
     greatest,
     relu_line,
     summed,
+    sums_in,
 )
 from runner.engine.bounds.rules import Relaxation, ReluRule, StartRule
 from runner.engine.bounds.tagging import Tagger
@@ -236,10 +237,11 @@ class _Lines:
     def greatest_sums(self, name: str) -> tuple[Tensor, Tensor] | None:
         """Of each box [B, 1]: the greatest of a node's sums, and its floor [B]."""
         interval = self._intervals[name]
-        sums = interval.charged_sums(self._dtype)
-        if sums is None or interval.floor is None:
+        if interval.sums is None or interval.floor is None:
             return None
         if name not in self._rounding:
+            terms = self.network.terms(name, self._dtype)
+            sums = sums_in(interval.sums, interval.off, self._dtype, terms)
             self._rounding[name] = greatest(sums), interval.floor.to(self._dtype)
         return self._rounding[name]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runner.engine.bounds.rounding import half_width, sums_in
+from runner.engine.bounds.rounding import half_width
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,6 @@ class Interval:
     def size(self) -> Tensor:
         """The greatest absolute value."""
         return torch.maximum(self.lower.abs(), self.upper.abs())
-
-    def charged_sums(self, dtype: torch.dtype) -> Tensor | None:
-        """What a pass of that precision is charged for [B, own neurons]; None where nothing is
-        summed.
-        """
-        return None if self.sums is None else sums_in(self.sums, self.off, dtype)
 
     def intersect(self, other: Interval) -> Interval:
         """Both hold, so the tighter of each side holds."""

@@ -30,8 +30,11 @@ those off.
 5. Underflow adds the smallest normal number to each product; `floor` counts that.
 
 Computed sums and charges are rounded themselves: `gamma` has room for three factors of
-1 / (1 - γ(n)). A number that is none (an overflow) proves nothing: intervals become infinite, and
-comparisons with it are false.
+1 / (1 - γ(n)), in the precision that the sums were computed in; for another one see `sums_in`.
+Parameters that were computed when the network was read, and are not the file's own (the scale of a
+batch normalisation), come with a bound of their error, which is charged with the sums. A number
+that is none (an overflow) proves nothing: intervals become infinite, and comparisons with it are
+false.
 """
 
 from __future__ import annotations
@@ -106,14 +109,15 @@ def charged(rows: Tensor, sums: Tensor, terms: int, floor: Tensor | None = None)
     return weight * share if floor is None else torch.add(floor, weight, alpha=share)
 
 
-def sums_in(sums: Tensor, off: Tensor | None, dtype: torch.dtype) -> Tensor:
+def sums_in(sums: Tensor, off: Tensor | None, dtype: torch.dtype, terms: int) -> Tensor:
     """Sums for the charges of a pass in another precision, which may be higher: γ of a higher one
     has no room for what sums of a lower one lost themselves, which is less than a third of them
-    where γ(n) is known at all. `off` counts whatever the precision, as that many of its roundings.
+    where γ(terms) is known at all. `off` counts whatever the precision, as that many of its
+    roundings.
     """
     found = sums.to(dtype)
     if torch.finfo(sums.dtype).bits < torch.finfo(dtype).bits:
-        found = found * 1.5
+        found = found * (1.5 if gamma(terms, sums.dtype) < math.inf else math.inf)
     return found if off is None else found + off.to(dtype) * (1.01 / unit(dtype))
 
 

@@ -169,7 +169,7 @@ class ElementwiseAffineRule:
             off = shift if off is None else off + shift
         lower, upper = torch.minimum(one, other), torch.maximum(one, other)
         return Interval(
-            *enclosed_between(lower, upper, sums_in(sums, off, dtype), 3),
+            *enclosed_between(lower, upper, sums_in(sums, off, dtype, 3), 3),
             sums.flatten(1),
             floor(size, self.terms(dtype)),
             None if off is None else off.flatten(1),
