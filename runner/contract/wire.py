@@ -15,8 +15,9 @@ from runner.contract.question import Job, RankReport
 
 T = TypeVar("T")
 
-# What `from_json` raises where values are not of the type.
-MALFORMED = (KeyError, TypeError, ValueError, ForbiddenExtraKeysError)
+# What `from_json` raises where values are not of the type; AttributeError: no object where one is
+# wanted, as the name of a strategy in a job that was made before strategies travelled as data.
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError, ForbiddenExtraKeysError)
 
 _converter = make_converter(forbid_extra_keys=True, detailed_validation=False)
 

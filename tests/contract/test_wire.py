@@ -70,3 +70,15 @@ def test_a_word_outside_its_set_is_refused() -> None:
 def test_an_unknown_field_is_refused() -> None:
     with pytest.raises(MALFORMED, match="colour"):
         report_from_json({**report_to_json(RankReport(0, Verdict.SAT)), "colour": "red"})
+
+
+@pytest.mark.parametrize("phases", ["none", 3, [1]])
+def test_what_is_no_object_is_malformed(phases: object) -> None:
+    with pytest.raises(MALFORMED):
+        report_from_json({**report_to_json(RankReport(0, Verdict.SAT)), "phase_s": phases})
+
+
+def test_the_name_of_a_strategy_is_no_strategy() -> None:
+    job = Job("a", "b", "c", strategy=strategy_named("sp"), ranks=2, timeout_s=10.0)
+    with pytest.raises(MALFORMED):
+        job_from_json({**job_to_json(job), "strategy": "sp"})
