@@ -10,8 +10,8 @@
 # categories  baseline on categories of VNN-COMP 2022 (VNNCOMP2022: their folder)
 #
 # PYTHON: a Python that has what requirements.lock names; otherwise .venv is made and used.
-# WIDTHS (default "4096x8 8192x4") and WORK (--work-memory) of `memory`; CATEGORIES, LIMIT (instances
-# of each) and TIMEOUT (seconds) of `categories`.
+# WORKERS (default 4): tests side by side. WIDTHS (default "4096x8 8192x4") and WORK (--work-memory) of
+# `memory`; CATEGORIES, LIMIT (instances of each) and TIMEOUT (seconds) of `categories`.
 set -uo pipefail
 if (($# == 0)) || [[ $1 == --help || $1 == -h ]]; then
     sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
@@ -42,6 +42,7 @@ said() { # runs a command, keeps its output as OUT/NAME.log, and says how it end
 
 tests() {
     said tests env TEST_DEVICE=cuda "$PYTHON" -m pytest -q --tb=short --durations=15 \
+        -n "${WORKERS:-4}" --dist loadscope \
         tests/test_gpu.py tests/engine/layout tests/soundness tests/experiments \
         tests/engine/search/test_relu_split_strategies.py tests/engine/search/test_expected_verdicts.py
 }

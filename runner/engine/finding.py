@@ -80,7 +80,7 @@ class Confirmation:
         """Outputs [points, outputs] of flat points on ONNX Runtime, on every rank, in float64."""
         found = points.new_empty((len(points), outputs), dtype=torch.float64)
         if self._group.rank == 0:
-            runs = [self._runs(point.cpu().numpy()) for point in points]
+            runs = [self._runs(point) for point in points.cpu().numpy()]
             found.copy_(torch.from_numpy(np.stack(runs)))
         return self._group.broadcast(found, 0)
 

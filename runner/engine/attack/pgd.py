@@ -128,19 +128,19 @@ class Attack:
             direction = self._random(*x.shape[:2], self._property.outputs).to(dtype) * 2 - 1
             for step in range(settings.diversify + settings.steps + 1):
                 self._checkpoint()
-                x = x.detach().requires_grad_()
+                here, x = x, x.detach().requires_grad_()
                 forward = self._network.exact if self.precise else self._network.forward
                 outputs = forward(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
                 excess = region.excess(outputs)
                 worst = region.worst(excess.detach())
-                if self._confirmed(x.detach(), worst, targets):
+                if self._confirmed(here, worst, targets):
                     return True
-                nearest, points = _nearer(nearest, points, worst, x.detach())
+                nearest, points = _nearer(nearest, points, worst, here)
                 diversify = step < settings.diversify
                 goal = (direction * outputs).sum() if diversify else excess.clamp(min=0).sum()
                 (gradient,) = torch.autograd.grad(goal, x)
                 size = 1.0 if diversify else settings.size(step - settings.diversify)
-                x = x.detach() - size * radius * gradient.sign()
+                x = here - size * radius * gradient.sign()
                 x = torch.minimum(torch.maximum(x, lower[:, None]), upper[:, None])
         for target, distance, point in zip(targets, nearest.tolist(), points, strict=True):
             if distance < self._ends.get(target, (math.inf, point))[0]:
@@ -214,7 +214,7 @@ class _Region:
 
     def excess(self, outputs: Tensor) -> Tensor:
         """[T, R, outputs] -> how far each constraint is from holding [T, R, K]; <= 0 holds."""
-        return torch.einsum("tko,tro->trk", self.matrix, outputs) - self.rhs[:, None]
+        return torch.baddbmm(-self.rhs[:, None], outputs, self.matrix.transpose(1, 2))
 
     def worst(self, excess: Tensor) -> Tensor:
         """[T, R]: of the constraint furthest from holding; strictness is the confirmation's."""

@@ -77,7 +77,9 @@ class LinearMap:
         rows = x.shape[0]
 
         def product(start: int, stop: int, block: Tensor) -> Tensor:
-            return x[:, start:stop] @ change(block.to(x.dtype)).T
+            # Not cut where it is whole: each operator costs, on small networks.
+            part = x if stop - start == self._inputs else x[:, start:stop]
+            return part @ change(block.to(x.dtype)).T
 
         def shape(start: int, stop: int) -> tuple[int, ...]:
             return (rows, self._outputs)
@@ -247,8 +249,9 @@ def affine_forward(affine: AffineMap, x: Tensor) -> Tensor:
 def affine_interval(affine: AffineMap, x: Interval) -> Interval:
     """IBP through centre and radius, two products instead of four; the sums come with it."""
     bias, size = affine.bias(x.lower.dtype), x.size
-    centre = affine.apply(x.centre).add_(bias)
-    radius, sums = affine.magnitude(torch.cat((x.radius, size))).chunk(2)
+    middle, reach = x.ball
+    centre = affine.apply(middle).add_(bias)
+    radius, sums = affine.magnitude(torch.cat((reach, size))).chunk(2)
     sums = sums + bias.abs()
     lower, upper = enclosed(centre, radius, sums, affine.terms.forward)
     return Interval(lower, upper, sums.flatten(1), floor(size, affine.terms.longest))

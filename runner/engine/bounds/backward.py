@@ -174,15 +174,18 @@ class _Least(torch.autograd.Function):
         ctx.save_for_backward(rows)
         ctx.box = box
         flat = rows.flatten(2).transpose(0, 1)
-        centre = flat @ box.centre.flatten(1).unsqueeze(2)
-        radius = flat.abs() @ box.radius.flatten(1).unsqueeze(2)
+        centre, radius = (
+            side @ of_box.flatten(1).unsqueeze(2)
+            for side, of_box in zip((flat, flat.abs()), box.ball, strict=True)
+        )
         return (centre - radius).squeeze(2).T
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
         weight = gradients[0].reshape(*gradients[0].shape, *(1,) * (rows.dim() - 2))
-        return (ctx.box.centre - rows.sign() * ctx.box.radius) * weight, None
+        centre, radius = ctx.box.ball
+        return (centre - rows.sign() * radius) * weight, None
 
 
 def concretize(

@@ -24,10 +24,10 @@ from runner.engine.bounds.rounding import (
     COEFFICIENT_ROUNDINGS,
     LEDGER,
     below,
-    charged,
+    charged_at,
     floor,
     gamma,
-    greatest,
+    rate,
     relu_line,
     summed,
     sums_in,
@@ -97,6 +97,7 @@ class BoxPropagator:
         """
         network = self._network
         bounds = BoxBounds(box, {network.graph.input.name: box})
+        lines = _Lines(network, bounds, box.lower.dtype)
         for node in network.graph.nodes[1:]:
             with self._tag.kind(Memory.BOUNDS):
                 inputs = [bounds.intervals[name] for name in node.inputs]
@@ -105,7 +106,7 @@ class BoxPropagator:
                     interval = interval.intersect(known[node.name])
             bounds.intervals[node.name] = interval
             if node.name in self.start_nodes:
-                bounds.intervals[node.name] = self._refined(node, interval, bounds)
+                bounds.intervals[node.name] = self._refined(node, interval, lines)
         return bounds
 
     @torch.no_grad()
@@ -124,7 +125,7 @@ class BoxPropagator:
                 parts.append((lower[0], self._whole(at)[0]))
         return RowBounds(*map(torch.cat, zip(*parts, strict=True)))
 
-    def _refined(self, node: Node, interval: Interval, bounds: BoxBounds) -> Interval:
+    def _refined(self, node: Node, interval: Interval, lines: _Lines) -> Interval:
         with self._tag.kind(Memory.BOUNDS):
             lower, upper = interval.lower.flatten(1).clone(), interval.upper.flatten(1).clone()
             relu_only = node.name in self._network.only_unstable
@@ -133,7 +134,6 @@ class BoxPropagator:
         if not len(pairs):
             return interval
         starts = _Starts(self._network, node, wanted.any(0), lower.dtype, self._tag)
-        lines = _Lines(self._network, bounds, lower.dtype)
         for some in pairs.split(max(1, self._pass_rows // 2)):
             box, neuron = some.unbind(1)
             with self._tag.kind(Memory.A):
@@ -205,15 +205,20 @@ class _Starts:
 
 
 class _Lines:
-    """The relaxations of all nodes that a batch of boxes has bounds for so far, and the boxes."""
+    """The relaxations of all nodes that a batch of boxes has bounds for so far, made once, and the
+    boxes.
+    """
 
     def __init__(self, network: BoundNetwork, bounds: BoxBounds, dtype: torch.dtype) -> None:
         self.network = network
         self._intervals = bounds.intervals
         self._dtype = dtype
         inputs = local_interval(network, network.graph.input.name, bounds.box).to(dtype)
-        self._centre, self._radius = inputs.centre.flatten(1), inputs.radius.flatten(1)
-        self._size = inputs.size.flatten(1)
+        centre, radius = inputs.ball
+        size, terms = inputs.size.flatten(1), network.terms(network.graph.input.name, dtype)
+        self._centre, self._floor = centre.flatten(1), floor(size, terms)
+        # Few inputs are split: a row of them is short.
+        self._reach = radius.flatten(1) + size * gamma(terms + COEFFICIENT_ROUNDINGS, dtype)
         self._relu: dict[str, _ReluLines] = {}
         self._rounding: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -227,28 +232,27 @@ class _Lines:
 
     def least(self, rows: Tensor, box: Tensor) -> Tensor:
         """The least value of A · x over the box of each R: A [S, R, *input] -> [S, R]."""
-        flat, size = rows.flatten(2), self._size.index_select(0, box)
-        centre, radius = self._centre.index_select(0, box), self._radius.index_select(0, box)
-        terms = self.network.terms(self.network.graph.input.name, self._dtype)
-        # Few inputs are split: a row of them is short.
-        reach = radius + size * gamma(terms + COEFFICIENT_ROUNDINGS, self._dtype)
-        return (flat * centre).sum(2) - (flat.abs() * reach).sum(2) - floor(size, terms)
+        flat = rows.flatten(2)
+        centre, reach, least = (
+            values.index_select(0, box) for values in (self._centre, self._reach, self._floor)
+        )
+        return (flat * centre).sum(2) - (flat.abs() * reach).sum(2) - least
 
-    def greatest_sums(self, name: str) -> tuple[Tensor, Tensor] | None:
-        """Of each box [B, 1]: the greatest of a node's sums, and its floor [B]."""
+    def product_rate(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Of each box [B]: what a row is charged for passing a node, and the node's floor."""
         interval = self._intervals[name]
         if interval.sums is None or interval.floor is None:
             return None
         if name not in self._rounding:
             terms = self.network.terms(name, self._dtype)
             sums = sums_in(interval.sums, interval.off, self._dtype, terms)
-            self._rounding[name] = greatest(sums), interval.floor.to(self._dtype)
+            self._rounding[name] = rate(sums, terms), interval.floor.to(self._dtype)
         return self._rounding[name]
 
-    def greatest_value(self, name: str) -> Tensor:
-        """Of each box [B, 1]: the greatest absolute value of a node."""
+    def value_rate(self, name: str) -> Tensor:
+        """Of each box [B]: what coefficients of a node are charged."""
         size = local_interval(self.network, name, self._intervals[name]).size
-        return greatest(size.flatten(1)).to(self._dtype)
+        return rate(size.flatten(1).to(self._dtype), self.network.roundings(self._dtype))
 
     def _relaxation(self, node: Node, box: Tensor) -> Relaxation | ReluRelaxation:
         rule = self.network.relaxed[node.name]
@@ -269,18 +273,16 @@ class _BoxCharges:
     box: Tensor
 
     def product(self, node: Node, rows: Tensor) -> Tensor | None:
-        of_boxes = self.lines.greatest_sums(node.name)
+        of_boxes = self.lines.product_rate(node.name)
         if of_boxes is None:
             return None
-        sums, least = (values.index_select(0, self.box) for values in of_boxes)
-        network = self.lines.network
-        charge = charged(rows, sums, network.terms(node.name, rows.dtype), least)
-        return network.features.counted(node.name, charge)
+        rates, least = (values.index_select(0, self.box) for values in of_boxes)
+        charge = charged_at(rows, rates, least)
+        return self.lines.network.features.counted(node.name, charge)
 
     def values(self, name: str, rows: Tensor) -> Tensor:
-        size = self.lines.greatest_value(name).index_select(0, self.box)
-        network = self.lines.network
-        return network.features.counted(name, charged(rows, size, network.roundings(rows.dtype)))
+        rates = self.lines.value_rate(name).index_select(0, self.box)
+        return self.lines.network.features.counted(name, charged_at(rows, rates))
 
 
 @dataclass(frozen=True)
@@ -296,9 +298,9 @@ class _ReluLines:
         lower, upper = before.lower.flatten(1), before.upper.flatten(1)
         stable = (lower >= 0).to(lower.dtype)
         crossing = (lower < 0) & (upper > 0)
-        secant, bias = relu_line(lower, upper, crossing)
-        adaptive = torch.where(crossing, (upper > -lower).to(lower.dtype), stable)
-        return _ReluLines(adaptive, torch.where(crossing, secant, stable), bias)
+        # Where it is stable, that is the slope of the function itself.
+        adaptive = (upper + lower > 0).to(lower.dtype)
+        return _ReluLines(adaptive, *relu_line(lower, upper, crossing, stable))
 
     def select(self, box: Tensor) -> _ReluLines:
         return _ReluLines(

@@ -33,7 +33,13 @@ class Interval:
     @property
     def radius(self) -> Tensor:
         """Around `centre`, rounded up."""
-        return half_width(self.lower, self.upper, self.centre)
+        return self.ball[1]
+
+    @property
+    def ball(self) -> tuple[Tensor, Tensor]:
+        """`centre` and `radius`."""
+        centre = self.centre
+        return centre, half_width(self.lower, self.upper, centre)
 
     @property
     def size(self) -> Tensor:

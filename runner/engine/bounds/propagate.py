@@ -7,6 +7,7 @@ bounds hold in real arithmetic: passes are charged for their rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -29,7 +30,7 @@ from runner.engine.bounds.budget import CORE, Budget
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
-from runner.engine.bounds.rounding import LEDGER, gamma
+from runner.engine.bounds.rounding import LEDGER, gamma, unit
 from runner.engine.bounds.rows import Rows, WholeRows
 from runner.engine.bounds.rules import Relaxation, StartRule
 from runner.engine.bounds.tagging import NoTagger, Tagger
@@ -40,6 +41,9 @@ from runner.engine.network.graph import Node
 COARSE_SHARE = 0.01
 # Neurons of a start node, to see what rounding costs them.
 SAMPLE = 8
+# Times by which that share is taken to rise from a start node to the next: while it cannot reach
+# COARSE_SHARE so, it is not looked at. Bounds are charged for all of it either way.
+SHARE_GROWTH = 10.0
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,18 @@ class Propagator:
         graph = self.network.graph
         bounds = NetworkBounds(box, {graph.input.name: box})
         skipped = self.settings.interval_only
+        share = torch.inf  # of a start node's width that rounding may make up
         for node in graph.nodes[1:]:
             if node.name in self.network.relaxed and self.settings.method is not Method.IBP:
                 self._relax(node, bounds)
             bounds.intervals[node.name] = interval = self._interval(node, bounds, known)
             if node.name in self.network.start_nodes - self.network.exact - skipped:
-                if finer is not None and self._coarse(node.name, interval, bounds):
-                    bounds, finer = self._over(finer, bounds), None
-                    bounds.intervals[node.name] = interval = self._interval(node, bounds, known)
+                share *= SHARE_GROWTH
+                if finer is not None and not share <= COARSE_SHARE:
+                    share = self.rounding_share(node.name, interval, bounds)
+                    if not share <= COARSE_SHARE:  # Not `>`: what is no number is coarse.
+                        bounds, finer = self._over(finer, bounds), None
+                        bounds.intervals[node.name] = interval = self._interval(node, bounds, known)
                 bounds.intervals[node.name] = self._refined(node.name, interval, bounds)
         return bounds
 
@@ -197,30 +205,25 @@ class Propagator:
         parts = self._share.share([len(block) for block in blocks], found.T, bound)
         return torch.fmax(found, torch.cat(parts))
 
-    def _coarse(self, name: str, interval: Interval, bounds: NetworkBounds) -> bool:
-        """Whether rounding makes up much of the width of a start node's bounds by CROWN."""
-        if self.settings.method is Method.IBP:
-            return False
-        # Not `>`: what is no number is coarse.
-        return not self.rounding_share(name, interval, bounds) <= COARSE_SHARE
-
     def rounding_share(self, name: str, interval: Interval, bounds: NetworkBounds) -> float:
-        """What share of the width that CROWN finds at a start node rounding makes up.
-
-        Of a few of its neurons, which every rank bounds.
+        """What share of the width that CROWN finds at a start node rounding makes up, but no less
+        than one rounding of the precision it is in. Of a few of its neurons, which every rank
+        bounds.
         """
         ends = interval.lower.flatten(1), interval.upper.flatten(1)
         wanted = (ends[0] < ends[1]).any(0).nonzero()[:, 0]
         some = wanted[:: max(1, len(wanted) // SAMPLE)][:SAMPLE]
+        least = unit(bounds.dtype)
         if not len(some):
-            return 0.0
+            return least
         with torch.no_grad(), self._tag.kind(Memory.A):
             start = self._start(name, some, len(ends[0]), bounds.dtype)
             charges = WholeCharges(self.network, bounds.intervals)
             done = advance(self.network, start, bounds.relaxations, {}, charges)
             plain = concretize(self.network, done, bounds.box)
             charged = concretize(self.network, done, bounds.box, charge=True)
-        return float((plain - charged).sum()) / max(float(-plain.sum()), 1e-300)
+        share = float((plain - charged).sum()) / max(float(-plain.sum()), 1e-300)
+        return share if share > least or math.isnan(share) else least
 
     def _at_output(self, specs: Tensor, batch: int) -> Frontier:
         network, output = self.network, self.network.graph.output

@@ -36,10 +36,9 @@ class ReluRelaxation:
         self._crossing = crossing[:, self.unstable]
         self._everywhere = bool(self._crossing.all())
         stable = self._slope[:, self.unstable]
-        secant, self._upper_bias = relu_line(lower, upper, self._crossing)
-        self._upper_slope = torch.where(self._crossing, secant, stable)
-        adaptive = (upper > -lower).to(lower.dtype)
-        self.adaptive = torch.where(self._crossing, adaptive, stable)
+        self._upper_slope, self._upper_bias = relu_line(lower, upper, self._crossing, stable)
+        # Where it is stable, that is the slope of the function itself.
+        self.adaptive = (upper + lower > 0).to(lower.dtype)
 
     def to(self, dtype: torch.dtype) -> ReluRelaxation:
         """The same lines, of the same neurons, rounded to nearest: for searching alone."""

@@ -93,14 +93,9 @@ def summands(count: int, dtype: torch.dtype) -> int:
 
 
 def charged(rows: Tensor, sums: Tensor, terms: int, floor: Tensor | None = None) -> Tensor:
-    """γ(terms) |A| s, and what underflow adds [B]: A [S, B, *shape] and sums [B or 1, n] to [S, B].
-
-    Sums [B, 1] are the greatest of each domain, which is looser and takes a single pass over A.
-    """
+    """γ(terms) |A| s, and what underflow adds [B]: A [S, B, *shape], sums [B or 1, n] to [S, B]."""
     weight: Tensor
-    if sums.shape[1] == 1:
-        weight = torch.linalg.vector_norm(rows.flatten(2), 1, dim=2) * sums[:, 0]
-    elif sums.shape[0] == 1:
+    if sums.shape[0] == 1:
         flat = rows.flatten(2).abs().flatten(0, 1)
         weight = torch.mv(flat, sums[0]).reshape(rows.shape[:2])
     else:
@@ -121,9 +116,16 @@ def sums_in(sums: Tensor, off: Tensor | None, dtype: torch.dtype, terms: int) ->
     return found if off is None else found + off.to(dtype) * (1.01 / unit(dtype))
 
 
-def greatest(sums: Tensor) -> Tensor:
-    """[B, n] to [B, 1]; 0 of none."""
-    return sums.amax(1, keepdim=True) if sums.shape[1] else sums.new_zeros(len(sums), 1)
+def rate(sums: Tensor, terms: int) -> Tensor:
+    """What each unit of |A| is charged at the greatest sums of its domain: [B, n] to [B]."""
+    most = sums.amax(1) if sums.shape[1] else sums.new_zeros(len(sums))
+    return most * gamma(terms + COEFFICIENT_ROUNDINGS, sums.dtype)
+
+
+def charged_at(rows: Tensor, rates: Tensor, floor: Tensor | None = None) -> Tensor:
+    """`charged` by rates [B], which is looser and takes a single pass over A."""
+    weight: Tensor = torch.linalg.vector_norm(rows.flatten(2), 1, dim=2)
+    return weight * rates if floor is None else torch.addcmul(floor, weight, rates)
 
 
 def floor(size: Tensor, terms: int) -> Tensor:
@@ -137,7 +139,8 @@ def floor(size: Tensor, terms: int) -> Tensor:
 def enclosed(centre: Tensor, radius: Tensor, sums: Tensor, terms: int) -> tuple[Tensor, Tensor]:
     """Lower and upper limits centre ± radius, both of them sums of `terms` products."""
     dtype = centre.dtype
-    reach = radius + (sums * gamma(terms + COEFFICIENT_ROUNDINGS, dtype) + smallest(dtype) * terms)
+    share = gamma(terms + COEFFICIENT_ROUNDINGS, dtype)
+    reach = torch.add(radius, sums, alpha=share).add_(smallest(dtype) * terms)
     return known(centre - reach, -torch.inf), known(centre + reach, torch.inf)
 
 
@@ -169,21 +172,23 @@ def half_width(lower: Tensor, upper: Tensor, centre: Tensor) -> Tensor:
     return torch.maximum(upper - centre, centre - lower) * (1 + 4 * unit(lower.dtype))
 
 
-def relu_line(lower: Tensor, upper: Tensor, crossing: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and offset of a line above ReLU over [lower, upper], both 0 where it does not cross 0.
+def relu_line(
+    lower: Tensor, upper: Tensor, crossing: Tensor, stable: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Slope and offset of a line above ReLU over [lower, upper]; `stable` and 0 where it does not
+    cross 0.
 
     The slope is at least the secant's, so that the line is lowest at `lower`, where the offset
     keeps it above 0. Offsets have room for the sum (`summed`) that they become part of.
     """
     dtype = lower.dtype
-    width = torch.where(crossing, upper - lower, 1.0)
-    secant = upper / width * (1 + 8 * unit(dtype)) + smallest(dtype)
-    slope = torch.where(width < torch.inf, secant, 1.0)
-    room = (
-        1 + 8 * unit(dtype) + gamma(summands(lower.shape[-1], dtype) + COEFFICIENT_ROUNDINGS, dtype)
-    )
-    offset = -lower * slope * room + smallest(dtype)
-    return torch.where(crossing, slope, 0.0), torch.where(crossing, offset, 0.0)
+    terms = summands(lower.shape[-1], dtype) + COEFFICIENT_ROUNDINGS
+    room = 1 + 8 * unit(dtype) + gamma(terms, dtype)
+    width = upper - lower
+    secant = (upper / width).mul_(1 + 8 * unit(dtype)).add_(smallest(dtype))
+    secant.masked_fill_(width == torch.inf, 1.0)
+    offset = (secant * lower).mul_(-room).add_(smallest(dtype))
+    return torch.where(crossing, secant, stable), offset.masked_fill_(~crossing, 0.0)
 
 
 def plain_products() -> None:

@@ -51,8 +51,7 @@ class SplitRelaxation:
         crossing = (lower < 0) & (upper > 0)
         self._free = crossing.to(lower.dtype)
         self._fixed = (lower >= 0).to(lower.dtype)
-        secant, self._upper_bias = relu_line(lower, upper, crossing)
-        self._upper_slope = torch.where(crossing, secant, self._fixed)
+        self._upper_slope, self._upper_bias = relu_line(lower, upper, crossing, self._fixed)
         self._pull = phases * -scale
 
     def backward(self, rows: Tensor, multipliers: Tensor) -> tuple[Tensor, Tensor]:

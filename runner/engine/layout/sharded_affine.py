@@ -106,8 +106,9 @@ class ShardedAffineRule:
         """Each rank keeps the sums of its own neurons; the limits are gathered."""
         x, size = inputs[0], inputs[0].size
         bias = self._shaped_bias(x.lower.dtype)[self._own]
-        centre = self._sum([x.centre], lambda part, of: part.apply(of)).add_(bias)
-        sizes = torch.cat((x.radius, size))
+        middle, reach = x.ball
+        centre = self._sum([middle], lambda part, of: part.apply(of)).add_(bias)
+        sizes = torch.cat((reach, size))
         radius, sums = self._sum([sizes], lambda part, of: part.magnitude(of)).chunk(2)
         sums = sums + bias.abs()
         limits = self._gathered(torch.cat(enclosed(centre, radius, sums, self._terms.forward)))

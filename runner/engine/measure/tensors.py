@@ -22,11 +22,6 @@ class Tally:
     live: int = 0
     peak: int = 0
 
-    def add(self, size: int) -> None:
-        self.live += size
-        if self.live > self.peak:
-            self.peak = self.live
-
 
 class TensorMeter(TorchDispatchMode):
     """Counts the bytes of every dense storage, from its first tensor to its last.
@@ -45,7 +40,8 @@ class TensorMeter(TorchDispatchMode):
         self._at_peak = self.live_by_kind()
         self._climbing = False  # the total is at a peak that is not noted yet
         self._storages: dict[int, _Followed] = {}
-        self._allocates: dict[OpOverload, bool] = {}
+        # By id, as an operator's own hash is a call into Python; the operator keeps its id taken.
+        self._operators: dict[int, tuple[bool, OpOverload]] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -99,10 +95,10 @@ class TensorMeter(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **kwargs) if kwargs else func(*args)
-        allocates = self._allocates.get(func)
-        if allocates is None:
-            allocates = self._allocates[func] = _may_allocate(func)
-        if allocates:
+        known = self._operators.get(id(func))
+        if known is None:
+            known = self._operators[id(func)] = (_may_allocate(func), func)
+        if known[0]:
             if isinstance(result, torch.Tensor):
                 self._follow(result)
             elif isinstance(result, (tuple, list)):
@@ -112,15 +108,17 @@ class TensorMeter(TorchDispatchMode):
         return result
 
     def _follow(self, tensor: torch.Tensor) -> None:
-        if tensor.layout is not torch.strided:
-            return  # has no storage of its own; its parts are dense tensors
-        storage = tensor.untyped_storage()
-        followed = self._storages.get(storage._cdata)
+        try:
+            storage = tensor.untyped_storage()
+        except NotImplementedError:
+            return  # A sparse tensor has no storage of its own; its parts are dense tensors.
+        key, size = storage._cdata, storage.nbytes()
+        followed = self._storages.get(key)
         if followed is None:
-            followed = _Followed(storage, self._forget)
-            followed.key, followed.tally, followed.size = storage._cdata, self._tally, 0
-            self._storages[followed.key] = followed
-        self._resized(followed, storage.nbytes())
+            self._storages[key] = followed = _Followed(storage, self._forget)
+            followed.key, followed.tally, followed.size = key, self._tally, 0
+        if size != followed.size:
+            self._resized(followed, size)
 
     def _following_resize(self) -> Callable[[Any, int], Any]:
         plain = self._plain_resize
@@ -135,19 +133,28 @@ class TensorMeter(TorchDispatchMode):
         return resize_
 
     def _resized(self, followed: _Followed, size: int) -> None:
-        growth = size - followed.size
-        if growth:
-            if self._climbing and growth < 0:
-                # Once per summit and not at every step up: a step is in the way of every operator.
-                self._at_peak = self.live_by_kind()
-            followed.size = size
-            followed.tally.add(growth)
-            self.total.add(growth)
-            self._climbing = growth > 0 and self.total.live == self.total.peak
+        """In the way of every operator, so nothing here is a call that need not be one."""
+        growth, followed.size = size - followed.size, size
+        tally, total = followed.tally, self.total
+        if growth > 0:
+            tally.live += growth
+            if tally.live > tally.peak:
+                tally.peak = tally.live
+            total.live += growth
+            if total.live > total.peak:
+                total.peak = total.live
+                self._climbing = True
+        else:
+            if self._climbing:
+                # Once per summit and not at every step up.
+                self._at_peak, self._climbing = self.live_by_kind(), False
+            tally.live += growth
+            total.live += growth
 
     def _forget(self, followed: _Followed) -> None:
         del self._storages[followed.key]
-        self._resized(followed, 0)
+        if followed.size:
+            self._resized(followed, 0)
 
 
 class _Followed(weakref.ref[torch.UntypedStorage]):

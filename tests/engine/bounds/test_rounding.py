@@ -123,9 +123,11 @@ def test_convolutions_are_plain_sums_of_products(options: dict[str, object], row
 def test_a_line_above_relu_is_above_it_at_both_ends(ends: list[float]) -> None:
     lower, upper = (torch.tensor([[end]]) for end in ends)
     crossing = (lower < 0) & (upper > 0)
-    slope, offset = (Fraction(float(v)) for v in rounding.relu_line(lower, upper, crossing))
+    stable = (lower >= 0).float()
+    line = rounding.relu_line(lower, upper, crossing, stable)
+    slope, offset = (Fraction(float(v)) for v in line)
     if not bool(crossing):
-        assert (slope, offset) == (0, 0)
+        assert (slope, offset) == (int(stable), 0)
         return
     for end in map(Fraction, ends):
         assert slope * end + offset >= max(end, 0)
@@ -133,7 +135,8 @@ def test_a_line_above_relu_is_above_it_at_both_ends(ends: list[float]) -> None:
 
 def test_a_line_over_limits_whose_width_overflows_is_above_relu() -> None:
     lower, upper = torch.tensor([[-3e38]]), torch.tensor([[3e38]])
-    slope, offset = rounding.relu_line(lower, upper, torch.tensor([[True]]))
+    crossing, stable = torch.tensor([[True]]), torch.tensor([[0.0]])
+    slope, offset = rounding.relu_line(lower, upper, crossing, stable)
     assert float(slope) >= 1
     assert float(offset) >= 3e38
 
