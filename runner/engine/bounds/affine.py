@@ -12,13 +12,13 @@ from math import prod
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.rounding import enclosed, floor
 from runner.engine.bounds.weights import Weights
+from runner.engine.bounds.window import Window
 from runner.engine.network.graph import Node, Op
 
 
@@ -121,11 +121,8 @@ class ConvMap:
         self._input_shape = input_shape
         self._weights = weights
         self._weight = node.parameters["weight"]
-        attributes = node.attributes
-        self._stride: list[int] = list(attributes["stride"])  # type: ignore[arg-type]
-        self._padding: list[int] = list(attributes["padding"])  # type: ignore[arg-type]
-        self._dilation: list[int] = list(attributes["dilation"])  # type: ignore[arg-type]
-        self._groups = int(attributes["groups"])  # type: ignore[arg-type]
+        self._window = Window.of(node)
+        self._groups = self._window.groups
 
     @property
     def terms(self) -> Terms:
@@ -143,15 +140,8 @@ class ConvMap:
 
     def _sum(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         def product(start: int, stop: int, block: Tensor) -> Tensor:
-            return F.conv2d(
-                x[:, self._channels(start, stop)],
-                change(block.to(x.dtype)),
-                None,
-                self._stride,
-                self._padding,
-                self._dilation,
-                self._groups,
-            )
+            part = x[:, self._channels(start, stop)]
+            return self._window.apply(part, change(block.to(x.dtype)))
 
         def shape(start: int, stop: int) -> tuple[int, ...]:
             return (x.shape[0], *self.node.shape)
@@ -163,16 +153,7 @@ class ConvMap:
 
     def transpose(self, rows: Tensor) -> Tensor:
         def product(start: int, stop: int, block: Tensor) -> Tensor:
-            return F.conv_transpose2d(
-                rows,
-                block.to(rows.dtype),
-                None,
-                self._stride,
-                self._padding,
-                self._output_padding(block),
-                self._groups,
-                self._dilation,
-            )
+            return self._window.transpose(rows, block.to(rows.dtype), self._input_shape[1:])
 
         def shape(start: int, stop: int) -> tuple[int, ...]:
             channels = self._channels(start, stop)
@@ -183,19 +164,6 @@ class ConvMap:
             columns = self._channels(start, stop)
             result = _place(result, part, columns, (rows.shape[0], *self._input_shape))
         return _present(result)
-
-    def _output_padding(self, block: Tensor) -> list[int]:
-        """Rows and columns of the input that the strided convolution does not reach."""
-        return [
-            self._input_shape[1 + axis]
-            - (
-                (self.node.shape[1 + axis] - 1) * self._stride[axis]
-                - 2 * self._padding[axis]
-                + self._dilation[axis] * (block.shape[2 + axis] - 1)
-                + 1
-            )
-            for axis in (0, 1)
-        ]
 
     def start_rows(self, neurons: Tensor, dtype: torch.dtype) -> Tensor:
         rows = torch.zeros((neurons.shape[0], self.node.size), dtype=dtype, device=neurons.device)
