@@ -1,7 +1,7 @@
 """Convolutions as plain sums of products, on any device.
 
 A CPU's own convolutions are such sums. cuDNN's are not always (Winograd, FFT), and torch's own on
-a GPU go through a batch one by one, 20 to 160 times slower (docs/benchmarks.md, *On a GPU*): there
+a GPU go through a batch one by one, 24 to 145 times slower (docs/benchmarks.md, *On a GPU*): there
 a convolution is unfolded into one product of matrices, which holds each value once for every place
 of the kernel.
 """
