@@ -41,7 +41,7 @@ said() { # runs a command, keeps its output as OUT/NAME.log, and says how it end
 }
 
 tests() {
-    said tests env TEST_DEVICE=cuda "$PYTHON" -m pytest -v --tb=short --durations=15 \
+    said tests env TEST_DEVICE=cuda "$PYTHON" -m pytest -vv --tb=short --durations=15 \
         -n "${WORKERS:-4}" --dist loadscope \
         tests/test_gpu.py tests/engine/layout tests/soundness tests/experiments \
         tests/engine/search/test_relu_split_strategies.py tests/engine/search/test_expected_verdicts.py

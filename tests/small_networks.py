@@ -16,7 +16,7 @@ from runner.engine.layout.blocks import plan_blocks
 from runner.engine.layout.group import Group
 from runner.engine.layout.weights import BlockedWeights
 from runner.engine.network.blocks import weights_of
-from runner.engine.network.evaluate import apply
+from runner.engine.network.evaluate import apply, in_dtype
 from runner.engine.network.graph import Attribute, Graph, Node, Op
 
 CPU = torch.device("cpu")
@@ -67,7 +67,10 @@ class SmallNetwork:
         """Of every node, [B, *shape], in the dtype of x: the plain forward computation."""
         values = {self.graph.input.name: x}
         for node in self.graph.nodes[1:]:
-            parameters = {r: self.tensors[name].to(x.dtype) for r, name in node.parameters.items()}
+            parameters = {
+                role: in_dtype(self.tensors[name], x.dtype)
+                for role, name in node.parameters.items()
+            }
             values[node.name] = apply(node, parameters, *(values[name] for name in node.inputs))
         return values
 
@@ -166,6 +169,17 @@ class Builder:
         shape[axis] = sum(self.shape(name)[axis] for name in inputs)
         return self.add(Op.CONCAT, inputs, tuple(shape), {"axis": axis})
 
+    def select(self, x: str, index: Tensor) -> str:
+        """The values at flat positions of x, zero at -1."""
+        used = index[index >= 0]
+        once = len(used.unique()) == len(used)
+        return self.add(Op.SELECT, (x,), tuple(index.shape), {"once": once}, index=index)
+
+    def shuffled(self, x: str, *shape: int) -> str:
+        """Values of x anywhere, some of them several times or never, and zeros."""
+        size = torch.Size(self.shape(x)).numel()
+        return self.select(x, torch.randint(-1, size, shape, generator=self._generator))
+
     def network(self, output: str | None = None) -> SmallNetwork:
         """Only what the output needs: a node that nobody uses is in no prepared network."""
         output = output or self.nodes[-1].name
@@ -252,7 +266,7 @@ def _draw_node(draw: st.DrawFn, builder: Builder) -> None:
     x = draw(st.sampled_from(recent))
     shape = builder.shape(x)
     others = [n.name for n in builder.nodes if n.shape == shape]
-    choices = ["relaxed", "relaxed", "affine", "sum", "concat", "weights", "weights"]
+    choices = ["relaxed", "relaxed", "affine", "sum", "concat", "select", "weights", "weights"]
     match draw(st.sampled_from([*choices, *(["pool", "flatten"] if len(shape) == 3 else [])])):
         case "relaxed":
             builder.pointwise(draw(st.sampled_from(RELAXED)), x)
@@ -264,6 +278,8 @@ def _draw_node(draw: st.DrawFn, builder: Builder) -> None:
         case "concat":
             axis = draw(st.integers(0, len(shape) - 1))
             builder.concat(axis, x, draw(st.sampled_from(others)))
+        case "select":
+            builder.shuffled(x, *shape[:-1], draw(st.integers(1, 5)))
         case "flatten":
             builder.flatten(x)
         case "pool":

@@ -20,6 +20,7 @@ from runner.engine.bounds.rules import (
     ReluRule,
     ReshapeRule,
 )
+from runner.engine.bounds.select import SelectRule
 from runner.engine.bounds.weights import Weights, dtype_of
 from runner.engine.network.graph import Graph, Node, Op
 
@@ -72,6 +73,8 @@ class BoundNetwork:
                 return ElementwiseAffineRule(node, weights)
             case Op.RESHAPE:
                 return ReshapeRule(before, node.shape)
+            case Op.SELECT:
+                return SelectRule(node, before, weights)
             case Op.CONCAT:
                 axis = int(node.attributes["axis"])  # type: ignore[arg-type]
                 return ConcatRule(axis, [self._shapes[name][axis] for name in node.inputs])
@@ -122,8 +125,8 @@ def _exact_by_interval(graph: Graph) -> frozenset[str]:
         if len(node.inputs) != 1:
             continue
         before = node.inputs[0]
-        if node.op in (Op.RESHAPE, Op.AFFINE):
-            if before in separate:
+        if node.op in (Op.RESHAPE, Op.AFFINE, Op.SELECT):
+            if before in separate and node.attributes.get("once", True):
                 separate.add(node.name)
             if before in exact:
                 exact.add(node.name)

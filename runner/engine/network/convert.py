@@ -8,6 +8,7 @@ from __future__ import annotations
 import graphlib
 import hashlib
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,10 @@ from onnx import GraphProto, NodeProto, TensorProto, checker, helper
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.engine.network.constants import fold_constants
-from runner.engine.network.draft import Array, Draft, Shape, dimensions, replace_all
+from runner.engine.network.draft import Array, Draft, Shape, replace_all
 from runner.engine.network.foreign import foreign
 from runner.engine.network.graph import Dtype
 from runner.engine.network.onnx_file import DOMAINS, malformed, read_model, unsupported
-
-RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
-_POINTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Relu", "Sigmoid", "Tanh"})
-_WINDOWS = frozenset({"AveragePool", "Conv", "GlobalAveragePool", "MaxPool"})
-_OTHERS = frozenset({"BatchNormalization", "Concat", "Dropout", "Gemm", "Identity", "MatMul"})
-SUPPORTED = RESHAPES | _POINTWISE | _WINDOWS | _OTHERS
 
 _INPUT_TYPES: dict[int, Dtype] = {
     TensorProto.FLOAT: Dtype.FLOAT32,
@@ -42,12 +37,16 @@ _NOT_WANTED = (
 )
 
 
+# These do not stay nodes of their own where onnxsim finds a convolution behind them.
+_JOINED = frozenset({"Pad"})
+
+
 @dataclass(frozen=True)
 class Converted:
     """Nodes in topological order, for one sample: all depend on the input and reach `output`.
 
-    `shapes`: of the values, as the file has them; those in it with more than one dimension begin
-    with a batch dimension of 1. `dtype`: of the weights; float32 holds those of float16.
+    `shapes`: of the values, as the file has them. `dtype`: of the weights; float32 holds those of
+    float16.
     """
 
     draft: Draft
@@ -56,16 +55,16 @@ class Converted:
     output: str
 
     def sample_shape(self, name: str) -> Shape:
-        """Without the batch dimension, which a vector does not have; a scalar is a vector too."""
+        """Without a 1 in front, which is a batch dimension as a rule; a scalar is a vector too."""
         shape = self.shapes[name]
-        return shape[1:] if len(shape) > 1 else shape or (1,)
+        return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape or (1,)
 
 
-def converted(path: Path) -> Converted:
-    """Reads an ONNX file.
+def converted(path: Path, supported: AbstractSet[str]) -> Converted:
+    """Reads an ONNX file. `supported`: operators; where there are others, onnxsim may remove them.
 
     Raises InstanceError as `read_model` does, MALFORMED_NETWORK, UNSUPPORTED_INSTANCE (several
-    inputs or outputs, a batch of more than one) or UNSUPPORTED_OPERATOR.
+    inputs or outputs) or UNSUPPORTED_OPERATOR.
     """
     model = read_model(path)
     _set_one_sample(model.graph, path)
@@ -84,10 +83,11 @@ def converted(path: Path) -> Converted:
     _check_finite(draft)
     if element == TensorProto.FLOAT16:
         _widen(draft)
-    if any(node.op_type not in SUPPORTED for node in draft.graph.node) and _simplify(draft):
+    joined = supported - _JOINED
+    if any(node.op_type not in joined for node in draft.graph.node) and _simplify(draft):
         shapes = draft.shapes()
     for node in draft.graph.node:
-        _check_node(node, shapes, path)
+        _check_shapes(node, shapes, path)
     return Converted(draft, shapes, _INPUT_TYPES[element], target)
 
 
@@ -113,13 +113,6 @@ def _set_one_sample(graph: GraphProto, path: Path) -> None:
     for dimension in value.type.tensor_type.shape.dim:
         if dimension.dim_value < 1:
             dimension.dim_value = 1
-    shape = dimensions(value)
-    if not shape or (len(shape) > 1 and shape[0] != 1):
-        raise InstanceError(
-            Cause.UNSUPPORTED_INSTANCE,
-            f"{path}: input {value.name!r} has shape {list(shape)}; "
-            "export it with a batch dimension of 1 in front",
-        )
     graph.output[0].type.tensor_type.shape.SetInParent()  # the checker wants one
 
 
@@ -218,16 +211,11 @@ def _digest(value: Array) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(value).data).digest()
 
 
-def _check_node(node: NodeProto, shapes: Mapping[str, Shape], path: Path) -> None:
-    if node.op_type not in SUPPORTED:
-        names = ", ".join(sorted(SUPPORTED))
-        raise unsupported(path, node, f"supported operators: {names}")
-    shape = shapes.get(node.output[0])
-    if shape is None or 0 in shape:
-        raise unsupported(path, node, "its output's shape cannot be inferred")
-    if len(shape) > 1 and shape[0] != 1:
-        reason = f"its output {list(shape)} has no batch dimension in front"
-        raise unsupported(path, node, reason)
+def _check_shapes(node: NodeProto, shapes: Mapping[str, Shape], path: Path) -> None:
+    for name in node.output:
+        shape = shapes.get(name)
+        if name and (shape is None or 0 in shape):
+            raise unsupported(path, node, "its output's shape cannot be inferred")
 
 
 def attributes_of(node: NodeProto) -> dict[str, Any]:

@@ -19,7 +19,9 @@ def evaluate(graph: Graph, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """
     values = {graph.input.name: x}
     for node in graph.nodes[1:]:
-        parameters = {role: tensors[name].to(x.dtype) for role, name in node.parameters.items()}
+        parameters = {
+            role: in_dtype(tensors[name], x.dtype) for role, name in node.parameters.items()
+        }
         values[node.name] = apply(node, parameters, *(values[name] for name in node.inputs))
     return values[graph.output].flatten(1)
 
@@ -43,6 +45,8 @@ def apply(node: Node, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tens
             return x * parameters["scale"] + parameters["shift"]
         case Op.RESHAPE:
             return x.reshape(-1, *node.shape)
+        case Op.SELECT:
+            return selected(x, parameters["index"])
         case Op.CONCAT:
             return torch.cat(inputs, dim=attributes["axis"] + 1)
         case Op.MAXPOOL:
@@ -54,6 +58,19 @@ def apply(node: Node, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tens
         case Op.TANH:
             return x.tanh()
     raise ValueError(f"{node.op} has no value of its own")
+
+
+def selected(x: Tensor, index: Tensor) -> Tensor:
+    """The values of x [B, ...] at flat positions, zero at -1: [B, *index shape]."""
+    flat = x.flatten(1)
+    if bool((index < 0).any()):
+        flat = F.pad(flat, (0, 1))  # -1 is the last
+    return flat[:, index]
+
+
+def in_dtype(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    """What counts positions stays as it is."""
+    return parameter.to(dtype) if parameter.is_floating_point() else parameter
 
 
 def window_of(attributes: Mapping[str, Any]) -> tuple[Any, Any, Any]:

@@ -41,6 +41,8 @@ class Op(StrEnum):
     # scale * x + shift, of shapes that broadcast to the node's; scale_error, shift_error: see above
     AFFINE = "affine"
     RESHAPE = "reshape"  # to the node's own shape, row-major
+    # the input's values at flat positions index [*shape], -1: zero; once: none of them twice
+    SELECT = "select"
     CONCAT = "concat"  # axis (without the batch dimension)
     MAXPOOL = "maxpool"  # kernel, stride, padding: 2 ints
     AVGPOOL = "avgpool"  # kernel, stride, padding: 2 ints; padding counts as zeros

@@ -19,7 +19,7 @@ from runner.engine.network.graph import Dtype, Graph
 from runner.engine.network.module import GraphModule
 from runner.engine.network.prepared import write_prepared
 from runner.engine.network.replay import replay
-from runner.engine.network.translate import translated
+from runner.engine.network.translation import TRANSLATIONS, translated
 from runner.problem.onnx_runtime import OnnxRuntime
 
 
@@ -43,7 +43,7 @@ class LoadedGraph:
 
 def load_graph(path: Path) -> LoadedGraph:
     """Raises InstanceError as `converted` and `translated` do."""
-    graph, arrays = folded(*translated(converted(path)))
+    graph, arrays = folded(*translated(converted(path, TRANSLATIONS.keys())))
     tensors = {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
     return LoadedGraph(graph, tensors)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.engine.network.evaluate import apply
+from runner.engine.network.evaluate import apply, in_dtype
 from runner.engine.network.graph import Graph, Node, Op
 
 
@@ -21,7 +21,9 @@ class GraphModule(nn.Module):
         dtype = getattr(torch, graph.dtype)
         self._operators = nn.ModuleList()
         for node in graph.nodes[1:]:
-            parameters = {role: tensors[name].to(dtype) for role, name in node.parameters.items()}
+            parameters = {
+                role: in_dtype(tensors[name], dtype) for role, name in node.parameters.items()
+            }
             of_channels = node.op is Op.AFFINE and _is_of_channels(node, parameters)
             kind = _ChannelAffine if of_channels else _Operator
             self._operators.append(kind(node, parameters))
@@ -39,10 +41,14 @@ class _Operator(nn.Module):
         super().__init__()
         self._node = node
         for role, value in parameters.items():
-            self.register_parameter(role, nn.Parameter(value))
+            if value.is_floating_point():
+                self.register_parameter(role, nn.Parameter(value))
+            else:
+                self.register_buffer(role, value)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return apply(self._node, dict(self.named_parameters()), *inputs)
+        parameters = dict(self.named_parameters()) | dict(self.named_buffers())
+        return apply(self._node, parameters, *inputs)
 
 
 class _ChannelAffine(nn.Module):

@@ -33,6 +33,14 @@ class Rounded:
     def is_exact(self) -> bool:
         return not self.error.any()
 
+    @property
+    def is_one(self) -> bool:
+        return self.is_exact and bool((self.value == 1).all())
+
+    @property
+    def is_zero(self) -> bool:
+        return self.is_exact and not self.value.any()
+
     def reshape(self, *shape: int) -> Rounded:
         return Rounded(self.value.reshape(shape), self.error.reshape(shape))
 

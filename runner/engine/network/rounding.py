@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.engine.network.evaluate import apply, window_of
+from runner.engine.network.evaluate import apply, in_dtype, window_of
 from runner.engine.network.graph import Graph, Node, Op
 
 # Of the functions that it approximates, and of what it rounds them to.
@@ -29,7 +29,9 @@ def with_deviation(
     values = {graph.input.name: x.double()}
     variances = {graph.input.name: torch.zeros_like(values[graph.input.name])}
     for node in graph.nodes[1:]:
-        parameters = {role: tensors[name].double() for role, name in node.parameters.items()}
+        parameters = {
+            role: in_dtype(tensors[name], torch.float64) for role, name in node.parameters.items()
+        }
         inputs = [values[name] for name in node.inputs]
         values[node.name] = apply(node, parameters, *inputs)
         carried = _carried(node, parameters, *(variances[name] for name in node.inputs))

@@ -39,6 +39,8 @@ def networks(draw: st.DrawFn) -> SmallNetwork:
         channels = builder.shape(x)[0]
         inner = builder.pointwise(Op.RELU, builder.conv(x, channels, padding=(1, 1)))
         x = builder.pointwise(Op.RELU, builder.pointwise(Op.ADD, inner, x))
+    if draw(st.booleans()):
+        x = builder.shuffled(x, draw(st.integers(1, 3)), 4, 4)
     x = builder.flatten(x)
     for _ in range(draw(st.integers(0, 2))):
         x = builder.pointwise(Op.RELU, builder.linear(x, draw(st.integers(1, 13))))

@@ -16,6 +16,7 @@ from runner.engine.network.convert import converted
 from runner.engine.network.graph import Graph, Node, Op
 from runner.engine.network.load import load_module, prepare
 from runner.engine.network.prepared import Weights, read_graph
+from runner.engine.network.translation import TRANSLATIONS
 from runner.problem.onnx_runtime import OnnxRuntime
 
 Parameters = dict[str, np.ndarray]
@@ -192,7 +193,7 @@ def test_shapes_that_depend_on_shapes_are_folded(tmp_path: Path) -> None:
             node("Reshape", f"{before} target{index}", after),
         ]
     path = save(tmp_path, nodes, (1, 2, 3), (1, 6), one=np.array([1]))
-    network = converted(path)
+    network = converted(path, TRANSLATIONS.keys())
     assert network.shapes["y"] == (1, 6)
     assert {n.op_type for n in network.draft.graph.node} == {"Reshape"}
 

@@ -1,0 +1,171 @@
+"""Operators that only move values: ONNX Runtime moves their positions, and so says where each goes.
+
+So slices, transpositions, paddings and all else of the kind are one operator of the bound graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from runner.contract.vocabulary import Cause
+from runner.engine.network.draft import Array
+from runner.engine.network.foreign import foreign
+from runner.engine.network.graph import Node, Op
+from runner.engine.network.rounded import Rounded
+from runner.engine.network.translation.builder import ONE, Builder
+from runner.engine.network.translation.registry import Translation
+
+# Inputs that values come from; all others say where they go, and are constants.
+_VALUES = {"Pad": (0, 2), "ScatterElements": (0, 2), "ScatterND": (0, 2)}
+# ONNX Runtime has no float64 of these. float32 counts up to 2**24.
+_FLOAT32 = frozenset({"Resize", "Upsample"})
+_MOST_POSITIONS = 1 << 24
+_FATAL_ONLY = 4
+
+
+def _moved(build: Builder, node: NodeProto) -> Sequence[Node]:
+    """What each output is made of."""
+    _check(build, node)
+    values = _values_of(node)
+    sources = [index for index in values if build.has(node, index) and build.computed(node, index)]
+    nodes = [_known(build.computed(node, index)) for index in sources]
+    starts = np.cumsum([1, *(value.size for value in nodes)])
+    # Counted from 1: what comes from nowhere is 0.
+    counted: dict[str, Array] = {}
+    for index, value, start in zip(sources, nodes, starts[:-1], strict=True):
+        shape = build.file_shape(node.input[index])
+        counted[node.input[index]] = np.arange(start, start + value.size).reshape(shape)
+    positions = _run(build, node, counted, constants=False)
+    shifts = _run(build, node, {name: np.zeros_like(v) for name, v in counted.items()})
+    x = _joined(build, nodes)
+    made = []
+    for output, (found, shift) in enumerate(zip(positions, shifts, strict=True)):
+        shape = build.shape(node, output)
+        moved = build.selected(x, found.astype(np.int64).reshape(shape) - 1, shape)
+        if shift.any():
+            moved = build.affine(moved, ONE, Rounded.exact(shift.reshape(shape)), node)
+        made.append(moved)
+    return made
+
+
+def _known(value: Node | None) -> Node:
+    if value is None:
+        raise ValueError("a value that is not computed")
+    return value
+
+
+def _values_of(node: NodeProto) -> Sequence[int]:
+    return range(len(node.input)) if node.op_type == "Concat" else _VALUES.get(node.op_type, (0,))
+
+
+def _check(build: Builder, node: NodeProto) -> None:
+    values = _values_of(node)
+    for index, name in enumerate(node.input):
+        if name and index not in values and build.computed(node, index) is not None:
+            raise build.refused(node, f"its input {name!r} is computed, not constant")
+    mode = build.attribute(node, "mode", b"nearest")
+    if node.op_type in _FLOAT32 and mode != b"nearest":
+        raise build.refused(node, f"mode {mode.decode()}; nearest is")
+    if build.attribute(node, "reduction", b"none") != b"none":
+        raise build.refused(node, "it reduces values that meet")
+
+
+def _joined(build: Builder, values: Sequence[Node]) -> Node:
+    """All values in one, flat."""
+    flat = [build.reshaped(value, (value.size,)) for value in values]
+    if len(flat) == 1:
+        return flat[0]
+    return build.append(Op.CONCAT, flat, (sum(value.size for value in flat),), {"axis": 0})
+
+
+def _run(
+    build: Builder, node: NodeProto, computed: dict[str, Array], *, constants: bool = True
+) -> list[Array]:
+    """The node alone on ONNX Runtime; `constants`: with its constant values, else with zeros."""
+    dtype = np.dtype(np.float32 if node.op_type in _FLOAT32 else np.float64)
+    if dtype == np.float32 and sum(v.size for v in computed.values()) >= _MOST_POSITIONS:
+        raise build.refused(node, "it has too many values")
+    given = {name: value.astype(dtype) for name, value in computed.items()}
+    values = {node.input[index] for index in _values_of(node) if build.has(node, index)}
+    initializers = []
+    for name in {name for name in node.input if name} - given.keys():
+        value = build.network.draft.constants[name]
+        if name in values:
+            value = (value if constants else np.zeros_like(value)).astype(dtype)
+        initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+    node = NodeProto.FromString(node.SerializeToString())
+    for attribute in node.attribute:
+        if attribute.name == "value" and not constants:  # of old paddings
+            attribute.f = 0.0
+    element = helper.np_dtype_to_tensor_dtype(dtype)
+    outputs = [name for name in node.output if name]
+    graph = helper.make_graph(
+        [node],
+        "positions",
+        [helper.make_tensor_value_info(name, element, v.shape) for name, v in given.items()],
+        [helper.make_tensor_value_info(name, element, None) for name in outputs],
+        initializers,
+    )
+    model = helper.make_model(
+        graph, opset_imports=build.network.draft.model.opset_import, ir_version=8
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    fails = f"{build.network.draft.path}: {node.op_type} ({node.output[0]!r}) of positions fails"
+    with foreign(Cause.UNSUPPORTED_OPERATOR, fails):
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return [np.asarray(value) for value in session.run(outputs, given)]
+
+
+def _concat(build: Builder, node: NodeProto) -> Node | Sequence[Node]:
+    """Of samples that are computed and whole, joined as they are."""
+    shapes = [build.file_shape(name) for name in node.input]
+    rank = len(shapes[0])
+    axis = int(build.attribute(node, "axis", 0)) % rank
+    nodes = [build.computed(node, index) for index in range(len(node.input))]
+    samples = [node for node in nodes if node is not None]
+    batched = rank > 1 and all(shape[0] == 1 for shape in shapes) and axis > 0
+    if len(samples) < len(nodes) or not (batched or (rank == 1 and axis == 0)):
+        return _moved(build, node)
+    return build.append(Op.CONCAT, samples, build.shape(node), {"axis": axis - batched})
+
+
+def _reshape(build: Builder, node: NodeProto) -> Node:
+    """Values keep their order, whatever they are reshaped to."""
+    return build.source(node)
+
+
+def _cast(build: Builder, node: NodeProto) -> Node:
+    wanted = TensorProto.FLOAT if build.network.dtype == "float32" else TensorProto.DOUBLE
+    if build.attribute(node, "to", 0) != wanted:
+        raise build.refused(node, "it changes the type of a computed value")
+    return build.source(node)
+
+
+def _dropout(build: Builder, node: NodeProto) -> Node:
+    return build.source(node)
+
+
+def _expand(build: Builder, node: NodeProto) -> Node:
+    after = build.file_shape(node.output[0])
+    before = build.file_shape(node.input[0])
+    return build.expanded(build.source(node), before, after, build.shape(node))
+
+
+MOVES = ("DepthToSpace", "Gather", "GatherElements", "GatherND", "Pad", "Resize")
+MORE_MOVES = ("ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Tile")
+TRANSLATIONS: dict[str, Translation] = {
+    **dict.fromkeys((*MOVES, *MORE_MOVES, "Transpose", "Trilu", "Upsample"), _moved),
+    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _reshape),
+    **dict.fromkeys(("Dropout", "Identity"), _dropout),
+    "Cast": _cast,
+    "Concat": _concat,
+    "Expand": _expand,
+}

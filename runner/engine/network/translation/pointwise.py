@@ -1,0 +1,168 @@
+"""Operators on each value by itself, and on values that broadcast to one shape."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+from onnx import NodeProto
+
+from runner.engine.network.graph import Node, Op
+from runner.engine.network.rounded import Rounded
+from runner.engine.network.translation.builder import ONE, ZERO, Builder
+from runner.engine.network.translation.registry import Translation
+
+_PLAIN = {"Relu": Op.RELU, "Sigmoid": Op.SIGMOID, "Tanh": Op.TANH}
+_TWO = Rounded.exact(2 * np.ones(1))
+
+
+def _plain(build: Builder, node: NodeProto) -> Node:
+    x = build.source(node)
+    return build.append(_PLAIN[node.op_type], [x], x.shape)
+
+
+def _whole(build: Builder, node: NodeProto, index: int) -> Node:
+    """A computed input, in the shape of the output."""
+    x = build.computed(node, index)
+    if x is None:
+        raise build.refused(node, f"its input {node.input[index]!r} is constant, not computed")
+    before, after = (build.file_shape(name) for name in (node.input[index], node.output[0]))
+    return build.expanded(x, before, after, build.shape(node))
+
+
+def _operand(build: Builder, node: NodeProto, index: int) -> Rounded:
+    """A constant that broadcasts to the sample."""
+    value, shape = build.constant(node, index), build.shape(node)
+    if value.ndim == len(shape) + 1 and value.shape[0] == 1:
+        value = value[0]
+    return Rounded.exact(value)
+
+
+def _sum(build: Builder, node: NodeProto) -> Node:
+    """Of any number of values; constants are added last."""
+    indices = range(len(node.input))
+    computed = [_whole(build, node, i) for i in indices if build.computed(node, i) is not None]
+    total = reduce(build.plus, computed)
+    for index in indices:
+        if build.computed(node, index) is None:
+            total = build.affine(total, ONE, _operand(build, node, index), node)
+    return total
+
+
+def _difference(build: Builder, node: NodeProto) -> Node:
+    first, second = build.computed(node, 0), build.computed(node, 1)
+    if first is not None and second is not None:
+        return build.minus(_whole(build, node, 0), _whole(build, node, 1))
+    if first is not None:
+        return build.affine(_whole(build, node, 0), ONE, -_operand(build, node, 1), node)
+    return build.affine(_whole(build, node, 1), -ONE, _operand(build, node, 0), node)
+
+
+def _mean(build: Builder, node: NodeProto) -> Node:
+    count = Rounded.exact(np.full(1, len(node.input)))
+    return build.affine(_sum(build, node), count.reciprocal(), ZERO, node)
+
+
+def _scaled(build: Builder, node: NodeProto) -> Node:
+    if build.computed(node, 0) is not None and build.computed(node, 1) is not None:
+        kind = "multiplies" if node.op_type == "Mul" else "divides"
+        raise build.refused(node, f"it {kind} two computed values")
+    index = 1 if build.computed(node, 0) is not None else 0
+    if node.op_type == "Div" and index == 0:
+        raise build.refused(node, "a constant is divided by a computed value")
+    factor = _operand(build, node, index)
+    scale = factor.reciprocal() if node.op_type == "Div" else factor
+    return build.affine(_whole(build, node, 1 - index), scale, ZERO, node)
+
+
+def _negated(build: Builder, node: NodeProto) -> Node:
+    return build.affine(build.source(node), -ONE, ZERO, node)
+
+
+def _leaky(build: Builder, node: NodeProto) -> Node:
+    """slope · x + (1 - slope) · ReLU(x)."""
+    x = build.source(node)
+    if node.op_type == "PRelu":
+        if build.computed(node, 0) is None:
+            raise build.refused(node, "its slope is computed, not constant")
+        x, slope = _whole(build, node, 0), _operand(build, node, 1)
+    else:
+        slope = Rounded.exact(np.full(1, np.float32(build.attribute(node, "alpha", 0.01))))
+    bent = build.affine(build.relu(x), ONE - slope, ZERO, node)
+    return build.plus(build.affine(x, slope, ZERO, node), bent)
+
+
+def _absolute(build: Builder, node: NodeProto) -> Node:
+    x = build.source(node)
+    return build.minus(build.affine(build.relu(x), _TWO, ZERO, node), x)
+
+
+def _least_of(build: Builder, x: Node, limit: Rounded, node: NodeProto) -> Node:
+    """min(x, limit) = limit - ReLU(limit - x)."""
+    below = build.relu(build.affine(x, -ONE, limit, node))
+    return build.affine(below, -ONE, limit, node)
+
+
+def _greatest_of(build: Builder, x: Node, limit: Rounded, node: NodeProto) -> Node:
+    """max(x, limit) = limit + ReLU(x - limit)."""
+    above = build.relu(build.affine(x, ONE, -limit, node))
+    return build.affine(above, ONE, limit, node)
+
+
+def _clipped(build: Builder, node: NodeProto) -> Node:
+    x = build.source(node)
+    for index, name, choose in ((1, "min", _greatest_of), (2, "max", _least_of)):
+        if build.has(node, index):
+            limit = Rounded.exact(build.constant(node, index).reshape(1))
+        else:
+            written = build.attribute(node, name, None)
+            if written is None:
+                continue
+            limit = Rounded.exact(np.full(1, np.float32(written)))
+        if np.isfinite(limit.value).all():
+            x = choose(build, x, limit, node)
+    return x
+
+
+def _hard_sigmoid(build: Builder, node: NodeProto) -> Node:
+    slope, offset = (
+        Rounded.exact(np.full(1, np.float32(build.attribute(node, name, default))))
+        for name, default in (("alpha", 0.2), ("beta", 0.5))
+    )
+    line = build.affine(build.source(node), slope, offset, node)
+    return _least_of(build, build.relu(line), ONE, node)
+
+
+def _extreme(build: Builder, node: NodeProto) -> Node:
+    """The greatest or least of any number of values, constants last."""
+    greatest = node.op_type == "Max"
+
+    def of_two(x: Node, y: Node) -> Node:
+        # max(x, y) = y + ReLU(x - y), min(x, y) = y - ReLU(y - x)
+        if greatest:
+            return build.plus(y, build.relu(build.minus(x, y)))
+        return build.minus(y, build.relu(build.minus(y, x)))
+
+    indices = range(len(node.input))
+    computed = [_whole(build, node, i) for i in indices if build.computed(node, i) is not None]
+    found = reduce(of_two, computed)
+    for index in indices:
+        if build.computed(node, index) is None:
+            limit = _operand(build, node, index)
+            found = (_greatest_of if greatest else _least_of)(build, found, limit, node)
+    return found
+
+
+TRANSLATIONS: dict[str, Translation] = {
+    **dict.fromkeys(_PLAIN, _plain),
+    **dict.fromkeys(("Add", "Sum"), _sum),
+    **dict.fromkeys(("Div", "Mul"), _scaled),
+    **dict.fromkeys(("LeakyRelu", "PRelu"), _leaky),
+    **dict.fromkeys(("Max", "Min"), _extreme),
+    "Abs": _absolute,
+    "Clip": _clipped,
+    "HardSigmoid": _hard_sigmoid,
+    "Mean": _mean,
+    "Neg": _negated,
+    "Sub": _difference,
+}

@@ -1,0 +1,174 @@
+"""Products with the weights of the file: Gemm, MatMul, Conv, ConvTranspose, BatchNormalization.
+
+A matrix that meets each row of a value by itself is a convolution of one pixel, so that all of
+them are cut, moved and summed alike under every strategy.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from onnx import NodeProto
+
+from runner.engine.network.draft import Array
+from runner.engine.network.graph import Node
+from runner.engine.network.rounded import Rounded
+from runner.engine.network.translation.builder import Builder
+from runner.engine.network.translation.registry import Translation
+from runner.engine.network.translation.windows import Window
+
+
+def _rows(build: Builder, x: Node, length: int, weight: Array, bias: Array | None) -> Node:
+    """Each of x's rows of `length` values times weight.T: flat [rows, out]."""
+    count = x.size // length
+    if count == 1:
+        return build.linear(x, weight, bias)
+    turned = np.arange(x.size).reshape(count, length).T
+    columns = build.selected(x, turned, (length, count, 1))
+    product = build.conv(columns, weight[:, :, None, None], bias)
+    back = np.arange(product.size).reshape(len(weight), count).T
+    return build.selected(product, back, (product.size,))
+
+
+def _columns(build: Builder, x: Node, shape: tuple[int, ...], weight: Array) -> Node:
+    """weight times each of x's matrices [length, columns] (`shape`: with those in front): flat."""
+    *front, length, columns = shape
+    count = prod(front)
+    index = np.arange(x.size).reshape(count, length, columns).transpose(1, 0, 2)
+    product = build.conv(
+        build.selected(x, index, (length, count * columns, 1)), weight[:, :, None, None], None
+    )
+    back = np.arange(product.size).reshape(len(weight), count, columns).transpose(1, 0, 2)
+    return build.selected(product, back, (product.size,))
+
+
+def _gemm(build: Builder, node: NodeProto) -> Node:
+    alpha, beta = (Rounded.exact(build.attribute(node, name, 1.0)) for name in ("alpha", "beta"))
+    outputs = build.file_shape(node.output[0])
+    left = build.computed(node, 0)
+    if left is None:
+        return _left_gemm(build, node, alpha, beta)
+    weight = build.constant(node, 1)
+    weight = weight if build.attribute(node, "transB", 0) else weight.T
+    if build.attribute(node, "transA", 0):
+        length, count = build.file_shape(node.input[0])
+        left = build.selected(left, np.arange(left.size).reshape(length, count).T)
+    bias = build.constant(node, 2) if build.has(node, 2) else np.zeros(1, weight.dtype)
+    whole = np.broadcast_to(bias, outputs)
+    inside = alpha.value == 1 and beta.value == 1 and (whole == whole[:1]).all()
+    product = _rows(build, left, weight.shape[1], weight, whole[0] if inside else None)
+    if inside:
+        return product
+    shaped = build.reshaped(product, build.shape(node))
+    return build.affine(shaped, alpha, beta * Rounded.exact(whole.reshape(shaped.shape)), node)
+
+
+def _left_gemm(build: Builder, node: NodeProto, alpha: Rounded, beta: Rounded) -> Node:
+    """A constant matrix times a computed one."""
+    weight, right = build.constant(node, 0), build.source(node)
+    weight = weight.T if build.attribute(node, "transA", 0) else weight
+    shape = build.file_shape(node.input[1])
+    if build.attribute(node, "transB", 0):
+        right = build.selected(right, np.arange(right.size).reshape(shape).T)
+        shape = shape[::-1]
+    outputs = build.file_shape(node.output[0])
+    product = build.reshaped(_columns(build, right, shape, weight), outputs)
+    added = build.constant(node, 2) if build.has(node, 2) else np.zeros(1, weight.dtype)
+    if alpha.value == 1 and not added.any():
+        return product
+    return build.affine(product, alpha, beta * Rounded.exact(np.broadcast_to(added, outputs)), node)
+
+
+def _matmul(build: Builder, node: NodeProto) -> Node:
+    left, right = build.computed(node, 0), build.computed(node, 1)
+    if left is not None and right is not None:
+        raise build.refused(node, "it multiplies two computed values")
+    weight = build.constant(node, 1 if left is not None else 0)
+    if weight.ndim > 2 and prod(weight.shape[:-2]) == 1:
+        weight = weight.reshape(weight.shape[-2:])
+    if weight.ndim > 2:
+        raise build.refused(node, "its constant is more than one matrix")
+    if left is not None:
+        matrix = weight.T if weight.ndim == 2 else weight[None]
+        return _rows(build, left, matrix.shape[1], matrix, None)
+    right = build.source(node)
+    matrix = weight if weight.ndim == 2 else weight[None]
+    shape = build.file_shape(node.input[1])
+    if len(shape) == 1:
+        return build.linear(right, matrix)
+    return _columns(build, right, shape, matrix)
+
+
+def _conv(build: Builder, node: NodeProto) -> Node:
+    x, weight = build.source(node), build.constant(node, 1)
+    if build.computed(node, 0) is None:
+        raise build.refused(node, "its kernel is computed, not constant")
+    window = Window.of(build, node, weight.shape[2:])
+    padded, padding = window.padded(build, window.image(build, x))
+    bias = build.constant(node, 2) if build.has(node, 2) else None
+    return build.conv(
+        padded,
+        weight.reshape(*weight.shape[:2], *window.kernel),
+        bias,
+        stride=window.stride,
+        padding=padding,
+        dilation=window.dilation,
+        groups=int(build.attribute(node, "group", 1)),
+    )
+
+
+def _transposed_conv(build: Builder, node: NodeProto) -> Node:
+    """A convolution over the input with zeros between its values, by the kernel turned around."""
+    if build.attribute(node, "group", 1) != 1:
+        raise build.refused(node, "it has groups")
+    weight = build.constant(node, 1)
+    window = Window.of(build, node, weight.shape[2:])
+    x = window.image(build, build.source(node))
+    channels, *image = x.shape
+    after = window.two(build, node, build.file_shape(node.output[0])[2:])
+    spread = [(size - 1) * step + 1 for size, step in zip(image, window.stride, strict=True)]
+    begin = window.transposed_begin(build, node, image, after)
+    reach = [d * (k - 1) for d, k in zip(window.dilation, window.kernel, strict=True)]
+    # Of the padded image: where the first value lies, and how long it is.
+    first = [r - b for r, b in zip(reach, begin, strict=True)]
+    index = np.full([channels, *(a + r for a, r in zip(after, reach, strict=True))], -1)
+    positions = np.full([channels, *spread], -1)
+    positions[:, :: window.stride[0], :: window.stride[1]] = np.arange(x.size).reshape(x.shape)
+    inner, outer = [], []
+    for at, size, room in zip(first, spread, index.shape[1:], strict=True):
+        start, stop = max(at, 0), min(at + size, room)
+        outer.append(slice(start, stop))
+        inner.append(slice(start - at, stop - at))
+    index[:, outer[0], outer[1]] = positions[:, inner[0], inner[1]]
+    turned = weight.reshape(*weight.shape[:2], *window.kernel)[:, :, ::-1, ::-1].swapaxes(0, 1)
+    bias = build.constant(node, 2) if build.has(node, 2) else None
+    turned = np.ascontiguousarray(turned)
+    return build.conv(build.selected(x, index), turned, bias, dilation=window.dilation)
+
+
+def _normalized(build: Builder, node: NodeProto) -> Node:
+    gain, offset, mean, variance = (
+        Rounded.exact(build.constant(node, index)) for index in range(1, 5)
+    )
+    x = build.source(node)
+    channels = build.file_shape(node.input[0])[1:2]
+    if build.file_shape(node.input[0])[0] != 1 or gain.value.shape != channels:
+        raise build.refused(node, "its statistics are not one of each channel")
+    # The file's epsilon is a float32, 1e-5 by default.
+    epsilon = np.float32(build.attribute(node, "epsilon", 1e-5))
+    scale = gain * (variance + Rounded.exact(epsilon)).sqrt().reciprocal()
+    if not np.isfinite(scale.value).all():
+        raise build.refused(node, "a variance that is not positive, even with its epsilon")
+    shift = offset - mean * scale
+    spread = (-1, *(1 for _ in x.shape[1:]))
+    return build.affine(x, scale.reshape(*spread), shift.reshape(*spread), node)
+
+
+TRANSLATIONS: dict[str, Translation] = {
+    "BatchNormalization": _normalized,
+    "Conv": _conv,
+    "ConvTranspose": _transposed_conv,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}

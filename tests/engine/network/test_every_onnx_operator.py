@@ -1,0 +1,307 @@
+"""Every operator of ONNX that is translated, in all its forms: it computes what ONNX Runtime does,
+and its bounds hold. An operator without a form here fails the suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from onnx_models import OPSET, constant, node, save
+from small_networks import SmallNetwork, box_of
+from sound_bounds import assert_sound
+
+from runner.engine.network.graph import Op
+from runner.engine.network.load import load_graph, prepare
+from runner.engine.network.translation import TRANSLATIONS
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """Nodes from `x` to `y` with constants by name."""
+
+    nodes: Sequence[onnx.NodeProto]
+    before: Shape
+    after: Shape
+    constants: dict[str, object] = field(default_factory=dict)
+    opset: int = OPSET
+
+    def __str__(self) -> str:
+        said = [f"{n.op_type}({', '.join(f'{a.name}' for a in n.attribute)})" for n in self.nodes]
+        return f"{' '.join(said)} {self.before}"
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, dtype=np.int64)
+
+
+IMAGE, ROWS = (1, 2, 5, 4), (1, 3, 4)
+W = constant((5, 4))
+KERNEL = constant((3, 2, 3, 2))
+TURNED = constant((2, 3, 3, 2))
+ONE = constant((1,))
+
+
+def one(kind: str, before: Shape, after: Shape, inputs: str = "x", **rest: object) -> Form:
+    """One node; of `rest`, arrays are constants and what else is not `opset` its attributes."""
+    constants = {k: v for k, v in rest.items() if isinstance(v, (np.ndarray, np.generic))}
+    opset = int(rest.pop("opset", OPSET))  # type: ignore[call-overload]
+    attributes = {k: v for k, v in rest.items() if k not in constants}
+    return Form([node(kind, inputs, **attributes)], before, after, constants, opset)
+
+
+FORMS = [
+    # Values that move.
+    one("Transpose", ROWS, (1, 4, 3), perm=[0, 2, 1]),
+    one("Transpose", ROWS, (4, 1, 3), perm=[2, 0, 1]),
+    one(
+        "Slice",
+        ROWS,
+        (1, 2, 2),
+        "x s e a t",
+        s=ints(0, 3),
+        e=ints(2, -5),
+        a=ints(1, 2),
+        t=ints(1, -2),
+    ),
+    one("Gather", ROWS, (1, 2, 2, 4), "x i", i=ints(0, 2, 2, 0).reshape(2, 2), axis=1),
+    one("Gather", ROWS, (1, 4), "x i", i=np.array(-1), axis=1),
+    one(
+        "GatherElements", ROWS, (1, 3, 2), "x i", i=ints(0, 3, 1, 1, 2, 0).reshape(1, 3, 2), axis=2
+    ),
+    one("GatherND", ROWS, (2, 4), "x i", i=ints(0, 1, 0, 1).reshape(2, 2)),
+    one(
+        "Pad",
+        IMAGE,
+        (1, 2, 8, 5),
+        "x p v",
+        p=ints(0, 0, 1, 0, 0, 0, 2, 1),
+        v=np.float32(0.5) * ONE[0],
+    ),
+    one("Pad", IMAGE, (1, 2, 7, 5), "x p", p=ints(0, 0, 2, 0, 0, 0, 0, 1), mode="reflect"),
+    one("Pad", IMAGE, (1, 2, 6, 5), "x p", p=ints(0, 0, 1, 0, 0, 0, 0, 1), mode="edge"),
+    one("Pad", (1, 3), (1, 5), pads=[0, 1, 0, 1], value=-2.0, opset=10),
+    one("Expand", (1, 3, 1), (2, 3, 4), "x s", s=ints(2, 3, 4)),
+    one("Tile", (1, 3), (1, 6), "x s", s=ints(1, 2)),
+    one(
+        "Resize",
+        IMAGE,
+        (1, 2, 10, 8),
+        "x r s",
+        r=np.zeros(0, np.float32),
+        s=np.array([1, 1, 2, 2], np.float32),
+        mode="nearest",
+    ),
+    one(
+        "Upsample",
+        IMAGE,
+        (1, 2, 10, 8),
+        "x s",
+        s=np.array([1, 1, 2, 2], np.float32),
+        mode="nearest",
+        opset=9,
+    ),
+    one("DepthToSpace", (1, 4, 2, 2), (1, 1, 4, 4), blocksize=2),
+    one("SpaceToDepth", (1, 1, 4, 4), (1, 4, 2, 2), blocksize=2),
+    one(
+        "ScatterElements",
+        (1, 4),
+        (1, 4),
+        "x i u",
+        i=ints(2, 0).reshape(1, 2),
+        u=constant((1, 2)),
+        axis=1,
+    ),
+    one("ScatterND", (1, 4), (1, 4), "x i u", i=ints(0, 2).reshape(1, 2), u=constant((1,))),
+    one("ScatterND", (1,), (1, 4), "c i x", i=ints(0, 2).reshape(1, 2), c=constant((1, 4))),
+    one("Trilu", ROWS, ROWS, opset=14),
+    Form(
+        [
+            helper.make_node("Split", ["x"], ["a", "b"], "halves", axis=1),
+            node("Mul", "b two", "c"),
+            node("Add", "a c"),
+        ],
+        (1, 4),
+        (1, 2),
+        {"two": np.full(1, 2.0)},
+    ),
+    Form(
+        [helper.make_node("Split", ["x", "n"], ["a", "y"], "parts", axis=2)],
+        ROWS,
+        (1, 3, 1),
+        {"n": ints(3, 1)},
+    ),
+    one("Concat", ROWS, (1, 3, 8), "x x", axis=2),
+    one("Concat", ROWS, (2, 3, 4), "x x", axis=0),
+    one("Concat", ROWS, (1, 4, 4), "c x", c=constant((1, 1, 4)), axis=1),
+    one("Reshape", ROWS, (2, 6), "x s", s=ints(2, 6)),
+    one("Flatten", IMAGE, (2, 20), axis=2),
+    one("Squeeze", (1, 3, 1), (3,), "x a", a=ints(0, 2)),
+    one("Unsqueeze", ROWS, (1, 1, 3, 4), "x a", a=ints(1)),
+    one("Identity", ROWS, ROWS),
+    one("Dropout", ROWS, ROWS),
+    one("Cast", ROWS, ROWS, to=TensorProto.FLOAT),
+    # Products with weights.
+    one("Gemm", (1, 4), (1, 5), "x w b", w=W.T.copy(), b=constant((5,))),
+    one("Gemm", (3, 4), (3, 5), "x w b", w=W, b=constant((5,)), transB=1, alpha=0.3, beta=0.7),
+    one("Gemm", (3, 4), (3, 5), "x w b", w=W, b=constant((3, 1)), transB=1),
+    one("Gemm", (4, 3), (3, 5), "x w", w=W, transA=1, transB=1),
+    one("Gemm", (4, 3), (5, 3), "w x b", w=W, b=constant((5, 3))),
+    one("Gemm", (3, 4), (5, 3), "w x", w=W, transB=1, alpha=2.0),
+    one("MatMul", ROWS, (1, 3, 5), "x w", w=W.T.copy()),
+    one("MatMul", (2, 3, 4), (2, 3, 5), "x w", w=W.T.copy()),
+    one("MatMul", ROWS, (1, 3), "x w", w=constant((4,))),
+    one("MatMul", (2, 4, 3), (2, 5, 3), "w x", w=W),
+    one("MatMul", (4,), (5,), "w x", w=W),
+    one("Conv", (1, 2, 7), (1, 3, 3), "x k b", k=KERNEL[..., 0], b=constant((3,)), strides=[2]),
+    one("Conv", IMAGE, (1, 3, 5, 4), "x k", k=KERNEL, auto_pad="SAME_UPPER"),
+    one("Conv", IMAGE, (1, 3, 3, 2), "x k", k=KERNEL, auto_pad="SAME_LOWER", strides=[2, 2]),
+    one("Conv", IMAGE, (1, 3, 5, 4), "x k", k=KERNEL, pads=[2, 0, 0, 1]),
+    one("Conv", IMAGE, (1, 4, 3, 2), "x k", k=constant((4, 1, 2, 2)), group=2, dilations=[2, 2]),
+    one("ConvTranspose", IMAGE, (1, 3, 7, 5), "x k b", k=TURNED, b=constant((3,))),
+    one(
+        "ConvTranspose",
+        IMAGE,
+        (1, 3, 10, 8),
+        "x k",
+        k=TURNED,
+        strides=[2, 2],
+        pads=[1, 0, 1, 0],
+        output_padding=[1, 0],
+    ),
+    one("ConvTranspose", IMAGE, (1, 3, 7, 4), "x k", k=TURNED, dilations=[2, 1], pads=[1, 0, 1, 1]),
+    one("ConvTranspose", IMAGE, (1, 3, 3, 1), "x k", k=TURNED, pads=[2, 2, 2, 2]),
+    one(
+        "ConvTranspose",
+        IMAGE,
+        (1, 3, 10, 8),
+        "x k",
+        k=TURNED,
+        strides=[2, 2],
+        auto_pad="SAME_UPPER",
+    ),
+    one("ConvTranspose", (1, 2, 5), (1, 3, 11), "x k", k=TURNED[..., 0], strides=[2]),
+    one(
+        "BatchNormalization",
+        (1, 3, 4),
+        (1, 3, 4),
+        "x g b m v",
+        g=constant((3,)),
+        b=constant((3,)),
+        m=constant((3,)),
+        v=np.ones(3),
+    ),
+    # Sums and means.
+    one("ReduceSum", (2, 3, 4), (2, 4), "x a", a=ints(1), keepdims=0),
+    one("ReduceMean", (2, 3, 4), (2, 1, 1), axes=[1, -1]),
+    one("ReduceMean", ROWS, (1, 1, 1)),
+    one("GlobalAveragePool", IMAGE, (1, 2, 1, 1)),
+    one("GlobalAveragePool", (1, 2, 5), (1, 2, 1)),
+    one("AveragePool", IMAGE, (1, 2, 5, 4), kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+    one(
+        "AveragePool",
+        IMAGE,
+        (1, 2, 3, 4),
+        kernel_shape=[2, 2],
+        pads=[1, 0, 0, 1],
+        strides=[2, 1],
+        count_include_pad=1,
+    ),
+    one("AveragePool", (1, 2, 5), (1, 2, 3), kernel_shape=[2], pads=[1, 0], strides=[2]),
+    one("MaxPool", IMAGE, (1, 2, 3, 2), kernel_shape=[3, 2], pads=[1, 0, 1, 0], strides=[2, 2]),
+    one("MaxPool", (1, 2, 5), (1, 2, 4), kernel_shape=[2]),
+    # One value at a time.
+    *(one(kind, ROWS, ROWS) for kind in ("Relu", "Sigmoid", "Tanh", "Neg", "Abs", "LeakyRelu")),
+    one("LeakyRelu", ROWS, ROWS, alpha=0.3),
+    one("PRelu", ROWS, ROWS, "x s", s=constant((3, 1))),
+    one("HardSigmoid", ROWS, ROWS, alpha=0.3, beta=0.4),
+    one("Clip", ROWS, ROWS, "x l u", l=np.float32(-0.5) * np.ones(()), u=np.ones(())),
+    one("Clip", ROWS, ROWS, min=-0.2, max=0.7, opset=8),
+    # Of several values, which broadcast.
+    one("Add", ROWS, (1, 2, 3, 4), "x c", c=constant((1, 2, 1, 4))),
+    Form([node("Flatten", "x", "f"), node("Sub", "x f")], (1, 1, 3), (1, 1, 3)),
+    one("Sub", ROWS, ROWS, "c x", c=constant((3, 1))),
+    one("Mul", ROWS, ROWS, "c x", c=constant((4,))),
+    one("Div", ROWS, (2, 3, 4), "x c", c=constant((2, 1, 1))),
+    *(
+        Form(
+            [node("Transpose", "x", "t", perm=[0, 2, 1]), node(kind, "x t c")],
+            (1, 3, 3),
+            (1, 3, 3),
+            {"c": constant((3,))},
+        )
+        for kind in ("Sum", "Mean", "Max", "Min")
+    ),
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_it_computes_what_onnx_runtime_does_and_its_bounds_hold(form: Form, tmp_path: Path) -> None:
+    path = save(tmp_path, form.nodes, form.before, form.after, form.opset, **form.constants)
+    prepare(path, tmp_path / "prepared")  # replays
+    loaded = load_graph(path)
+    network = SmallNetwork(loaded.graph, loaded.tensors)
+    for radius in (0.3, 0.0, 100.0):
+        box = box_of(network, radius, batch=2)
+        assert_sound(network, box, torch.float32)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_it_stands_between_layers(form: Form, tmp_path: Path) -> None:
+    """So that coefficients which were never one-hot pass it backward."""
+    size = int(np.prod(form.before))
+    into = [
+        node("Gemm", "x0 w0 b0", "h0", transB=1),
+        node("Relu", "h0", "r0"),
+        node("Reshape", "r0 s0", "x1"),
+    ]
+    moved = [onnx.NodeProto.FromString(one.SerializeToString()) for one in form.nodes]
+    for each in moved:
+        for names in (each.input, each.output):
+            names[:] = [{"x": "x1", "y": "y1"}.get(name, name) for name in names]
+    out = [node("Reshape", "y1 s1", "f1"), node("Relu", "f1", "q1"), node("Gemm", "q1 w1 b1")]
+    model = [*into, *moved, *out]
+    for number, each in enumerate(model):
+        each.name = f"node{number}"
+        each.input[:] = [{"x0": "x"}.get(name, name) for name in each.input]
+    constants = {
+        "w0": constant((size, 3), 5),
+        "b0": constant((size,), 7),
+        "b1": constant((2,), 8),
+        "s0": ints(*form.before),
+        "s1": ints(1, int(np.prod(form.after))),
+        "w1": constant((int(np.prod(form.after)), 2), 6) / 3,
+    }
+    opset = max(form.opset, 7)
+    path = save(tmp_path, model, (1, 3), (1, 2), opset, **form.constants, **constants)
+    prepare(path, tmp_path / "prepared")
+    loaded = load_graph(path)
+    network = SmallNetwork(loaded.graph, loaded.tensors)
+    assert_sound(network, box_of(network, 0.4, batch=2), torch.float32)
+
+
+def test_every_operator_has_a_form_here() -> None:
+    assert {each.op_type for form in FORMS for each in form.nodes} == TRANSLATIONS.keys()
+
+
+def test_what_moves_values_is_one_operator_of_the_bound_graph(tmp_path: Path) -> None:
+    path = save(tmp_path, [node("Transpose", "x", perm=[0, 2, 1])], ROWS, (1, 4, 3))
+    assert [each.op for each in load_graph(path).graph.nodes[1:]] == [
+        Op.RESHAPE,
+        Op.SELECT,
+        Op.RESHAPE,
+    ]
+
+
+def test_values_that_keep_their_order_are_not_moved(tmp_path: Path) -> None:
+    nodes = [node("Transpose", "x", "t", perm=[0, 2, 1]), node("Relu", "t")]
+    path = save(tmp_path, nodes, (1, 1, 4), (1, 4, 1))
+    assert Op.SELECT not in {each.op for each in load_graph(path).graph.nodes}

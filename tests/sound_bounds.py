@@ -1,0 +1,72 @@
+"""Whether bounds of a network hold at all points that sampling and attacks find."""
+
+from __future__ import annotations
+
+import torch
+from small_networks import SmallNetwork, points_in, specs_of
+from torch import Tensor
+
+from runner.contract.vocabulary import BOUNDS, Method
+from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
+
+# Roundings of the largest value that the tested values themselves, in float64, may be off by.
+ROUNDINGS = 100
+
+
+def bounded(
+    network: SmallNetwork, box: Interval, specs: Tensor, method: Method
+) -> tuple[NetworkBounds, Tensor]:
+    chosen = Settings(method, row_block=64, alpha=AlphaSettings(iterations=3))
+    propagator = Propagator(network.bound(), chosen)
+    bounds = propagator.bound(box)
+    return bounds, propagator.spec_bounds(bounds, specs)
+
+
+def attacked(network: SmallNetwork, box: Interval, specs: Tensor) -> Tensor:
+    """Points [G, B, *input] in float64, each where PGD makes a spec or plus or minus a neuron
+    small; neurons are drawn from all nodes.
+    """
+    generator = torch.Generator().manual_seed(1)
+    goals = [(network.graph.output, spec.double()) for spec in specs]
+    for node in network.graph.nodes[1:]:
+        for sign in (-1.0, 1.0):
+            goal = torch.zeros(node.size, dtype=torch.float64)
+            goal[torch.randint(node.size, (), generator=generator)] = sign
+            goals.append((node.name, goal))
+    lower, upper = box.lower.double(), box.upper.double()
+    x = points_in(box.to(torch.float64), len(goals), seed=1)
+    for step in range(6):
+        x = x.detach().requires_grad_()
+        values = network.values(x.flatten(0, 1))
+        loss = torch.zeros(())
+        for index, (name, goal) in enumerate(goals):
+            value = values[name].reshape(*x.shape[:2], -1)[index]
+            loss = loss + (value @ goal).sum()
+        (gradient,) = torch.autograd.grad(loss, x)
+        moved = x.detach() - (upper - lower) * 0.5**step * gradient.sign()
+        x = torch.minimum(torch.maximum(moved, lower), upper)
+    return x.detach()
+
+
+def assert_sound(network: SmallNetwork, box: Interval, dtype: torch.dtype) -> None:
+    specs = specs_of(network, 3)
+    x = torch.cat((points_in(box.to(torch.float64), 30), attacked(network, box, specs)))
+    values = {
+        name: value.reshape(*x.shape[:2], *value.shape[1:])
+        for name, value in network.values(x.flatten(0, 1)).items()
+    }
+    outputs = values[network.graph.output].flatten(2)
+    for method in BOUNDS:
+        bounds, found = bounded(network, box.to(dtype), specs.to(dtype), method)
+        ends = [end for i in bounds.intervals.values() for end in (i.lower, i.upper)]
+        assert {end.dtype for end in (*ends, found)} == {dtype}
+        assert found.shape == (len(specs), len(box.lower))
+        largest = 1 + max(float(end.abs().max()) for end in ends)
+        tolerance = ROUNDINGS * torch.finfo(torch.float64).eps * largest
+        for name, interval in bounds.intervals.items():
+            assert (values[name] >= interval.lower - tolerance).all(), f"{method}: {name}"
+            assert (values[name] <= interval.upper + tolerance).all(), f"{method}: {name}"
+        margins = torch.einsum("so,pbo->psb", specs.double(), outputs) - found
+        assert (margins >= -tolerance * specs.abs().sum(1).max()).all(), f"{method}: specs"
