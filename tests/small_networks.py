@@ -242,7 +242,7 @@ def points_in(box: Interval, count: int, seed: int = 0) -> Tensor:
     return torch.minimum(torch.maximum(points, box.lower), box.upper)
 
 
-RELAXED = (Op.RELU, Op.RELU, Op.RELU, Op.SIGMOID, Op.TANH)
+RELAXED = (Op.RELU, Op.RELU, Op.RELU, Op.RELU, Op.SIGMOID, Op.TANH, Op.SIN, Op.COS)
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 

@@ -113,8 +113,8 @@ def convolutions(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
 
 
-def softmax_network(path: Path) -> None:
-    node = helper.make_node("Softmax", ["x"], ["y"])
+def unsupported_network(path: Path) -> None:
+    node = helper.make_node("Softplus", ["x"], ["y"])
     value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 64]) for n in "xy"]
     graph = helper.make_graph([node], "g", value[:1], value[1:])
     opset = [helper.make_opsetid("", 13)]
@@ -203,7 +203,7 @@ def test_bad_rows_become_errors_with_a_cause_and_the_rest_runs(tmp_path: Path) -
         tmp_path / "bad",
         UNSAT,
         "onnx/truncated.onnx,vnnlib/image_0_radius_0.04.vnnlib,60",
-        "onnx/softmax.onnx,vnnlib/image_0_radius_0.04.vnnlib,60",
+        "onnx/softplus.onnx,vnnlib/image_0_radius_0.04.vnnlib,60",
         "onnx/absent.onnx,vnnlib/image_0_radius_0.04.vnnlib,60",
         "onnx/mlp_2x64.onnx,vnnlib/garbage.vnnlib,60",
         "onnx/mlp_2x64.onnx,vnnlib/empty_box.vnnlib,60",
@@ -213,7 +213,7 @@ def test_bad_rows_become_errors_with_a_cause_and_the_rest_runs(tmp_path: Path) -
         SAT,
     )
     (bad / "onnx/truncated.onnx").write_bytes((bad / "onnx/mlp_2x64.onnx").read_bytes()[:-1000])
-    softmax_network(bad / "onnx/softmax.onnx")
+    unsupported_network(bad / "onnx/softplus.onnx")
     text = (bad / "vnnlib/image_0_radius_0.04.vnnlib").read_text()
     (bad / "vnnlib/garbage.vnnlib").write_text(text[: len(text) // 2])
     (bad / "vnnlib/empty_box.vnnlib").write_text(text + "\n(assert (>= X_3 7.5))\n")
@@ -239,7 +239,7 @@ def test_bad_rows_become_errors_with_a_cause_and_the_rest_runs(tmp_path: Path) -
     ]
     for row, words in zip(
         found[1:-1],
-        ("truncated.onnx", "Softmax", "absent.onnx", "garbage.vnnlib:", "two_inputs.vnnlib",
+        ("truncated.onnx", "Softplus", "absent.onnx", "garbage.vnnlib:", "two_inputs.vnnlib",
          "instances.csv:8", "instances.csv:9"),
         strict=True,
     ):  # fmt: skip

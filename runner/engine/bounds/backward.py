@@ -97,7 +97,7 @@ def advance(
         rows = pending.pop(node.name)
         added: Tensor | None
         if node.name in network.relaxed:
-            if node.name in network.start_nodes or node.name == network.graph.output:
+            if node.name in network.unmultiplied or node.name == network.graph.output:
                 bill.values(node.name, rows)
             parts, added = _relaxed(node, rows, relaxations, slopes)
         else:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from runner.engine.bounds.affine import affine_map
 from runner.engine.bounds.features import Features, WholeFeatures
-from runner.engine.bounds.relaxed import MonotoneRule
+from runner.engine.bounds.relaxed import BentRule
 from runner.engine.bounds.rounding import additions
 from runner.engine.bounds.rules import (
     AddRule,
@@ -22,16 +22,21 @@ from runner.engine.bounds.rules import (
 )
 from runner.engine.bounds.select import SelectRule
 from runner.engine.bounds.weights import Weights, dtype_of
+from runner.engine.network.evaluate import FUNCTIONS
 from runner.engine.network.graph import Graph, Node, Op
 
-RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH})
+RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH, Op.PRODUCT, *FUNCTIONS})
+# They only move and add coefficients.
+_PLAIN = frozenset({Op.ADD, Op.SUB, Op.RESHAPE, Op.SELECT, Op.CONCAT})
+_MOVES = frozenset({Op.RESHAPE, Op.SELECT, Op.CONCAT})
 
 
 class BoundNetwork:
     """Rules of every node, and which nodes are start nodes.
 
     `linear` and `relaxed` part the nodes (the input is in neither). `start_nodes` feed a relaxed
-    node, so their bounds are wanted; `exact` are those whose interval bounds cannot be improved.
+    node, so their bounds are wanted; `exact` are those whose interval bounds cannot be improved;
+    of `unmultiplied` the values of coefficients are charged.
     """
 
     def __init__(self, graph: Graph, weights: Weights, features: Features | None = None) -> None:
@@ -43,17 +48,22 @@ class BoundNetwork:
         self.relaxed: dict[str, RelaxedRule] = {}
         for node in graph.nodes[1:]:
             if node.op in RELAXED:
-                self.relaxed[node.name] = ReluRule() if node.op is Op.RELU else MonotoneRule(node)
+                self.relaxed[node.name] = ReluRule() if node.op is Op.RELU else BentRule(node)
             else:
                 plain = self._linear_rule(node, weights)
                 self.linear[node.name] = self.features.rule(node, plain)
-        self.start_nodes = frozenset(
-            node.inputs[0] for node in graph.nodes if node.name in self.relaxed
+        self._nodes = {node.name: node for node in graph.nodes}
+        factors = self._factors()
+        self.start_nodes = factors | frozenset(
+            node.inputs[0]
+            for node in graph.nodes
+            if node.name in self.relaxed and node.op is not Op.PRODUCT
         )
+        self.unmultiplied = self._unmultiplied()
         # A ReLU is exact where its input is stable, so only unstable neurons need bounds.
         self.only_unstable = frozenset(
             name
-            for name in self.start_nodes
+            for name in self.start_nodes - factors
             if all(
                 node.op is Op.RELU
                 for node in graph.nodes
@@ -61,6 +71,36 @@ class BoundNetwork:
             )
         )
         self.exact = _exact_by_interval(graph)
+
+    def _factors(self) -> frozenset[str]:
+        """What products multiply: nodes whose values are only moved to where they meet, and which
+        have bounds of fewer neurons than all places that they are moved to.
+        """
+        found: set[str] = set()
+        todo = [node.inputs[0] for node in self.graph.nodes if node.op is Op.PRODUCT]
+        while todo:
+            node = self._nodes[todo.pop()]
+            if node.op in _MOVES:
+                todo.extend(node.inputs)
+            elif node.op is not Op.INPUT:
+                found.add(node.name)
+        return frozenset(found)
+
+    def _unmultiplied(self) -> frozenset[str]:
+        """Relaxed nodes whose coefficients may come from another one without a product between:
+        what rounding did to those is charged nowhere else.
+        """
+        found: set[str] = set()
+        todo = [self._nodes[name].inputs[0] for name in self.relaxed]
+        seen = set(todo)
+        while todo:
+            node = self._nodes[todo.pop()]
+            if node.name in self.relaxed:
+                found.add(node.name)
+            elif node.op in _PLAIN:
+                todo.extend(set(node.inputs) - seen)
+                seen.update(node.inputs)
+        return frozenset(found)
 
     def _linear_rule(self, node: Node, weights: Weights) -> LinearRule:
         before = self._shapes[node.inputs[0]]

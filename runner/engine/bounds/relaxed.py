@@ -1,16 +1,18 @@
-"""Operators off the hot path that are relaxed: MaxPool, Sigmoid, Tanh. All grow in every input."""
+"""Operators off the hot path that are relaxed: everything that bends but ReLU."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from runner.engine.bounds import relaxation
+from runner.engine.bounds import curves, product, relaxation
 from runner.engine.bounds.interval import Interval
-from runner.engine.network.evaluate import apply
-from runner.engine.network.graph import Node
+from runner.engine.network.evaluate import FUNCTIONS, apply
+from runner.engine.network.graph import Node, Op
 
 
-class MonotoneRule:
+class BentRule:
+    """Each operator by the module that knows its lines."""
+
     def __init__(self, node: Node) -> None:
         self._node = node
 
@@ -18,7 +20,16 @@ class MonotoneRule:
         return apply(self._node, {}, *inputs)
 
     def interval(self, *inputs: Interval) -> Interval:
-        return Interval(*relaxation.interval(self._node, inputs[0].lower, inputs[0].upper))
+        lower, upper = inputs[0].lower, inputs[0].upper
+        if self._node.op is Op.PRODUCT:
+            return Interval(*product.interval(lower, upper))
+        if self._node.op in FUNCTIONS:
+            return Interval(*curves.interval(self._node.op, lower, upper))
+        return Interval(*relaxation.interval(self._node, lower, upper))
 
     def relax(self, before: Interval) -> relaxation.Relaxation:
+        if self._node.op is Op.PRODUCT:
+            return product.relax(before.lower, before.upper)
+        if self._node.op in FUNCTIONS:
+            return curves.relax(self._node.op, before.lower, before.upper)
         return relaxation.relax(self._node, before.lower, before.upper)

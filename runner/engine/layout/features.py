@@ -16,7 +16,10 @@ from runner.engine.network.graph import Graph, Node, Op
 
 # What each neuron or channel of the output depends on is the same one of the input.
 _FOLLOWING = frozenset(
-    {Op.RELU, Op.AFFINE, Op.SIGMOID, Op.TANH, Op.MAXPOOL, Op.AVGPOOL, Op.ADD, Op.SUB}
+    {
+        *(Op.RELU, Op.AFFINE, Op.SIGMOID, Op.TANH, Op.MAXPOOL, Op.AVGPOOL, Op.ADD, Op.SUB),
+        *(Op.EXP, Op.SQRT, Op.SQUARE, Op.RECIPROCAL, Op.SIN, Op.COS),
+    }
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runner.engine.network.graph import Graph, Node, Op
+
+FUNCTIONS: dict[Op, Callable[[Tensor], Tensor]] = {
+    Op.EXP: torch.exp,
+    Op.SQRT: torch.sqrt,
+    Op.SQUARE: torch.square,
+    Op.RECIPROCAL: torch.reciprocal,
+    Op.SIN: torch.sin,
+    Op.COS: torch.cos,
+}
 
 
 def evaluate(graph: Graph, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -57,6 +66,10 @@ def apply(node: Node, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tens
             return x.sigmoid()
         case Op.TANH:
             return x.tanh()
+        case Op.PRODUCT:
+            return x[:, 0] * x[:, 1]
+    if node.op in FUNCTIONS:
+        return FUNCTIONS[node.op](x)
     raise ValueError(f"{node.op} has no value of its own")
 
 

@@ -48,6 +48,13 @@ class Op(StrEnum):
     AVGPOOL = "avgpool"  # kernel, stride, padding: 2 ints; padding counts as zeros
     SIGMOID = "sigmoid"
     TANH = "tanh"
+    EXP = "exp"
+    SQRT = "sqrt"
+    SQUARE = "square"
+    RECIPROCAL = "reciprocal"
+    SIN = "sin"
+    COS = "cos"
+    PRODUCT = "product"  # of an input [2, *shape], the first times the second
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,18 @@ _UNITS_OF_FUNCTIONS = 8.0
 _UNIT = 2.0**-53  # of float64
 # Deviations below zero from where rounding does not make a ReLU active.
 _FAR = 16.0
+
+
+# By the derivative at the value.
+_BENT: dict[Op, Callable[[Tensor, Tensor], Tensor]] = {
+    Op.EXP: lambda x, variance: variance * x.exp() ** 2,
+    Op.SQRT: lambda x, variance: variance / (4 * x.abs()),
+    Op.SQUARE: lambda x, variance: variance * (2 * x) ** 2 + 2 * variance**2,
+    Op.RECIPROCAL: lambda x, variance: variance / x**4,
+    Op.SIN: lambda x, variance: variance,
+    Op.COS: lambda x, variance: variance,
+    Op.PRODUCT: lambda x, variance: (variance * x.flip(1) ** 2).sum(1) + variance.prod(1),
+}
 
 
 def with_deviation(
@@ -34,7 +46,11 @@ def with_deviation(
         }
         inputs = [values[name] for name in node.inputs]
         values[node.name] = apply(node, parameters, *inputs)
-        carried = _carried(node, parameters, *(variances[name] for name in node.inputs))
+        before = [variances[name] for name in node.inputs]
+        if node.op in _BENT:
+            carried = _BENT[node.op](inputs[0], before[0])
+        else:
+            carried = _carried(node, parameters, *before)
         if node.op is Op.RELU:
             carried = torch.where(inputs[0] < -_FAR * carried.sqrt(), 0.0, carried)
         added = _added(node, parameters, inputs, values[node.name])
@@ -81,8 +97,10 @@ def _added(
             return value**2
         case Op.AVGPOOL:
             return _window_size(node) * apply(node, parameters, squares) + value**2
-        case Op.SIGMOID | Op.TANH:
+        case Op.SIGMOID | Op.TANH | Op.SIN | Op.COS:
             return _UNITS_OF_FUNCTIONS**2
+        case Op.EXP | Op.SQRT | Op.SQUARE | Op.RECIPROCAL | Op.PRODUCT:
+            return (_UNITS_OF_FUNCTIONS * value) ** 2
     return 0.0
 
 

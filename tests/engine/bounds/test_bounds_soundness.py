@@ -49,6 +49,10 @@ def after(op: Op, builder: Builder) -> str:
             return builder.reshape("x", 4, 10)
         case Op.CONCAT:
             return builder.concat(1, "x", builder.conv("x", 2, (1, 1)))
+        case Op.PRODUCT:
+            return builder.add(op, ("x",), builder.shape("x")[1:])
+        case Op.SQRT | Op.RECIPROCAL:
+            return builder.pointwise(op, builder.pointwise(Op.EXP, "x"))
         case Op.SELECT:
             return builder.shuffled("x", 3, 4, 2)
         case Op.MAXPOOL | Op.AVGPOOL:

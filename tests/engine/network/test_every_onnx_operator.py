@@ -225,6 +225,25 @@ FORMS = [
     one("HardSigmoid", ROWS, ROWS, alpha=0.3, beta=0.4),
     one("Clip", ROWS, ROWS, "x l u", l=np.float32(-0.5) * np.ones(()), u=np.ones(())),
     one("Clip", ROWS, ROWS, min=-0.2, max=0.7, opset=8),
+    *(one(kind, ROWS, ROWS) for kind in ("Exp", "Sin", "Cos")),
+    *(
+        Form([node("Exp", "x", "e"), node(kind, inputs)], ROWS, ROWS, {"p": np.full(1, power)})
+        for kind, inputs, power in (
+            *(("Sqrt", "e", 0.0), ("Reciprocal", "e", 0.0)),
+            *(("Pow", "e p", power) for power in (-1.0, -0.5, 0.5, 1.0, 2.0, 3.0, 4.0)),
+        )
+    ),
+    # Of several values, which meet.
+    one("Mul", ROWS, ROWS, "x x"),
+    Form([node("Sigmoid", "x", "s"), node("Mul", "x s")], ROWS, ROWS),
+    Form([node("Exp", "x", "e"), node("Div", "x e")], ROWS, ROWS),
+    Form([node("Exp", "x", "e"), node("Div", "c e")], ROWS, ROWS, {"c": constant((4,))}),
+    Form([node("Transpose", "x", "t", perm=[0, 2, 1]), node("MatMul", "x t")], ROWS, (1, 3, 3)),
+    Form([node("Transpose", "x", "t", perm=[1, 0]), node("MatMul", "t x")], (3, 2), (2, 2)),
+    one("Softmax", ROWS, ROWS, axis=1),
+    one("Softmax", (1, 4), (1, 4)),
+    one("Softmax", ROWS, ROWS, axis=1, opset=11),
+    one("LayerNormalization", ROWS, ROWS, "x g b", g=constant((4,)), b=constant((4,), 1), opset=17),
     # Of several values, which broadcast.
     one("Add", ROWS, (1, 2, 3, 4), "x c", c=constant((1, 2, 1, 4))),
     Form([node("Flatten", "x", "f"), node("Sub", "x f")], (1, 1, 3), (1, 1, 3)),

@@ -44,10 +44,10 @@ POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
 REFUSALS = [
     Refusal(
         "an operator without bounds",
-        [node("Softmax", "x", axis=1)],
+        [node("Softplus", "x")],
         (1, 3),
         (1, 3),
-        ["Softmax", "node_y", "supported operators: Abs, Add, "],
+        ["Softplus", "node_y", "supported operators: Abs, Add, "],
     ),
     *(
         Refusal(
@@ -59,7 +59,7 @@ REFUSALS = [
             {"one": np.ones(3)},
             opset=20,
         )
-        for kind, inputs in (("Gelu", "x"), ("LayerNormalization", "x one"))
+        for kind, inputs in (("Gelu", "x"), ("Mish", "x"))
     ),
     Refusal(
         "batch normalisation in training",
@@ -97,10 +97,10 @@ REFUSALS = [
     ),
     Refusal(
         "a node without a name is called by its output",
-        [helper.make_node("Softmax", ["x"], ["y"])],
+        [helper.make_node("Softplus", ["x"], ["y"])],
         (1, 3),
         (1, 3),
-        ["operator Softmax (node 'y')"],
+        ["operator Softplus (node 'y')"],
     ),
     *(
         Refusal(
@@ -119,28 +119,6 @@ REFUSALS = [
         (1, 3),
         (1, 3),
         ["Swish", "node_y", "not a standard ONNX operator"],
-    ),
-    Refusal(
-        "matmul of two computed values",
-        [node("Relu", "x", "r"), node("MatMul", "x r")],
-        (1, 1, 1),
-        (1, 1, 1),
-        ["MatMul", "two computed values"],
-    ),
-    Refusal(
-        "product of two computed values",
-        [node("Relu", "x", "r"), node("Mul", "x r")],
-        (1, 3),
-        (1, 3),
-        ["Mul", "two computed values"],
-    ),
-    Refusal(
-        "division by a computed value",
-        [node("Div", "c x")],
-        (1, 3),
-        (1, 3),
-        ["Div", "divided by a computed value"],
-        {"c": constant((3,))},
     ),
     Refusal(
         "division by zero",
@@ -441,7 +419,7 @@ def test_bytes_changed_anywhere_end_in_an_error_that_names_file_and_remedy(tmp_p
 
 
 def test_loading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    path = save(tmp_path, [node("Softmax", "x", axis=1)], (1, 3), (1, 3))
+    path = save(tmp_path, [node("Softplus", "x")], (1, 3), (1, 3))
     with pytest.raises(InstanceError):
         load_module(path)
     path = save(tmp_path, [node("Relu", "x", "r"), node("Flatten", "r")], (1, 3), (1, 3))

@@ -5,12 +5,20 @@ from __future__ import annotations
 from runner.engine.network.convert import Converted
 from runner.engine.network.draft import Array
 from runner.engine.network.graph import Graph
-from runner.engine.network.translation import moves, pointwise, pools, products, reductions
+from runner.engine.network.translation import (
+    composites,
+    moves,
+    pointwise,
+    pools,
+    products,
+    reductions,
+)
 from runner.engine.network.translation.builder import Builder
 from runner.engine.network.translation.registry import Translation
 
 # One for each operator of ONNX that is supported.
 TRANSLATIONS: dict[str, Translation] = {
+    **composites.TRANSLATIONS,
     **moves.TRANSLATIONS,
     **pointwise.TRANSLATIONS,
     **pools.TRANSLATIONS,

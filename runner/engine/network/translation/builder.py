@@ -178,4 +178,20 @@ class Builder:
         return self.append(Op.SUB, [x, y], x.shape)
 
     def relu(self, x: Node) -> Node:
-        return self.append(Op.RELU, [x], x.shape)
+        return self.function(Op.RELU, x)
+
+    def function(self, op: Op, x: Node) -> Node:
+        return self.append(op, [x], x.shape)
+
+    def times(self, x: Node, y: Node) -> Node:
+        """Of two computed values of one shape."""
+        if x is y:
+            return self.function(Op.SQUARE, x)
+        pair = [self.reshaped(value, (1, *value.shape)) for value in (x, y)]
+        both = self.append(Op.CONCAT, pair, (2, *x.shape), {"axis": 0})
+        return self.append(Op.PRODUCT, [both], x.shape)
+
+    def summed(self, x: Node, count: int) -> Node:
+        """The sum of each `count` values that follow each other: [1, sums, 1]."""
+        rows = self.reshaped(x, (1, x.size // count, count))
+        return self.conv(rows, np.ones((1, 1, 1, count), str(self.network.dtype)), None)

@@ -12,13 +12,21 @@ from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ONE, ZERO, Builder
 from runner.engine.network.translation.registry import Translation
 
-_PLAIN = {"Relu": Op.RELU, "Sigmoid": Op.SIGMOID, "Tanh": Op.TANH}
+_PLAIN = {
+    "Cos": Op.COS,
+    "Exp": Op.EXP,
+    "Reciprocal": Op.RECIPROCAL,
+    "Relu": Op.RELU,
+    "Sigmoid": Op.SIGMOID,
+    "Sin": Op.SIN,
+    "Sqrt": Op.SQRT,
+    "Tanh": Op.TANH,
+}
 _TWO = Rounded.exact(2 * np.ones(1))
 
 
 def _plain(build: Builder, node: NodeProto) -> Node:
-    x = build.source(node)
-    return build.append(_PLAIN[node.op_type], [x], x.shape)
+    return build.function(_PLAIN[node.op_type], build.source(node))
 
 
 def _whole(build: Builder, node: NodeProto, index: int) -> Node:
@@ -63,16 +71,41 @@ def _mean(build: Builder, node: NodeProto) -> Node:
     return build.affine(_sum(build, node), count.reciprocal(), ZERO, node)
 
 
-def _scaled(build: Builder, node: NodeProto) -> Node:
-    if build.computed(node, 0) is not None and build.computed(node, 1) is not None:
-        kind = "multiplies" if node.op_type == "Mul" else "divides"
-        raise build.refused(node, f"it {kind} two computed values")
-    index = 1 if build.computed(node, 0) is not None else 0
-    if node.op_type == "Div" and index == 0:
-        raise build.refused(node, "a constant is divided by a computed value")
-    factor = _operand(build, node, index)
-    scale = factor.reciprocal() if node.op_type == "Div" else factor
-    return build.affine(_whole(build, node, 1 - index), scale, ZERO, node)
+def _product(build: Builder, node: NodeProto) -> Node:
+    first, second = build.computed(node, 0), build.computed(node, 1)
+    if first is not None and second is not None:
+        return build.times(_whole(build, node, 0), _whole(build, node, 1))
+    index = 1 if first is not None else 0
+    return build.affine(_whole(build, node, 1 - index), _operand(build, node, index), ZERO, node)
+
+
+def _quotient(build: Builder, node: NodeProto) -> Node:
+    if build.computed(node, 1) is None:
+        scale = _operand(build, node, 1).reciprocal()
+        return build.affine(_whole(build, node, 0), scale, ZERO, node)
+    inverse = build.function(Op.RECIPROCAL, _whole(build, node, 1))
+    if build.computed(node, 0) is None:
+        return build.affine(inverse, _operand(build, node, 0), ZERO, node)
+    return build.times(_whole(build, node, 0), inverse)
+
+
+def _power(build: Builder, node: NodeProto) -> Node:
+    """By a constant: 2, 3, 4, a half, and their inverses."""
+    if build.computed(node, 0) is None:
+        raise build.refused(node, "its exponent is computed, not constant")
+    x, exponents = _whole(build, node, 0), np.unique(build.constant(node, 1))
+    exponent = float(exponents[0]) if len(exponents) == 1 else 0.0
+    if exponent not in (-1, -0.5, 0.5, 1, 2, 3, 4):
+        raise build.refused(node, "its exponent is not -1, -1/2, 1/2, 1, 2, 3 or 4 everywhere")
+    if exponent < 0:
+        root = x if exponent == -1 else build.function(Op.SQRT, x)
+        return build.function(Op.RECIPROCAL, root)
+    if exponent == 0.5:
+        return build.function(Op.SQRT, x)
+    square = build.function(Op.SQUARE, x) if exponent > 1 else x
+    if exponent == 3:
+        return build.times(square, x)
+    return build.function(Op.SQUARE, square) if exponent == 4 else square
 
 
 def _negated(build: Builder, node: NodeProto) -> Node:
@@ -156,13 +189,15 @@ def _extreme(build: Builder, node: NodeProto) -> Node:
 TRANSLATIONS: dict[str, Translation] = {
     **dict.fromkeys(_PLAIN, _plain),
     **dict.fromkeys(("Add", "Sum"), _sum),
-    **dict.fromkeys(("Div", "Mul"), _scaled),
     **dict.fromkeys(("LeakyRelu", "PRelu"), _leaky),
     **dict.fromkeys(("Max", "Min"), _extreme),
     "Abs": _absolute,
     "Clip": _clipped,
+    "Div": _quotient,
     "HardSigmoid": _hard_sigmoid,
     "Mean": _mean,
+    "Mul": _product,
     "Neg": _negated,
+    "Pow": _power,
     "Sub": _difference,
 }

@@ -18,6 +18,9 @@ from runner.engine.network.translation.builder import Builder
 from runner.engine.network.translation.registry import Translation
 from runner.engine.network.translation.windows import Window
 
+# Of a product of two computed matrices, each of which has bounds of its own.
+_MOST_PRODUCTS = 1 << 20
+
 
 def _rows(build: Builder, x: Node, length: int, weight: Array, bias: Array | None) -> Node:
     """Each of x's rows of `length` values times weight.T: flat [rows, out]."""
@@ -83,7 +86,7 @@ def _left_gemm(build: Builder, node: NodeProto, alpha: Rounded, beta: Rounded) -
 def _matmul(build: Builder, node: NodeProto) -> Node:
     left, right = build.computed(node, 0), build.computed(node, 1)
     if left is not None and right is not None:
-        raise build.refused(node, "it multiplies two computed values")
+        return _met(build, node, left, right)
     weight = build.constant(node, 1 if left is not None else 0)
     if weight.ndim > 2 and prod(weight.shape[:-2]) == 1:
         weight = weight.reshape(weight.shape[-2:])
@@ -98,6 +101,23 @@ def _matmul(build: Builder, node: NodeProto) -> Node:
     if len(shape) == 1:
         return build.linear(right, matrix)
     return _columns(build, right, shape, matrix)
+
+
+def _met(build: Builder, node: NodeProto, left: Node, right: Node) -> Node:
+    """Each row of the left with each column of the right, entry by entry, and then their sums."""
+    shapes = [build.file_shape(name) for name in node.input]
+    rows, columns = (np.arange(prod(shape)).reshape(shape) for shape in shapes)
+    rows = rows[None] if rows.ndim == 1 else rows
+    columns = columns[:, None] if columns.ndim == 1 else columns
+    length = rows.shape[-1]
+    pairs = np.broadcast_arrays(rows[..., :, None, :], columns.swapaxes(-1, -2)[..., None, :, :])
+    if pairs[0].size > _MOST_PRODUCTS:
+        raise build.refused(node, f"of two computed values with {pairs[0].size:,} products")
+    first, second = (
+        build.selected(x, index, (index.size,))
+        for x, index in zip((left, right), pairs, strict=True)
+    )
+    return build.summed(build.times(first, second), length)
 
 
 def _conv(build: Builder, node: NodeProto) -> Node:

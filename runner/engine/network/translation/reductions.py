@@ -30,8 +30,7 @@ def _summed(build: Builder, node: NodeProto, axes: list[int]) -> Node:
     kept = [axis for axis in range(len(shape)) if axis not in axes]
     count = prod(shape[axis] for axis in axes)
     index = np.arange(x.size).reshape(shape).transpose(*kept, *axes)
-    rows = build.selected(x, index, (1, x.size // count, count))
-    return build.conv(rows, np.ones((1, 1, 1, count), str(build.network.dtype)), None)
+    return build.summed(build.selected(x, index, (1, x.size // count, count)), count)
 
 
 def _sum(build: Builder, node: NodeProto) -> Node:
