@@ -28,7 +28,6 @@ from runner.engine.network.graph import Graph, Node, Op
 RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH, Op.PRODUCT, *FUNCTIONS})
 # They only move and add coefficients.
 _PLAIN = frozenset({Op.ADD, Op.SUB, Op.RESHAPE, Op.SELECT, Op.CONCAT})
-_MOVES = frozenset({Op.RESHAPE, Op.SELECT, Op.CONCAT})
 
 
 class BoundNetwork:
@@ -53,17 +52,15 @@ class BoundNetwork:
                 plain = self._linear_rule(node, weights)
                 self.linear[node.name] = self.features.rule(node, plain)
         self._nodes = {node.name: node for node in graph.nodes}
-        factors = self._factors()
-        self.start_nodes = factors | frozenset(
-            node.inputs[0]
-            for node in graph.nodes
-            if node.name in self.relaxed and node.op is not Op.PRODUCT
-        )
+        of_relu = {n.inputs[0] for n in graph.nodes if n.op is Op.RELU}
+        bent = [n for n in graph.nodes if n.name in self.relaxed and n.op is not Op.RELU]
+        parted = frozenset(name for node in bent for name in self._starts(node.inputs[0]))
+        self.start_nodes = parted | of_relu
         self.unmultiplied = self._unmultiplied()
         # A ReLU is exact where its input is stable, so only unstable neurons need bounds.
         self.only_unstable = frozenset(
             name
-            for name in self.start_nodes - factors
+            for name in self.start_nodes - parted
             if all(
                 node.op is Op.RELU
                 for node in graph.nodes
@@ -72,19 +69,23 @@ class BoundNetwork:
         )
         self.exact = _exact_by_interval(graph)
 
-    def _factors(self) -> frozenset[str]:
-        """What products multiply: nodes whose values are only moved to where they meet, and which
-        have bounds of fewer neurons than all places that they are moved to.
+    def _starts(self, name: str) -> set[str]:
+        """The nodes whose bounds are wanted where a node's are: what it is moved and added up
+        from, where that has fewer neurons (scores of an attention, before all their differences).
         """
-        found: set[str] = set()
-        todo = [node.inputs[0] for node in self.graph.nodes if node.op is Op.PRODUCT]
+        sources: set[str] = set()
+        todo, seen = [name], {name}
         while todo:
             node = self._nodes[todo.pop()]
-            if node.op in _MOVES:
-                todo.extend(node.inputs)
-            elif node.op is not Op.INPUT:
-                found.add(node.name)
-        return frozenset(found)
+            if node.op in _PLAIN:
+                todo.extend(set(node.inputs) - seen)
+                seen.update(node.inputs)
+            else:
+                sources.add(node.name)
+        size = sum(self._nodes[source].size for source in sources)
+        if size >= self._nodes[name].size:
+            return {name}
+        return sources - {self.graph.input.name}
 
     def _unmultiplied(self) -> frozenset[str]:
         """Relaxed nodes whose coefficients may come from another one without a product between:
