@@ -79,7 +79,8 @@ class LinearMap:
         def product(start: int, stop: int, block: Tensor) -> Tensor:
             # Not cut where it is whole: each operator costs, on small networks.
             part = x if stop - start == self._inputs else x[:, start:stop]
-            return part @ change(block.to(x.dtype)).T
+            # Changed before it is float64, where each copy is as large as two blocks.
+            return part @ change(block).to(x.dtype).T
 
         def shape(start: int, stop: int) -> tuple[int, ...]:
             return (rows, self._outputs)
@@ -145,7 +146,7 @@ class ConvMap:
         def product(start: int, stop: int, block: Tensor) -> Tensor:
             return F.conv2d(
                 x[:, self._channels(start, stop)],
-                change(block.to(x.dtype)),
+                change(block).to(x.dtype),
                 None,
                 self._stride,
                 self._padding,
