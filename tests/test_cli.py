@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -415,7 +416,6 @@ def test_the_doctor_survives_a_module_that_crashes(
 
 
 def test_the_doctor_asks_for_what_the_package_does() -> None:
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     asked = {requirement.distribution + requirement.versions for requirement in REQUIREMENTS}
 
