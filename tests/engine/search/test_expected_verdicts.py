@@ -70,6 +70,6 @@ def test_no_verdict_contradicts_what_is_expected(
     assert (tmp_path / "counterexample.gz").exists() is report.counterexample
     if report.verdict in (Verdict.SAT, Verdict.UNSAT):
         assert report.cause is Cause.NONE
-    assert report.weight_bytes > 0
-    assert report.peak_tensor_bytes > report.weight_bytes
+    assert report.weight_bytes
+    assert (report.peak_tensor_bytes or 0) > report.weight_bytes
     assert report.phase_s[Phase.LOAD] > 0
