@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Sourced by run_benchmark.sh and run_tests.sh: makes .venv from pyproject.toml and
-# requirements.lock, once. Defines `repository` and `environment` (the path of .venv).
+# Sourced by run_benchmark.sh and run_tests.sh: makes .venv from pyproject.toml and requirements.lock,
+# and the wide network of the default run, once. Defines `repository` and `environment` (the path of
+# .venv).
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 environment=$repository/.venv
@@ -8,12 +9,16 @@ environment=$repository/.venv
 inputs=$({ echo "$repository" && cat "$repository"/{pyproject.toml,requirements.lock}; } | cksum)
 stamp=$environment/.installed-${inputs// /-}
 
-is_ready() { [[ -e $stamp && -x $environment/bin/python && -x $environment/bin/vnncomp-runner ]]; }
+wide_network=$repository/benchmarks/random_wide/onnx/random_4x2048.onnx
+
+is_ready() { is_installed && [[ -e $wide_network ]]; }
+
+is_installed() { [[ -e $stamp && -x $environment/bin/python && -x $environment/bin/vnncomp-runner ]]; }
 
 suitable_python() { # prints the first Python that can make the environment, or says why none can
-    local check='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))'
+    local check='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
     local candidate answer tried=""
-    for candidate in python3.12 python3.11 python3.10 python3; do
+    for candidate in python3.13 python3.12 python3.11 python3; do
         command -v "$candidate" >/dev/null || continue
         # Run it: a name on the PATH may be a launcher with nothing behind it.
         if answer=$("$candidate" -c "$check" 2>&1); then
@@ -23,9 +28,9 @@ suitable_python() { # prints the first Python that can make the environment, or 
         tried+="  $(command -v "$candidate"): ${answer:-$("$candidate" --version)}"$'\n'
     done
     cat >&2 <<EOF
-No Python 3.10, 3.11 or 3.12 with the modules venv and ensurepip was found on the PATH.
+No Python 3.11, 3.12 or 3.13 with the modules venv and ensurepip was found on the PATH.
 Install one, and on Debian or Ubuntu its python3-venv package too. Tried:
-${tried:-  python3.12, python3.11, python3.10, python3: no such command}
+${tried:-  python3.13, python3.12, python3.11, python3: no such command}
 EOF
     return 1
 }
@@ -52,7 +57,10 @@ if ! is_ready; then
     # Two first starts at once: the second waits for the first, even for what it left running.
     exec 9<"$repository/pyproject.toml"
     if command -v flock >/dev/null; then flock 9; fi
-    # Not `is_ready || install`: that would go on after an error inside of install.
-    if ! is_ready; then install; fi
+    # Not `is_installed || install`: that would go on after an error inside of install.
+    if ! is_installed; then install; fi
+    if [[ ! -e $wide_network ]]; then
+        "$environment/bin/python" "$repository/scripts/random_wide.py"
+    fi
     exec 9<&-
 fi

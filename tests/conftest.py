@@ -92,3 +92,14 @@ def vnncomp2022(request: pytest.FixtureRequest) -> Path:
     if not (folder / "truth.csv").is_file():
         pytest.skip("VNN-COMP 2022 data is absent (set VNNCOMP2022 to its folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_wide() -> Path:
+    """The category whose network is not stored: made where set-up has not made it."""
+    folder = REPOSITORY / "benchmarks" / "random_wide"
+    if not any(folder.glob("onnx/*.onnx")):
+        from runner.training.categories.random_wide import write_random_wide
+
+        write_random_wide(folder)
+    return folder

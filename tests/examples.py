@@ -1,4 +1,4 @@
-"""How many examples hypothesis tries: all of them, or the few of --quick."""
+"""How many examples a test tries: all of them, or the few of --quick."""
 
 from __future__ import annotations
 
@@ -14,5 +14,13 @@ def examples(count: int) -> settings:
     """Examples are slow for a bounded time each only on a machine with nothing else to do: none
     has a deadline.
     """
-    quick = settings.get_current_profile_name() == QUICK
-    return settings(max_examples=min(count, QUICK_EXAMPLES) if quick else count, deadline=None)
+    return settings(max_examples=min(count, QUICK_EXAMPLES) if _quick() else count, deadline=None)
+
+
+def seeds(first: int, count: int) -> range:
+    """Of a test that makes its own questions: all, or a quarter of them."""
+    return range(first, first + (count // 4 if _quick() else count))
+
+
+def _quick() -> bool:
+    return settings.get_current_profile_name() == QUICK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,9 +39,7 @@ def save_small(path: Path, network: SmallNetwork) -> Path:
 
 
 def _translated(node: Node) -> list[NodeProto]:
-    def made(
-        kind: str, inputs: Sequence[str], output: str = node.name, **more: object
-    ) -> NodeProto:
+    def made(kind: str, inputs: Sequence[str], output: str = node.name, **more: Any) -> NodeProto:
         return helper.make_node(kind, inputs, [output], **more)
 
     weights = [node.parameters[role] for role in ("weight", "bias") if role in node.parameters]
@@ -48,7 +47,10 @@ def _translated(node: Node) -> list[NodeProto]:
         case Op.LINEAR:
             return [made("Gemm", [*node.inputs, *weights], transB=1)]
         case Op.CONV:
-            more = {"dilations": node.attributes["dilation"], "group": node.attributes["groups"]}
+            more: dict[str, Any] = {
+                "dilations": node.attributes["dilation"],
+                "group": node.attributes["groups"],
+            }
             return [made("Conv", [*node.inputs, *weights], **_window(node), **more)]
         case Op.AFFINE:
             scale, shift = (node.parameters[role] for role in ("scale", "shift"))
@@ -57,7 +59,7 @@ def _translated(node: Node) -> list[NodeProto]:
         case Op.RESHAPE:
             return [made("Reshape", [*node.inputs, f"{node.name}.shape"])]
         case Op.CONCAT:
-            return [made("Concat", node.inputs, axis=int(node.attributes["axis"]) + 1)]
+            return [made("Concat", node.inputs, axis=int(str(node.attributes["axis"])) + 1)]
         case Op.MAXPOOL | Op.AVGPOOL:
             kind = "MaxPool" if node.op is Op.MAXPOOL else "AveragePool"
             more = {} if node.op is Op.MAXPOOL else {"count_include_pad": 1}
@@ -66,7 +68,7 @@ def _translated(node: Node) -> list[NodeProto]:
     return [made(_PLAIN[node.op], node.inputs)]
 
 
-def _window(node: Node) -> dict[str, object]:
+def _window(node: Node) -> dict[str, Any]:
     padding = node.attributes["padding"]
     return {"strides": node.attributes["stride"], "pads": (*padding, *padding)}  # type: ignore[misc]
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,8 @@ def test_run_reports_every_outcome_a_summary_and_where_the_files_are(category: P
 
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("[1/6] baseline digits net0.onnx prop0.vnnlib: ")
-    assert lines[5].startswith("[6/6] fsdp digits net2.onnx prop2.vnnlib: ")
+    assert lines[0].startswith("[1/9] baseline digits net0.onnx prop0.vnnlib: ")
+    assert lines[8].startswith("[9/9] fsdp digits net2.onnx prop2.vnnlib: ")
     assert "PAR-2" in result.stdout
     assert f"Files: {only_run(Path('results'))}" in result.stdout
     assert "\x1b" not in result.stdout, "a log has no colours and no bar"
@@ -103,7 +104,7 @@ def test_a_disk_that_fills_under_the_report_is_exit_code_3_and_the_report_can_be
     assert result.exit_code == 3
     assert "No space left" in caplog.text
     assert "resume" not in caplog.text, "nothing is left to be run"
-    assert len((small_disk / "full" / "outcomes.csv").read_text().splitlines()) == 7
+    assert len((small_disk / "full" / "outcomes.csv").read_text().splitlines()) == 10
     assert json.loads((small_disk / "full" / "run.json").read_text())["status"] == "finished"
     command = caplog.text.split("vnncomp-runner ")[1].split()
     assert command == ["report", f"{small_disk}/full", "--out", f"{small_disk}/full/report"]
@@ -159,8 +160,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
 
     assert first.exit_code == 130
     assert second.exit_code == 0
-    assert "2 of 6 are done" in second.stdout
-    assert len((only_run(Path("results")) / "outcomes.csv").read_text().splitlines()) == 7
+    assert "2 of 9 are done" in second.stdout
+    assert len((only_run(Path("results")) / "outcomes.csv").read_text().splitlines()) == 10
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_run_says_before_and_after_which_categories_are_left_out_and_runs_the_re
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"left out: {without_files}/instances.csv: none of the files")
     assert [line for line in lines if line.startswith("left out")] == [lines[0], lines[-2]]
-    assert len((only_run(Path("results")) / "outcomes.csv").read_text().splitlines()) == 7
+    assert len((only_run(Path("results")) / "outcomes.csv").read_text().splitlines()) == 10
 
 
 @pytest.mark.parametrize("command", ["list", "run"])
@@ -415,7 +416,6 @@ def test_the_doctor_survives_a_module_that_crashes(
 
 
 def test_the_doctor_asks_for_what_the_package_does() -> None:
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     asked = {requirement.distribution + requirement.versions for requirement in REQUIREMENTS}
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import requires
@@ -20,21 +21,22 @@ from packaging.utils import canonicalize_name
 
 from runner.problem.instances import Instance, read_category
 from runner.problem.property.read import read_property
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from runner.training.categories.random_wide import NAME
 
 pytestmark = pytest.mark.alone
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PYTHONS = ("3.10", "3.11", "3.12")
+PYTHONS = ("3.11", "3.12", "3.13")
 INSTALLED = "Set up .venv"
 
-# Stands for every Python: makes a virtual environment of itself, and notes what pip is asked.
+# Stands for every Python: makes a virtual environment of itself, notes what pip is asked, and makes
+# the wide network.
 FAKE_PYTHON = """#!/usr/bin/env bash
 case "$1 $2" in
+    */random_wide.py*)
+        network=$(dirname "$1")/../benchmarks/random_wide/onnx/random_4x2048.onnx
+        mkdir -p "$(dirname "$network")"
+        echo made >>"$network" ;;
     "-c "*) exit "${SUITABLE:-0}" ;;
     "-m venv")
         mkdir -p "$3/bin"
@@ -85,6 +87,10 @@ class Clone:
     def pip_log(self) -> Path:
         return self.tools / "pip.log"
 
+    @property
+    def wide_network(self) -> Path:
+        return self.folder / "benchmarks" / "random_wide" / "onnx" / f"{NAME}.onnx"
+
     def pip_calls(self) -> int:
         return len(self.pip_log.read_text().splitlines()) if self.pip_log.exists() else 0
 
@@ -97,7 +103,7 @@ def clone(tmp_path: Path) -> Clone:
     for name in ("run_benchmark.sh", "run_tests.sh", "pyproject.toml", "requirements.lock"):
         shutil.copy(REPOSITORY / name, folder / name)
     shutil.copy(REPOSITORY / "scripts" / "environment.sh", folder / "scripts")
-    names = ("python3.12", "python3.11", "python3.10", "python3")
+    names = ("python3.13", "python3.12", "python3.11", "python3")
     for name, text in {**dict.fromkeys(names, FAKE_PYTHON), "tool": FAKE_TOOL}.items():
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
@@ -113,6 +119,17 @@ def test_the_first_start_sets_up_and_the_next_does_not(clone: Clone) -> None:
     status, output = clone.run("run_benchmark.sh")
     assert (status, clone.pip_calls()) == (0, calls)
     assert INSTALLED not in output
+
+
+def test_the_wide_network_is_made_once_and_again_where_it_is_gone(clone: Clone) -> None:
+    clone.run("run_benchmark.sh")
+    clone.run("run_benchmark.sh")
+    assert clone.wide_network.read_text() == "made\n"
+    clone.wide_network.unlink()
+    calls = clone.pip_calls()
+    assert clone.run("run_tests.sh", "-k", "name")[0] == 0
+    assert clone.wide_network.is_file()
+    assert clone.pip_calls() == calls, "and nothing is installed for it"
 
 
 def steps(output: str) -> list[str]:
@@ -233,8 +250,8 @@ def test_a_clone_that_was_moved_is_set_up_again(clone: Clone, tmp_path: Path) ->
 def test_without_a_suitable_python_the_message_names_what_was_tried(clone: Clone) -> None:
     status, output = clone.run("run_tests.sh", SUITABLE="1")
     assert status != 0
-    assert "3.10, 3.11 or 3.12" in output
-    for name in ("python3.12", "python3"):
+    assert "3.11, 3.12 or 3.13" in output
+    for name in ("python3.13", "python3"):
         assert f"{clone.tools / name}:" in output
     assert not clone.environment.exists()
 

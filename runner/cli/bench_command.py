@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -157,7 +157,7 @@ def search(
 
 
 def _run(experiment: Experiment, results: Path, name: str | None) -> None:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     folder = results / (name or f"{now:%Y%m%dT%H%M%SZ}-bench-{experiment.kind}")
     out = console()
 

@@ -52,7 +52,7 @@ def run(
     ] = None,
     strategies: Annotated[
         str, typer.Option(help=f"Comma-separated: {', '.join(STRATEGIES)}.")
-    ] = "baseline,fsdp",
+    ] = "baseline,tp,fsdp",
     ranks: Annotated[int, typer.Option(min=1, help="Processes of a parallel strategy.")] = 2,
     timeout: Annotated[
         float | None,

@@ -15,10 +15,11 @@ _MOST_STRATEGIES = 7  # in a row, or else words break on a terminal of 120 colum
 
 
 def print_strategies(evidence: Evidence, out: Console, by_category: bool = False) -> None:
-    """What must not be overlooked, then the strategies side by side."""
+    """What must not be overlooked, the strategies side by side, then a sentence about each."""
     from runner.report.gather import INSTANCE
     from runner.report.grid import columns_apart
     from runner.report.render import rich_table
+    from runner.report.sentences import sentences
     from runner.report.strategies import contradictions
     from runner.report.table import grid
     from runner.report.tables import short, side_by_side, strategies_table
@@ -36,6 +37,8 @@ def print_strategies(evidence: Evidence, out: Console, by_category: bool = False
     if len(evidence.categories) > 1 and not by_category:
         out.print(rich_table(grid(short(table))))
     out.print(table.note, style="dim")
+    for sentence in sentences(evidence):
+        out.print(Text(sentence), soft_wrap=True)
 
 
 def print_table(table: Table, out: Console, most: int | None = None) -> None:

@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.version_info >= (3, 11):
-    from enum import StrEnum as StrEnum
-else:
-    from enum import Enum
-
-    class StrEnum(str, Enum):
-        """Python 3.11's StrEnum, for 3.10: members print as their value."""
-
-        __str__ = str.__str__
-        __format__ = str.__format__
+from enum import StrEnum as StrEnum
 
 
 class Verdict(StrEnum):

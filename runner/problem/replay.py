@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 
 from runner.contract.errors import InstanceError
-from runner.contract.vocabulary import Cause, StrEnum
+from runner.contract.vocabulary import Cause
 from runner.problem.assignment import is_assignment, parse_assignment
 from runner.problem.files import read_bytes
 from runner.problem.onnx_runtime import OnnxRuntime

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from runner.contract.errors import UsageError
@@ -256,7 +256,7 @@ def _create(results: Path, manifest: Manifest, name: str | None) -> Path:
 
 def _default_name(command: Command) -> str:
     """UTC time to the millisecond and the categories, so that names sort by age."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     names = [Path(category).with_suffix("").name for category in command.categories]
     categories = re.sub(r"[^\w.+-]", "_", "+".join(names))
     return file_name(f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{categories}")

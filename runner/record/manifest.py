@@ -7,7 +7,8 @@ import platform
 import shlex
 import subprocess
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
+from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import psutil
 import pynvml
 
 from runner.contract.errors import UsageError
-from runner.contract.vocabulary import Device, Method, StrEnum
+from runner.contract.vocabulary import Device, Method
 from runner.contract.workload import Workload
 from runner.record.append import replace_file
 from runner.record.schema import SCHEMA_VERSION
@@ -160,7 +161,7 @@ def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
 
 
 def utc_now() -> str:
-    return datetime.now(timezone.utc).isoformat()
+    return datetime.now(UTC).isoformat()
 
 
 def _versions() -> dict[str, str]:

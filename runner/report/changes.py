@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import pandas as pd
 
 from runner.contract.errors import UsageError
-from runner.contract.vocabulary import StrEnum
 from runner.record.read import Run
 from runner.report.gather import ENDED, QUESTION, SOLVED, incomplete, setting
 from runner.report.strategies import floats, geometric_mean

@@ -19,6 +19,7 @@ from runner.record.read import Run
 from runner.report.artefacts import Artefacts
 from runner.report.gather import QUESTION, Evidence
 from runner.report.plots.style import looks
+from runner.report.sentences import sentences
 from runner.report.strategies import strategies
 from runner.report.table import Column, Table
 from runner.report.text import ABSENT, ratio, seconds, size
@@ -74,6 +75,7 @@ def report_page(
         notes=evidence.notes,
         alarm=instances.note if any(instances.alarms()) else "",
         cards=_cards(evidence),
+        sentences=sentences(evidence),
         tables=[_section(table, links if table is instances else {}) for table in tables],
         plots=images,
         runs=[

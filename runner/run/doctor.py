@@ -9,15 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib import metadata
 from typing import Any
 
 import psutil
 from packaging.specifiers import SpecifierSet
 
-from runner.contract.vocabulary import StrEnum
-
-PYTHON = ">=3.10,<3.13"
+PYTHON = ">=3.11,<3.14"
 
 _PROBE_TIMEOUT_S = 180.0  # torch from a cold disk
 

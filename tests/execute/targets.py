@@ -122,7 +122,7 @@ def _join_gang() -> None:
     import torch.distributed as dist
 
     ranks = int(os.environ["WORLD_SIZE"])
-    store = dist.FileStore(os.environ["RENDEZVOUS"], ranks)
+    store = dist.FileStore(os.environ["RENDEZVOUS"], ranks)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank(), world_size=ranks)
 
 

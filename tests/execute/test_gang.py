@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -28,10 +29,14 @@ def _no_process_is_left(rank_server: RankServer) -> Iterator[None]:
     assert psutil.Process(rank_server.pid).children(recursive=True) == []
 
 
-def _cause(result: GangResult, rank: int = 0) -> str:
+def _report(result: GangResult, rank: int = 0) -> dict[str, Any]:
     report = result.reports[rank]
     assert report is not None
-    return report["cause"]
+    return report
+
+
+def _cause(result: GangResult, rank: int = 0) -> str:
+    return str(_report(result, rank)["cause"])
 
 
 def _pids(folder: Path, ranks: int) -> list[int]:
@@ -103,7 +108,7 @@ def test_an_instance_error_keeps_its_cause_and_words(run: Run) -> None:
     result = run("raise_instance_error")
     assert result.ended is Ending.FINISHED
     assert _cause(result) == Cause.MALFORMED_PROPERTY
-    assert result.reports[0]["message"] == "x.vnnlib, line 3: not a number"
+    assert _report(result)["message"] == "x.vnnlib, line 3: not a number"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +126,7 @@ def test_any_other_error_is_internal_with_its_traceback_in_the_log(
     result = run(target)
     assert result.ended is Ending.FINISHED
     assert _cause(result) == Cause.INTERNAL_ERROR
-    assert message in result.reports[0]["message"]
+    assert message in _report(result)["message"]
     log = (tmp_path / "gang" / "rank0.log").read_text()
     assert "Traceback" in log
     assert message in log

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -25,14 +26,14 @@ TARGETS = targets.__name__
 
 
 @pytest.fixture
-def server(tmp_path: Path):
+def server(tmp_path: Path) -> Iterator[RankServer]:
     """A server without torch, which may be killed."""
     with RankServer(tmp_path / "server.log", (TARGETS,)) as server:
         server.wait_ready()
         yield server
 
 
-def _run(server: RankServer, folder: Path, target: str = "sleep", **options) -> GangResult:
+def _run(server: RankServer, folder: Path, target: str = "sleep", **options: Any) -> GangResult:
     timeout_s = options.pop("timeout_s", 20.0)
     payload = {"seconds": 60, **options}
     return server.run(f"{TARGETS}:{target}", payload, 2, folder / "gang", timeout_s, 0.1)

@@ -6,6 +6,7 @@ import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rows import COMMAND, file_size_limit, outcome, rank_rows, record
@@ -106,7 +107,7 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_another_command_starts_a_run_of_its_own(tmp_path: Path, change: dict[str, object]) -> None:
+def test_another_command_starts_a_run_of_its_own(tmp_path: Path, change: dict[str, Any]) -> None:
     killed = killed_after(tmp_path, range(1))
 
     with open_run(tmp_path, replace(COMMAND, **change), 9) as folder:

@@ -31,7 +31,7 @@ def damage(run: Path, name: str, old: str, new: str) -> None:
 
 
 def types(table: pd.DataFrame) -> dict[str, str]:
-    return {name: str(dtype) for name, dtype in table.dtypes.items()}
+    return {str(name): str(dtype) for name, dtype in table.dtypes.items()}
 
 
 def declared(row_type: type) -> dict[str, str]:

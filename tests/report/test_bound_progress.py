@@ -11,7 +11,7 @@ from made_runs import MadeRun
 
 from runner.contract.vocabulary import Cause, Verdict
 from runner.problem.names import matches
-from runner.report.gather import gather
+from runner.report.gather import Evidence, gather
 from runner.report.progress import curve, history, history_table
 from runner.report.story import stories
 from runner.report.table import grid
@@ -81,8 +81,11 @@ def test_an_instance_tells_of_its_search(tmp_path: Path) -> None:
     log = run.path / "logs" / "fsdp" / "digits" / "net_p1.progress.csv"
     log.parent.mkdir(parents=True)
     log.write_text(HEADER + "0.5,9,9,-3.5\n1.0,18,10,-2.5\n")
+
+    def chosen_by(name: str) -> Evidence:
+        return gather([run]).only(lambda network, prop: matches(network, prop, name))
+
     for name, told in (("net_p1", True), ("net_p2", False)):
-        chosen = gather([run]).only(lambda network, prop, n=name: matches(network, prop, n))
-        (story,) = stories(run, chosen)
+        (story,) = stories(run, chosen_by(name))
         assert ("fsdp, bound over time" in dict(story.facts)) is told
         assert any("Search of fsdp" in grid.title for grid in story.grids) is told

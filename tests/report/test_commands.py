@@ -50,6 +50,17 @@ def test_report_writes_a_page_and_says_where(made: Path, tmp_path: Path) -> None
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.parametrize("command", ["report", "show"])
+def test_commands_say_what_each_strategy_bought_and_cost_after_the_tables(
+    command: str, made: Path
+) -> None:
+    *_, last = [
+        line for line in call(command, made).stdout.splitlines() if line.startswith("fsdp: ")
+    ]
+
+    assert last.startswith("fsdp: 0.12× of baseline's peak memory per rank")
+
+
 def test_report_puts_several_runs_together(tmp_path: Path) -> None:
     for ranks in (2, 4):
         run = MadeRun(tmp_path, f"p{ranks}")

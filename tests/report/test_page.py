@@ -74,6 +74,12 @@ def test_messages_of_tools_are_text_and_no_markup(page: Path) -> None:
     assert "&lt;script&gt;alert(1)" in text
 
 
+def test_what_each_strategy_bought_and_cost_is_said_in_a_sentence(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    assert len(re.findall(r"<li>(?:fsdp|lirpa): [^<]+\.</li>", text)) == 2
+
+
 def test_every_table_and_plot_is_a_file_too(page: Path) -> None:
     names = {path.name for path in page.parent.iterdir()}
     tables = {f"{name}.{kind}" for name in ("strategies", "instances", "ranks", "causes")

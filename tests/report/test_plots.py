@@ -106,7 +106,7 @@ def test_memory_by_kind_has_a_bar_for_every_rank_as_long_as_its_mean_peak(tmp_pa
 
 def test_a_run_that_did_not_record_what_made_up_a_peak_has_no_such_plot(tmp_path: Path) -> None:
     evidence = compared(tmp_path).evidence()
-    unknown = evidence.ranks.assign(at_peak_beta_bytes=pd.NA)
+    unknown = evidence.ranks.assign(at_peak_beta_bytes=lambda ranks: pd.array([pd.NA] * len(ranks)))
 
     assert draw(replace(evidence, ranks=unknown), "memory_by_kind") is None
 

@@ -19,6 +19,7 @@ from runner.report.columns import short_name
 from runner.report.gather import Evidence
 from runner.report.grid import Grid, columns_apart
 from runner.report.render import latex, markdown, rich_table
+from runner.report.sentences import sentences
 from runner.report.table import Table, grid
 from runner.report.tables import (
     causes_table,
@@ -68,6 +69,10 @@ def test_the_summary_side_by_side_is_as_it_was_agreed(evidence: Evidence) -> Non
 
     compare_with_golden("strategies.md", markdown(text))
     compare_with_golden("strategies.tex", latex(text, "strategies"))
+
+
+def test_the_sentences_are_as_they_were_agreed(evidence: Evidence) -> None:
+    compare_with_golden("sentences.txt", "\n".join(sentences(evidence)) + "\n")
 
 
 def printed(text: Grid, width: int = 80) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pandas as pd
@@ -139,10 +140,11 @@ def scored(tools: list[Tool], files: Sources) -> pd.DataFrame:
     return answers(tools, files)
 
 
-def of(table: pd.DataFrame, case: Case, tool: str) -> pd.Series:
+def of(table: pd.DataFrame, case: Case, tool: str) -> pd.Series[Any]:
     chosen = (table["property"] == f"{case.name}.vnnlib") & (table["tool"] == tool)
     (index,) = table.index[chosen]
-    return table.loc[index]
+    found: pd.Series[Any] = table.loc[index]
+    return found
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -13,6 +13,8 @@ from runner.cli.app import app
 from runner.contract.vocabulary import Verdict
 from runner.record.read import read_run
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = 100
 RANKS = {"baseline": 1, "fsdp": 4, "tp": 4, "lirpa": 3}
 

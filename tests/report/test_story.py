@@ -52,7 +52,7 @@ def test_answers_times_and_memory_of_every_rank(run: Run) -> None:
 
 
 def test_the_title_names_the_instance_in_one_line(run: Run) -> None:
-    assert story(run, "*_image_45_*").title == "digits_wide wide_2x1024 image_45_radius_0.06, 60 s"
+    assert story(run, "*_image_45_*").title == "digits_wide wide_2x1024 image_45_radius_0.15, 60 s"
 
 
 def test_a_run_whose_categories_are_gone_is_still_told(

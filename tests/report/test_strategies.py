@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> MadeRun:
 def row(table: pd.DataFrame, strategy: str, category: str = "digits") -> dict[str, Any]:
     chosen = (table["strategy"] == strategy) & (table["category"] == category)
     (found,) = table[chosen].to_dict("records")
-    return found
+    return {str(name): value for name, value in found.items()}
 
 
 def test_verdicts_times_and_score(tmp_path: Path) -> None:

@@ -163,7 +163,10 @@ def test_the_message_names_the_rank_and_what_happened(result: GangResult, words:
 
 
 def test_the_outcome_has_the_greatest_of_the_ranks_and_the_rows_have_their_own() -> None:
-    measured = {"meter": Meter.DISPATCH, "phase_s": {Phase.LOAD: 0.25, Phase.ATTACK: 0.5}}
+    measured: dict[str, Any] = {
+        "meter": Meter.DISPATCH,
+        "phase_s": {Phase.LOAD: 0.25, Phase.ATTACK: 0.5},
+    }
     reports = (
         said(0, Verdict.UNSAT, weight_bytes=100, peak_tensor_bytes=700, peak_rss_bytes=9,
              lower_bound=1 / 3, method="crown", peak_bytes={Memory.A: 64, Memory.WEIGHTS: 30},

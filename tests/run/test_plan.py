@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_server import make_category
@@ -200,7 +201,7 @@ def test_two_categories_of_one_name_are_refused(tmp_path: Path) -> None:
     ids=str,
 )
 def test_a_command_that_cannot_run_is_refused(
-    tmp_path: Path, change: dict[str, object], words: str
+    tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     whole = command(make_category(tmp_path / "digits", 1))
 

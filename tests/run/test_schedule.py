@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -194,7 +195,7 @@ def test_a_rank_that_fails_on_a_full_disk_says_nothing_of_its_instance(
     def broken(payload: dict[str, Any], ranks: int) -> GangResult:
         return GangResult(ending, 0.1, (None,) * ranks, 0, "exit code 1")
 
-    monkeypatch.setattr(folder.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     with pytest.raises(DiskFullError, match="resume"):
         run(make_category(tmp_path / "digits", 1), tmp_path / "r", FakeServer(broken))
 
@@ -270,7 +271,7 @@ def test_a_run_killed_at_random_moments_loses_and_repeats_nothing(tmp_path: Path
 @pytest.mark.parametrize("written", [0.0, 0.5, 1.0], ids=["before", "within", "after"])
 @pytest.mark.parametrize("operation", range(6))
 def test_a_kill_at_any_write_of_a_row_is_mended(
-    tmp_path: Path, operation: int, written: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: int, written: float
 ) -> None:
     """Each task writes three times: the official row, the rank rows, the outcome."""
     category = make_category(tmp_path / "digits", 3)
@@ -284,7 +285,7 @@ def test_a_kill_at_any_write_of_a_row_is_mended(
         real_append(path, text)
 
     def dying_run() -> None:
-        folder.append_line = append_and_die
+        monkeypatch.setattr(folder, "append_line", append_and_die)
         run(category, tmp_path / "r")
 
     assert killed(dying_run)

@@ -56,7 +56,7 @@ def greatest(network: Network, x: Exact, axis: int, upper: Fraction, row: Exact)
     """The greatest row @ outputs on the way from x to where its input `axis` is `upper`."""
     direction = np.zeros_like(x)
     direction.reshape(-1)[axis] = upper - x.reshape(-1)[axis]
-    best = None
+    best: Fraction | None = None
     waiting = [(Fraction(0), Fraction(1))]
     while waiting:
         start, stop = waiting.pop()
@@ -109,7 +109,8 @@ def _layer(layer: Layer, form: Form, positive: Any) -> Form:
         case "conv":
             return _conv(layer, c, with_bias=True), _conv(layer, s, with_bias=False)
         case "relu":
-            kept = np.array([_sign(p, positive) for p in zip(c.flat, s.flat, strict=True)])
+            forms = zip(c.ravel().tolist(), s.ravel().tolist(), strict=True)
+            kept = np.array([_sign(form, positive) for form in forms])
             return c * kept.reshape(c.shape), s * kept.reshape(s.shape)
         case "avgpool":
             return _mean(c), _mean(s)
@@ -149,7 +150,8 @@ def _windows(x: Exact) -> Exact:
 
 
 def _mean(x: Exact) -> Exact:
-    return _windows(x).sum(3) / Fraction(4)
+    mean: Exact = _windows(x).sum(3) / Fraction(4)
+    return mean
 
 
 def _largest(form: Form, positive: Any) -> Form:

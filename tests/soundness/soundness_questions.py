@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -34,7 +35,7 @@ def question(seed: int, folder: Path) -> Question:
     kind = ("dense", "dense", "residual", "conv", "maxpool", "avgpool")[seed % 6]
     images = kind in ("conv", "maxpool", "avgpool")
     # ONNX Runtime has no convolution in float64.
-    dtype = np.float64 if seed % 5 == 4 and not images else np.float32
+    dtype: type[np.floating] = np.float64 if seed % 5 == 4 and not images else np.float32
     scale = 10.0 ** generator.integers(0, 9)
     size = 10.0 ** generator.integers(-1, 4)
     shape = (1, 3, 3) if images else (int(generator.integers(1, 5)),)
@@ -62,10 +63,14 @@ def _outputs(network: Network) -> int:
 
 
 def _network(
-    kind: str, generator: np.random.Generator, centre: Floats, scale: float, dtype: type
+    kind: str,
+    generator: np.random.Generator,
+    centre: Floats,
+    scale: float,
+    dtype: type[np.floating],
 ) -> Network:
     def dense(outputs: int, inputs: int, gain: float = 1.0) -> Layer:
-        weight = (generator.normal(size=(outputs, inputs)) * gain).astype(dtype)
+        weight: Floats = (generator.normal(size=(outputs, inputs)) * gain).astype(dtype)
         return Layer("gemm", weight, generator.normal(size=outputs).astype(dtype))
 
     relu, outputs = Layer("relu"), int(generator.integers(1, 3))
@@ -77,9 +82,9 @@ def _network(
             middle = [Layer("residual", inner=(dense(width, width), relu)), relu]
         layers = [first, relu, *middle, dense(outputs, width)]
     else:
-        weight = (generator.normal(size=(2, 1, 2, 2)) * scale).astype(dtype)
-        first = centre[0, :2, :2].reshape(-1).astype(np.float64)
-        bias = -(weight.reshape(2, 4).astype(np.float64) @ first).astype(dtype)
+        weight: Floats = (generator.normal(size=(2, 1, 2, 2)) * scale).astype(dtype)
+        seen = centre[0, :2, :2].reshape(-1).astype(np.float64)
+        bias = -(weight.reshape(2, 4).astype(np.float64) @ seen).astype(dtype)
         pool = [] if kind == "conv" else [Layer(kind)]
         left = 8 if kind == "conv" else 2
         layers = [Layer("conv", weight, bias), relu, *pool, Layer("flatten"), dense(outputs, left)]
@@ -87,9 +92,13 @@ def _network(
 
 
 def _cancelling(
-    shape: tuple[int, int], generator: np.random.Generator, x: Floats, scale: float, dtype: type
+    shape: tuple[int, int],
+    generator: np.random.Generator,
+    x: Floats,
+    scale: float,
+    dtype: type[np.floating],
 ) -> Layer:
-    weight = (generator.normal(size=shape) * scale).astype(dtype)
+    weight: Floats = (generator.normal(size=shape) * scale).astype(dtype)
     bias = -(weight.astype(np.float64) @ x.astype(np.float64)) + generator.normal(size=shape[0])
     return Layer("gemm", weight, bias.astype(dtype))
 
@@ -124,7 +133,8 @@ def _top(
         return greatest(network, low, int(free[0]), high.reshape(-1)[free[0]], row)
     corners = [low, high]
     corners += [np.where(generator.random(low.shape) < 0.5, low, high) for _ in range(14)]
-    return max(row @ value(network, corner) for corner in corners)
+    reached: list[Fraction] = [row @ value(network, corner) for corner in corners]
+    return max(reached)
 
 
 def _model(network: Network) -> onnx.ModelProto:
@@ -151,7 +161,7 @@ def _nodes(
 ) -> str:
     for layer in layers:
         name, inputs = f"v{len(nodes)}", [x]
-        options: dict[str, object] = {}
+        options: dict[str, Any] = {}
         if layer.weight is not None and layer.bias is not None:
             inputs += [f"{name}.weight", f"{name}.bias"]
             pairs = zip(inputs[1:], (layer.weight, layer.bias), strict=True)

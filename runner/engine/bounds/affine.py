@@ -79,7 +79,8 @@ class LinearMap:
         def product(start: int, stop: int, block: Tensor) -> Tensor:
             # Not cut where it is whole: each operator costs, on small networks.
             part = x if stop - start == self._inputs else x[:, start:stop]
-            return part @ change(block.to(x.dtype)).T
+            # Changed before it is float64, where each copy is as large as two blocks.
+            return part @ change(block).to(x.dtype).T
 
         def shape(start: int, stop: int) -> tuple[int, ...]:
             return (rows, self._outputs)
@@ -141,7 +142,7 @@ class ConvMap:
     def _sum(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         def product(start: int, stop: int, block: Tensor) -> Tensor:
             part = x[:, self._channels(start, stop)]
-            return self._window.apply(part, change(block.to(x.dtype)))
+            return self._window.apply(part, change(block).to(x.dtype))
 
         def shape(start: int, stop: int) -> tuple[int, ...]:
             return (x.shape[0], *self.node.shape)

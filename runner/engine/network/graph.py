@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from runner.contract.vocabulary import StrEnum
+from enum import StrEnum
 
 Attribute = int | float | bool | str | tuple[int, ...]
 

@@ -6,12 +6,12 @@ import csv
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from runner.contract.vocabulary import StrEnum
 from runner.contract.workload import Workload
 from runner.engine.attack.pgd import Candidate
 from runner.engine.bounds.interval import Interval

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
-from runner.contract.vocabulary import StrEnum
 from runner.problem.property.numbers import Exact
 
 # Both parsers refuse deeper files: trees are walked by recursion, and Python's stack is finite.

@@ -127,10 +127,11 @@ def test_a_line_above_relu_is_above_it_at_both_ends(ends: list[float]) -> None:
     line = rounding.relu_line(lower, upper, crossing, stable)
     slope, offset = (Fraction(float(v)) for v in line)
     if not bool(crossing):
-        assert (slope, offset) == (int(stable), 0)
+        assert slope == int(stable)
+        assert offset == 0
         return
     for end in map(Fraction, ends):
-        assert slope * end + offset >= max(end, 0)
+        assert slope * end + offset >= max(end, Fraction(0))
 
 
 def test_a_line_over_limits_whose_width_overflows_is_above_relu() -> None:

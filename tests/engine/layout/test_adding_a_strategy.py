@@ -47,7 +47,7 @@ def test_a_new_strategy_is_an_entry_and_is_measured_like_the_others(
         reports = [report_from_json(report) for report in result.reports if report]
         assert [report.cause for report in reports] == [Cause.INCOMPLETE] * ranks, reports
         found[ranks] = {name: t.tobytes() for name, t in load_file(job.bounds).items()}
-        resting[ranks] = max(report.weight_bytes for report in reports)
+        resting[ranks] = max(report.weight_bytes or 0 for report in reports)
     assert found[2] == found[1]
     assert resting[2] < resting[1]
 

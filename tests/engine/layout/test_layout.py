@@ -9,7 +9,8 @@ from small_networks import Builder, SmallNetwork, cnn, mlp
 from typer.testing import CliRunner
 
 from runner.cli.app import app
-from runner.engine.layout.plan import NodeLayout, layout
+from runner.contract.layout import NodeLayout
+from runner.engine.layout.plan import layout
 from runner.engine.network.graph import Op
 from runner.verifiers.strategies import strategy_named
 

@@ -64,7 +64,7 @@ def test_bounds_by_every_method_are_those_of_baseline(
     """
     named = {f"mnist_fc 256x{depth}": network for depth, network in MNIST.items()} | CONVOLUTIONS
     question = asked(*named[name])
-    methods = BOUNDS
+    methods: tuple[Method, ...] = BOUNDS
     if name in SHARES and ranks > 2:
         methods = (Method.IBP, Method.CROWN)  # α holds there too, but takes half a minute
     payload = {

@@ -85,7 +85,8 @@ def test_the_reader_finds_the_device_by_uuid_and_the_process_by_pid(
 def test_the_allocator_peaks_start_at_zero_and_are_those_of_the_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    device, reset = torch.device("cuda", 1), []
+    device = torch.device("cuda", 1)
+    reset: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", {device: 100}.__getitem__)

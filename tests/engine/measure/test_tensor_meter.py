@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -66,7 +67,9 @@ def test_kinds_at_the_peak_of_their_sum_may_lie_below_their_own_peaks() -> None:
     ],
     ids=["view", "slice", "transpose", "in place", "detach", "expand", "split", "out"],
 )
-def test_views_and_in_place_operators_add_nothing(touch) -> None:
+def test_views_and_in_place_operators_add_nothing(
+    touch: Callable[[torch.Tensor], object],
+) -> None:
     with TensorMeter() as meter:
         block = torch.zeros(KILO)
         result = touch(block)
@@ -231,7 +234,9 @@ _STEPS = st.lists(
 
 @examples(60)
 @given(_STEPS)
-def test_live_bytes_are_those_of_the_distinct_storages_that_live(steps) -> None:
+def test_live_bytes_are_those_of_the_distinct_storages_that_live(
+    steps: list[tuple[str, int, Memory]],
+) -> None:
     held: list[torch.Tensor] = []
     peak = 0
     with TensorMeter() as meter:

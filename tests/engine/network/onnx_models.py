@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ from onnx import helper, numpy_helper
 OPSET = 13
 
 
-def node(kind: str, inputs: str, output: str = "y", **attributes: object) -> onnx.NodeProto:
+def node(kind: str, inputs: str, output: str = "y", **attributes: Any) -> onnx.NodeProto:
     """`inputs`: names separated by spaces; the node's name is its output's with `node_` before."""
     return helper.make_node(kind, inputs.split(), [output], f"node_{output}", **attributes)
 

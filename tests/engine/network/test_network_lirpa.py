@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from onnx_models import constant, node, save
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import BOUNDS, Cause, Method
-from runner.engine.network.lirpa import BoundedModule, lirpa_bounds
+from runner.engine.network.lirpa import lirpa_bounds
 from runner.engine.network.load import load_module
 from runner.problem.onnx_runtime import OnnxRuntime
 
-POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
+POOL: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def network(tmp_path: Path) -> torch.nn.Module:
         node("Flatten", "r", "f"),
         node("Gemm", "f w"),
     ]
-    weights = {"k": constant((2, 1, 3, 3)), "w": constant((32, 3), 1)}
+    weights: dict[str, Any] = {"k": constant((2, 1, 3, 3)), "w": constant((32, 3), 1)}
     return load_module(save(tmp_path, nodes, (1, 1, 4, 4), (1, 3), **weights)).module
 
 
@@ -72,6 +73,8 @@ def test_bounds_that_do_not_hold_are_none(
     network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """auto_LiRPA drops attributes of operators that it knows not, and bounds another network."""
+    from auto_LiRPA import BoundedModule
+
     faithful = BoundedModule.compute_bounds
 
     def too_high(*arguments: object, **options: object) -> tuple[torch.Tensor, None]:
@@ -93,7 +96,7 @@ def test_batch_normalisation_is_bounded(shape: tuple[int, ...], tmp_path: Path) 
         node("Gemm", "f w"),
     ]
     size = int(np.prod(shape))
-    statistics = {name: constant((2,), seed) for seed, name in enumerate("sbm")}
+    statistics: dict[str, Any] = {name: constant((2,), seed) for seed, name in enumerate("sbm")}
     path = save(
         tmp_path, nodes, shape, (1, 3), **statistics, v=np.array([0.5, 2.0]), w=constant((size, 3))
     )

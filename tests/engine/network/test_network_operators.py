@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,14 +31,14 @@ class Model:
     input_shape: tuple[int | str, ...]
     output_shape: tuple[int | str, ...]
     expected: list[Op]
-    constants: dict[str, object] = field(default_factory=dict)
+    constants: dict[str, Any] = field(default_factory=dict)
     opset: int = OPSET
 
 
 IMAGE = (1, 3, 6, 6)
 W, B = constant((4, 3)), constant((4,), 1)
 KERNEL = constant((4, 3, 3, 3))
-POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
+POOL: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
 
 MODELS = [
     Model(

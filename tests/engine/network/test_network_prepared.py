@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.engine.network.blocks import cut_weights, weights_of
-from runner.engine.network.graph import Dtype, Graph, Node, Op
+from runner.engine.network.graph import Attribute, Dtype, Graph, Node, Op
 from runner.engine.network.prepared import Weights, read_graph, write_prepared
 
-CONV = {"stride": (2, 1), "padding": (0, 1), "dilation": (1, 1), "groups": 1}
+CONV: dict[str, Attribute] = {"stride": (2, 1), "padding": (0, 1), "dilation": (1, 1), "groups": 1}
 GRAPH = Graph(
     (
         Node("input", Op.INPUT, (), (3, 4, 4)),

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -34,12 +35,12 @@ class Refusal:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     words: list[str]
-    constants: dict[str, object] = field(default_factory=dict)
+    constants: dict[str, Any] = field(default_factory=dict)
     cause: Cause = UNSUPPORTED
     opset: int = OPSET
 
 
-POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
+POOL: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
 
 REFUSALS = [
     Refusal(
@@ -377,7 +378,7 @@ BLOWN_UP = {
 def test_what_a_small_file_blows_up_is_refused_before_memory_is_taken(
     name: str, tmp_path: Path
 ) -> None:
-    constants = {
+    constants: dict[str, Any] = {
         "k": np.ones((1, 1, 3, 3)),
         "many": np.array([400_000_000]),
         "one": np.ones(1),
@@ -405,7 +406,12 @@ def test_bytes_changed_anywhere_end_in_an_error_that_names_file_and_remedy(tmp_p
         node("Reshape", "r shape", "f"),
         node("Gemm", "f w", alpha=0.5),
     ]
-    weights = {"k": KERNEL, "b": constant((4,)), "w": constant((16, 2)), "shape": [1, -1]}
+    weights: dict[str, Any] = {
+        "k": KERNEL,
+        "b": constant((4,)),
+        "w": constant((16, 2)),
+        "shape": [1, -1],
+    }
     path = save(tmp_path, nodes, IMAGE, (1, 2), **weights)
     content = path.read_bytes()
     generator = np.random.default_rng(0)

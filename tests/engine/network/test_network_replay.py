@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +84,11 @@ def test_the_tolerance_of_float64_is_its_own(tmp_path: Path) -> None:
 def test_a_difference_in_the_box_alone_is_seen(tmp_path: Path) -> None:
     """The second neuron is not active but near 1000."""
     nodes = [node("Gemm", "x w b", "h"), node("Relu", "h", "r"), node("Gemm", "r v")]
-    weights = {"w": np.ones((1, 2)), "b": np.array([0.0, -900.0]), "v": np.ones((2, 1))}
+    weights: dict[str, Any] = {
+        "w": np.ones((1, 2)),
+        "b": np.array([0.0, -900.0]),
+        "v": np.ones((2, 1)),
+    }
     path = save(tmp_path, nodes, (1, 1), (1, 1), **weights)
     wrong = changed(load_graph(path), "linear_1.weight", (1, 0), 1.01)
     assert held_against(path, wrong) is None
@@ -134,7 +139,7 @@ def test_a_float16_network_is_computed_in_float32_where_rounding_changes_little(
     tmp_path: Path,
 ) -> None:
     nodes = [node("Gemm", "x w", "h"), node("Relu", "h", "r"), node("Gemm", "r v")]
-    weights = {"w": constant((4, 8)), "v": constant((8, 3))}
+    weights: dict[str, Any] = {"w": constant((4, 8)), "v": constant((8, 3))}
     path = save(tmp_path, nodes, (1, 4), (1, 3), dtype=np.float16, **weights)
     graph = prepare(path, tmp_path / "prepared")
     assert graph.dtype == "float32"

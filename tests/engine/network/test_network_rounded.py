@@ -59,12 +59,12 @@ def test_a_root_holds_every_exact_value(value: float, error: float) -> None:
         Fraction(float(root.value[0])) + sign * Fraction(float(root.error[0])) for sign in (-1, 1)
     )
     for x in exact:
-        assert max(low, 0) ** 2 <= x <= high**2
+        assert max(low, Fraction(0)) ** 2 <= x <= high**2
 
 
 def test_what_rounds_nothing_is_exact() -> None:
-    short = Rounded.exact(np.float32([0.1, 1e-20]))
-    assert (short * Rounded.exact(np.float32([0.3, 1e-20]))).is_exact
+    short = Rounded.exact(np.array([0.1, 1e-20], np.float32))
+    assert (short * Rounded.exact(np.array([0.3, 1e-20], np.float32))).is_exact
     assert (Rounded.exact([1 / 3]) * Rounded.exact([0.25])).is_exact
     assert (Rounded.exact([1.0]) + Rounded.exact([2.0**-52])).is_exact
     assert Rounded.exact([8.0]).reciprocal().is_exact

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -65,7 +66,11 @@ def test_a_float64_network_is_a_module_of_float64(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_float32_and_float16_weights_are_kept_in_float32(dtype: type, tmp_path: Path) -> None:
     nodes = [node("Conv", "x k b", "c"), node("Flatten", "c", "f"), node("Gemm", "f w")]
-    constants = {"k": constant((4, 3, 3, 3)), "b": constant((4,)), "w": constant((16, 2))}
+    constants: dict[str, Any] = {
+        "k": constant((4, 3, 3, 3)),
+        "b": constant((4,)),
+        "w": constant((16, 2)),
+    }
     path = save(tmp_path, nodes, (1, 3, 4, 4), (1, 2), dtype=dtype, **constants)
     graph, parameters = prepared(path)
     assert graph.dtype == "float32"
@@ -100,7 +105,13 @@ def test_a_division_by_a_power_of_two_is_exact(tmp_path: Path) -> None:
 def test_batch_normalisation_is_a_factor_and_a_shift_with_errors(tmp_path: Path) -> None:
     gain, offset, mean = (constant((5,), seed) for seed in range(3))
     variance = constant((5,), 3) ** 2
-    constants = {"k": constant((5, 1, 1, 1), 4), "g": gain, "o": offset, "m": mean, "v": variance}
+    constants: dict[str, Any] = {
+        "k": constant((5, 1, 1, 1), 4),
+        "g": gain,
+        "o": offset,
+        "m": mean,
+        "v": variance,
+    }
     nodes = [node("Conv", "x k", "c"), node("BatchNormalization", "c g o m v", epsilon=0.1)]
     path = save(tmp_path, nodes, (1, 1, 2, 2), (1, 5, 2, 2), **constants)
     graph, parameters = prepared(path)
@@ -163,7 +174,7 @@ def test_constants_that_move_weights_are_folded_to_the_last_bit(tmp_path: Path) 
         node("Neg", "c", "n"),
         node("MatMul", "x n"),
     ]
-    constants = {"w": weight, "start": np.array([1]), "stop": np.array([4])}
+    constants: dict[str, Any] = {"w": weight, "start": np.array([1]), "stop": np.array([4])}
     path = save(tmp_path, nodes, (1, 6), (1, 4), **constants)
     _, linear = only(*prepared(path), Op.LINEAR)
     expected = -np.concatenate([weight.T[1:4], weight.T[1:4]])
@@ -177,7 +188,12 @@ def test_constants_that_are_computed_exactly_are_folded(tmp_path: Path) -> None:
         node("Gemm", "x m d"),
     ]
     weight = constant((3, 2))
-    constants = {"w": weight, "half": np.array(0.5), "b": np.array([2.0, 3.5]), "one": np.ones(1)}
+    constants: dict[str, Any] = {
+        "w": weight,
+        "half": np.array(0.5),
+        "b": np.array([2.0, 3.5]),
+        "one": np.ones(1),
+    }
     _, linear = only(*prepared(save(tmp_path, nodes, (1, 3), (1, 2), **constants)), Op.LINEAR)
     np.testing.assert_array_equal(linear["weight"], weight.T / 2)
     assert linear["bias"].tolist() == [3.0, 4.5]

@@ -52,7 +52,8 @@ def exactly(lower: Fraction, upper: Fraction) -> Case:
 @st.composite
 def gaps(draw: st.DrawFn) -> Case:
     """Between two neighbours of a dtype, at distances from each that may be within tolerance."""
-    kind = draw(st.sampled_from((np.float32, np.float64)))
+    kinds: list[type[np.floating]] = [np.float32, np.float64]
+    kind = draw(st.sampled_from(kinds))
     start = kind(draw(st.floats(-(2.0**60), 2.0**60, width=32)))
     below, above = Fraction(float(start)), Fraction(float(np.nextafter(start, kind(np.inf))))
     shares = sorted(draw(st.tuples(*[st.fractions(0, 1, max_denominator=10**6)] * 2)))

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from device import DEVICE
 
 from runner.contract.question import Job
@@ -16,6 +17,8 @@ from runner.verifiers.strategies import strategy_named
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 WHOLE = ("car_following", "digits_mlp")
 EVERY = 4  # of the other categories, one instance in so many
+# α-CROWN takes seconds before it leaves these open.
+SLOW = ("mlp_4x48 image_0_radius_0.11", "mlp_4x48 image_10_radius_0.11")
 OPPOSITE = {"sat": Verdict.UNSAT, "unsat": Verdict.SAT}
 
 
@@ -32,11 +35,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("prepared")
 
 
-@pytest.mark.parametrize(
-    "row",
-    chosen(),
-    ids=lambda row: f"{row['category']} {Path(row['network']).stem} {Path(row['property']).stem}",
-)
+def parameter(row: dict[str, str]) -> ParameterSet:
+    instance = f"{Path(row['network']).stem} {Path(row['property']).stem}"
+    marks = (pytest.mark.slow,) if instance in SLOW else ()
+    return pytest.param(row, id=f"{row['category']} {instance}", marks=marks)
+
+
+@pytest.mark.parametrize("row", [parameter(row) for row in chosen()])
 def test_no_verdict_contradicts_what_is_expected(
     row: dict[str, str], prepared: Path, tmp_path: Path
 ) -> None:
@@ -65,6 +70,6 @@ def test_no_verdict_contradicts_what_is_expected(
     assert (tmp_path / "counterexample.gz").exists() is report.counterexample
     if report.verdict in (Verdict.SAT, Verdict.UNSAT):
         assert report.cause is Cause.NONE
-    assert report.weight_bytes > 0
-    assert report.peak_tensor_bytes > report.weight_bytes
+    assert report.weight_bytes
+    assert (report.peak_tensor_bytes or 0) > report.weight_bytes
     assert report.phase_s[Phase.LOAD] > 0

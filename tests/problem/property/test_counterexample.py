@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
@@ -27,10 +29,12 @@ def test_the_format_is_one_list_of_contiguous_assignments() -> None:
 
 @pytest.mark.parametrize(("dtype", "width"), [(np.float32, 32), (np.float64, 64)])
 @given(data=st.data())
-def test_values_read_back_exactly(data: st.DataObject, dtype: type, width: int) -> None:
-    floats = st.lists(st.floats(width=width), min_size=1, max_size=20)  # type: ignore[call-overload]
-    inputs = np.array(data.draw(floats), dtype=dtype)
-    outputs = np.array(data.draw(floats), dtype=dtype)
+def test_values_read_back_exactly(
+    data: st.DataObject, dtype: type[np.floating], width: Literal[32, 64]
+) -> None:
+    floats = st.lists(st.floats(width=width), min_size=1, max_size=20)
+    inputs: NDArray[np.floating] = np.array(data.draw(floats), dtype=dtype)
+    outputs: NDArray[np.floating] = np.array(data.draw(floats), dtype=dtype)
     read_inputs, read_outputs = parse_counterexample(format_counterexample(inputs, outputs))
     np.testing.assert_array_equal(read_inputs, inputs.astype(np.float64))
     np.testing.assert_array_equal(read_outputs, outputs.astype(np.float64))

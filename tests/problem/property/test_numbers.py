@@ -45,8 +45,8 @@ def test_a_limit_lies_between_the_nearest_float64_values(value: Fraction, nudge:
     else:
         assert limit.above == limit.below
     # What a strict bound excludes is on its other side.
-    assert (limit.below, nudge) != (value, -1)
-    assert (limit.above, nudge) != (value, 1)
+    assert not (limit.below == value and nudge == -1)
+    assert not (limit.above == value and nudge == 1)
 
 
 @given(values, nudges, st.integers(-1, 1), nudges)

@@ -405,7 +405,7 @@ def test_a_file_is_read_compressed_or_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(BOX.encode())[:60], "damaged gzip file"),
+        (gzip.compress(BOX.encode(), mtime=0)[:60], "damaged gzip file"),
         (b"\x08\x07\xff\xfe", "not a text file"),
         (BOX.encode()[:-3], "prop.vnnlib:2: the file ends inside this command: it is cut off"),
         (b"; nothing\n\n", "the file is empty"),

@@ -6,6 +6,7 @@ import itertools
 import operator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -247,11 +248,15 @@ RELATIONS = {
     "!=": operator.ne,
 }
 INPUTS, OUTPUTS = ("X_0", "X_1", "X_2", "X_3"), ("Y_0", "Y_1", "Y_2")
+# Coefficients with their variables, None for the constant.
+Form = tuple[tuple[float, str | None], ...]
+# A relation and its two forms, or `and` or `or` and its trees.
+Tree = tuple[Any, ...]
 quarters = st.integers(-12, 12).map(lambda n: n / 4)
 relations = st.sampled_from(sorted(RELATIONS))
 
 
-def forms(variables: tuple[str, ...]) -> st.SearchStrategy[tuple]:
+def forms(variables: tuple[str, ...]) -> st.SearchStrategy[Form]:
     term = st.tuples(quarters, st.sampled_from((*variables, None)))
     return st.lists(term, min_size=1, max_size=4).map(tuple)
 
@@ -282,19 +287,19 @@ BOUNDS = [(">=" if low else "<=", ((1.0, x),), ((-2.0 if low else 2.0, None),))
           for x in INPUTS for low in (True, False)]  # fmt: skip
 
 
-def value(form: tuple, point: dict[str, float]) -> float:
-    return sum(coefficient * point.get(variable, 1.0) for coefficient, variable in form)
+def value(form: Form, point: dict[str, float]) -> float:
+    return sum((c * (1.0 if v is None else point[v]) for c, v in form), 0.0)
 
 
-def holds(tree: tuple, point: dict[str, float]) -> bool:
+def holds(tree: Tree, point: dict[str, float]) -> bool:
     name, *parts = tree
     if name in RELATIONS:
         return bool(RELATIONS[name](value(parts[0], point), value(parts[1], point)))
     return (all if name == "and" else any)(holds(part, point) for part in parts)
 
 
-def spelled(tree: tuple, names: dict[str, str]) -> str:
-    def form(terms: tuple) -> str:
+def spelled(tree: Tree, names: dict[str, str]) -> str:
+    def form(terms: Form) -> str:
         words = [str(c) if v is None else f"(* {c} {names[v]})" for c, v in terms]
         return words[0] if len(words) == 1 else f"(+ {' '.join(words)})"
 
@@ -303,7 +308,7 @@ def spelled(tree: tuple, names: dict[str, str]) -> str:
     return f"({name} {' '.join(say(part) for part in parts)})"
 
 
-def both_versions(assertions: list[tuple]) -> tuple[str, str]:
+def both_versions(assertions: list[Tree]) -> tuple[str, str]:
     first = "".join(f"(declare-const {name} Real)\n" for name in INPUTS + OUTPUTS)
     second = "(vnnlib-version <2.0>)(declare-network f (declare-input X real [2,2])"
     second += "(declare-output Y real [1,3]))"
