@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.problem.property.counterexample import Assignment, is_number
+from runner.problem.property.declared import Variable
 
 _HEAD = re.compile(r"\S+\s+[A-Za-z]\w*\s*\[([\d,\s]*)\]")
 
@@ -43,6 +45,20 @@ def parse_assignment(text: str) -> Assignment:
         message = f"assigns {len(variables)} variables; only one input and one output are supported"
         raise InstanceError(Cause.UNSUPPORTED_PROPERTY, message)
     return Assignment(*variables)
+
+
+def format_assignment(
+    inputs: Variable, outputs: Variable, assigned: Assignment
+) -> str:
+    """Of one network with one input and one output, with the digits that `assigned` has."""
+    lines: list[str] = []
+    sides: Sequence[tuple[Variable, Sequence[str]]] = (
+        (inputs, assigned.inputs),
+        (outputs, assigned.outputs),
+    )
+    for variable, values in sides:
+        lines += [variable.head, *values]
+    return "\n".join([*lines, ""])
 
 
 def _lines(text: str) -> list[str]:

@@ -57,7 +57,8 @@ class OnnxRuntime:
 
     `optimize`: join operators, as ONNX Runtime does by default, with weights that it rounds anew.
 
-    `input_shape`: the model's own, batch dimension included; `dtype`: of its input. Raises
+    `input_shape`: the model's own, batch dimension included; `dtype`: of its input; `output_type`:
+    ONNX's word for that of its output, such as `tensor(float)`. Raises
     InstanceError with MISSING_FILE, MALFORMED_NETWORK (the file is not a model that ONNX Runtime
     can load), UNSUPPORTED_INSTANCE (several inputs or outputs) or UNSUPPORTED_OPERATOR (an input
     that is not floating-point, an operator that ONNX Runtime cannot compute in the network's type).
@@ -80,6 +81,7 @@ class OnnxRuntime:
             )
         self._input = inputs[0].name
         self.dtype = _DTYPES[inputs[0].type]
+        self.output_type: str = outputs[0].type
         self.input_shape = tuple(
             length if isinstance(length, int) and length > 0 else 1 for length in inputs[0].shape
         )

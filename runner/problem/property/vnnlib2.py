@@ -28,6 +28,7 @@ from runner.problem.property.logic import (
     disjunction,
     product,
 )
+from runner.problem.property.declared import Network, Variable as Declared
 from runner.problem.property.model import Property
 from runner.problem.property.normal_form import Declarations, to_property
 from runner.problem.property.numbers import OutOfRangeError, exact
@@ -82,6 +83,28 @@ def parse(text: str, file: str) -> Property:
     lowering = _Lowering(file)
     formulas = [lowering.formula(assertion.expr) for assertion in query.assertions]
     return to_property(conjunction(formulas), declarations)
+
+
+def networks(text: str, file: str) -> tuple[Network, ...]:
+    """What a 2.0 query declares. Raises InstanceError (MALFORMED_PROPERTY, UNSUPPORTED_PROPERTY)."""
+    _check_readable(text, file)
+    code = _COMMENT.sub("", text)
+    _check_types(code, file)
+    types = {found[2]: found[3] for found in _TYPED.finditer(code)}
+    query = _query(_plain_numbers(code, file), code, file)
+
+    def declared(variable: vnnlib.InputDefinition | vnnlib.OutputDefinition) -> Declared:
+        return Declared(variable.name, types[variable.name], tuple(variable.shape))
+
+    return tuple(
+        Network(
+            name=network.name,
+            inputs=tuple(map(declared, network.inputs)),
+            outputs=tuple(map(declared, network.outputs)),
+            own_model=not network.equal_to,
+        )
+        for network in query.networks
+    )
 
 
 def _check_readable(text: str, file: str) -> None:

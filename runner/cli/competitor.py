@@ -1,0 +1,135 @@
+"""What `vnncomp_scripts/` call: one instance prepared or answered, as VNN-COMP wants it.
+
+Not a command of `vnncomp-runner`: the start is part of the time limit, so that nothing is imported
+that is not needed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from runner.contract.errors import InstanceError, UsageError
+from runner.contract.vocabulary import Verdict
+
+VERSION = "v1"  # of the three scripts
+# Kept for writing the answer: no answer is late.
+MARGIN_S = 0.5
+MARGIN_SHARE = 0.1
+FAILED, USAGE = 1, 2
+
+_KNOWN = (UsageError, InstanceError, OSError)
+
+
+def main(arguments: list[str]) -> int:
+    """Gives the exit code; what goes wrong is told on standard error."""
+    try:
+        match arguments:
+            case ["prepare", version, category, network, property]:
+                _check(version)
+                return _prepare(Path(network), Path(property))
+            case ["run", started, version, category, network, property, results, timeout]:
+                _check(version)
+                files = (Path(name).absolute() for name in (network, property, results))
+                return _run(*files, until=_until(started, timeout))
+        raise UsageError(
+            "usage: prepare_instance.sh v1 CATEGORY ONNX VNNLIB, or "
+            "run_instance.sh v1 CATEGORY ONNX VNNLIB RESULTS TIMEOUT"
+        )
+    except _KNOWN as error:
+        _tell(f"error: {error}")
+        return USAGE if isinstance(error, UsageError) else FAILED
+
+
+def at(moment: float, act: Callable[[], None]) -> None:
+    """At that time (of `time.monotonic`) `act`, then end: every rank dies with this process."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        try:
+            act()
+        finally:
+            os._exit(0)
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, max(1e-3, moment - time.monotonic()))
+
+
+def in_time() -> None:
+    """From here on nothing happens at the moment that `at` was told."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _prepare(network: Path, property: Path) -> int:
+    from runner.run.competitor import Options, prepare
+
+    failure = prepare(network.absolute(), property.absolute(), Options.of_environment())
+    if failure is None:
+        return 0
+    _tell(f"{failure.cause}: {failure.message}")
+    return FAILED
+
+
+def _run(network: Path, property: Path, results: Path, until: float) -> int:
+    _write(results, "unknown")  # what is there if this process is killed
+    at(until, lambda: _write(results, "timeout"))
+    os.chdir("/")  # a server that is started here imports nothing from the caller's folder
+    try:
+        verdict, more = _answer(network, property, until)
+    except _KNOWN:
+        _write(results, Verdict.ERROR)
+        raise
+    in_time()
+    _write(results, verdict, more)
+    return 0
+
+
+def _answer(network: Path, property: Path, until: float) -> tuple[str, str]:
+    """The verdict, and the counterexample in the form of the property's version of VNN-LIB."""
+    from runner.run.competitor import Options, ask, printed
+    from runner.run.kept import Kept
+
+    options = Options.of_environment()
+    asked = options.question(network, property, max(1e-3, until - time.monotonic()))
+    said = ask(asked, until, options, Kept())
+    if said.message:
+        _tell(f"{said.cause}: {said.message}")
+    return said.verdict, printed(said, asked) if said.counterexample else ""
+
+
+def _until(started: str, timeout: str) -> float:
+    """When, of `time.monotonic`, the answer must be written. `started`: seconds since 1970."""
+    try:
+        # Bash writes the decimal separator of the user's language.
+        began, limit_s = float(started.replace(",", ".")), float(timeout)
+    except ValueError as error:
+        raise UsageError(f"TIMEOUT {timeout}: a number of seconds is needed") from error
+    if not 0 < limit_s < float("inf"):
+        raise UsageError(f"TIMEOUT {timeout}: a positive number of seconds is needed")
+    spent = max(0.0, time.time() - began)
+    return time.monotonic() - spent + limit_s - min(MARGIN_S, MARGIN_SHARE * limit_s)
+
+
+def _write(results: Path, verdict: str, more: str = "") -> None:
+    """Whole or not at all, so that the file is never empty."""
+    draft = results.with_name(f".{results.name}.{os.getpid()}.draft")
+    draft.write_text(f"{verdict}\n{more}")
+    draft.replace(results)
+
+
+def _check(version: str) -> None:
+    if version != VERSION:
+        raise UsageError(f"version {version!r} of VNN-COMP's scripts; only {VERSION} is known")
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
