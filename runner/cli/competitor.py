@@ -7,21 +7,15 @@ that is not needed.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
+from runner.cli.deadline import at, last_moment
 from runner.contract.errors import InstanceError, UsageError
 from runner.contract.vocabulary import Verdict
 
 VERSION = "v1"  # of the three scripts
-# Kept for writing the answer: no answer is late.
-MARGIN_S = 0.5
-MARGIN_SHARE = 0.1
 FAILED, USAGE = 1, 2
 
 _KNOWN = (UsageError, InstanceError, OSError)
@@ -31,13 +25,17 @@ def main(arguments: list[str]) -> int:
     """Gives the exit code; what goes wrong is told on standard error."""
     try:
         match arguments:
-            case ["prepare", version, category, network, property]:
+            case ["prepare", version, _, network, property]:
                 _check(version)
                 return _prepare(Path(network), Path(property))
-            case ["run", started, version, category, network, property, results, timeout]:
+            case ["run", started, version, _, network, property, results, timeout]:
                 _check(version)
-                files = (Path(name).absolute() for name in (network, property, results))
-                return _run(*files, until=_until(started, timeout))
+                return _run(
+                    network=Path(network).absolute(),
+                    property=Path(property).absolute(),
+                    results=Path(results).absolute(),
+                    until=_until(started, timeout),
+                )
         raise UsageError(
             "usage: prepare_instance.sh v1 CATEGORY ONNX VNNLIB, or "
             "run_instance.sh v1 CATEGORY ONNX VNNLIB RESULTS TIMEOUT"
@@ -45,24 +43,6 @@ def main(arguments: list[str]) -> int:
     except _KNOWN as error:
         _tell(f"error: {error}")
         return USAGE if isinstance(error, UsageError) else FAILED
-
-
-def at(moment: float, act: Callable[[], None]) -> None:
-    """At that time (of `time.monotonic`) `act`, then end: every rank dies with this process."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        try:
-            act()
-        finally:
-            os._exit(0)
-
-    signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, max(1e-3, moment - time.monotonic()))
-
-
-def in_time() -> None:
-    """From here on nothing happens at the moment that `at` was told."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _prepare(network: Path, property: Path) -> int:
@@ -75,16 +55,15 @@ def _prepare(network: Path, property: Path) -> int:
     return FAILED
 
 
-def _run(network: Path, property: Path, results: Path, until: float) -> int:
+def _run(*, network: Path, property: Path, results: Path, until: float) -> int:
     _write(results, "unknown")  # what is there if this process is killed
-    at(until, lambda: _write(results, "timeout"))
     os.chdir("/")  # a server that is started here imports nothing from the caller's folder
     try:
-        verdict, more = _answer(network, property, until)
+        with at(until, lambda: _write(results, "timeout")):
+            verdict, more = _answer(network, property, until)
     except _KNOWN:
         _write(results, Verdict.ERROR)
         raise
-    in_time()
     _write(results, verdict, more)
     return 0
 
@@ -111,8 +90,7 @@ def _until(started: str, timeout: str) -> float:
         raise UsageError(f"TIMEOUT {timeout}: a number of seconds is needed") from error
     if not 0 < limit_s < float("inf"):
         raise UsageError(f"TIMEOUT {timeout}: a positive number of seconds is needed")
-    spent = max(0.0, time.time() - began)
-    return time.monotonic() - spent + limit_s - min(MARGIN_S, MARGIN_SHARE * limit_s)
+    return last_moment(limit_s, spent_s=max(0.0, time.time() - began))
 
 
 def _write(results: Path, verdict: str, more: str = "") -> None:

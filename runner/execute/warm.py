@@ -1,9 +1,9 @@
-"""A server that is kept warm between commands: a fork of it for each connection, then for each rank.
+"""A server that is kept warm between commands: each that connects has a fork of it to itself.
 
 Started by `start` as `python -m runner.execute.warm DOOR IDLE_S MODULE…`: it imports what ranks
-need, listens on the Unix socket DOOR, and becomes a fork server (`runner.execute.server`) for each
+need, listens on the Unix socket DOOR, and forks a fork server (`runner.execute.server`) for each
 that connects, so that any number are served at once. It goes away when nobody has been connected
-for IDLE_S seconds; killed, it takes with it all that it forked, and leaves a door that nobody opens.
+for IDLE_S seconds; killed, it takes with it all that it forked, and leaves a door that none opens.
 """
 
 from __future__ import annotations

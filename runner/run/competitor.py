@@ -1,4 +1,4 @@
-"""This verifier as a competitor: prepares and answers one question, with what an earlier one kept."""
+"""This verifier as a competitor: prepares and answers one question, with what others left it."""
 
 from __future__ import annotations
 

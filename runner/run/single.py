@@ -19,7 +19,7 @@ from runner.record.schema import Outcome, RankRow
 from runner.run.judge import judge, refused
 from runner.run.plan import Task
 from runner.run.prepare import Preparation, Preparer, Server
-from runner.run.schedule import VERIFY
+from runner.run.programs import VERIFY
 from runner.verifiers.strategies import strategy_named
 
 Word = TypeVar("Word", Method, Device)

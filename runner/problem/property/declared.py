@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 REAL = "real"
+# What is proved, is proved of these.
+ELEMENT_TYPES = (REAL, "float32", "float64")
 
 
 @dataclass(frozen=True)

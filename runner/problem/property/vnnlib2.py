@@ -15,6 +15,8 @@ import vnnlib
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
+from runner.problem.property.declared import Network
+from runner.problem.property.declared import Variable as Declared
 from runner.problem.property.logic import (
     CUT_OFF,
     MAXIMUM_NESTING,
@@ -28,7 +30,6 @@ from runner.problem.property.logic import (
     disjunction,
     product,
 )
-from runner.problem.property.declared import Network, Variable as Declared
 from runner.problem.property.model import Property
 from runner.problem.property.normal_form import Declarations, to_property
 from runner.problem.property.numbers import OutOfRangeError, exact
@@ -86,7 +87,7 @@ def parse(text: str, file: str) -> Property:
 
 
 def networks(text: str, file: str) -> tuple[Network, ...]:
-    """What a 2.0 query declares. Raises InstanceError (MALFORMED_PROPERTY, UNSUPPORTED_PROPERTY)."""
+    """What a 2.0 query declares. Raises InstanceError as `parse` does."""
     _check_readable(text, file)
     code = _COMMENT.sub("", text)
     _check_types(code, file)
