@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         match arguments:
             case ["prepare", version, _, network, property]:
                 _check(version)
-                return _prepare(Path(network), Path(property))
+                return _prepare(Path(network).absolute(), Path(property).absolute())
             case ["run", started, version, _, network, property, results, timeout]:
                 _check(version)
                 return _run(
@@ -48,7 +48,8 @@ def main(arguments: list[str]) -> int:
 def _prepare(network: Path, property: Path) -> int:
     from runner.run.competitor import Options, prepare
 
-    failure = prepare(network.absolute(), property.absolute(), Options.of_environment())
+    _leave()
+    failure = prepare(network, property, Options.of_environment())
     if failure is None:
         return 0
     _tell(f"{failure.cause}: {failure.message}")
@@ -57,7 +58,7 @@ def _prepare(network: Path, property: Path) -> int:
 
 def _run(*, network: Path, property: Path, results: Path, until: float) -> int:
     _write(results, "unknown")  # what is there if this process is killed
-    os.chdir("/")  # a server that is started here imports nothing from the caller's folder
+    _leave()
     try:
         with at(until, lambda: _write(results, "timeout")):
             verdict, more = _answer(network, property, until)
@@ -98,6 +99,11 @@ def _write(results: Path, verdict: str, more: str = "") -> None:
     draft = results.with_name(f".{results.name}.{os.getpid()}.draft")
     draft.write_text(f"{verdict}\n{more}")
     draft.replace(results)
+
+
+def _leave() -> None:
+    """Python processes that are started here import nothing from the caller's folder."""
+    os.chdir("/")
 
 
 def _check(version: str) -> None:
