@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
+
+STARTED = time.monotonic()  # nearly: of a command that has a time limit
 
 
 def main() -> None:

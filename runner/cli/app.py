@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+import runner
 from runner.cli.bench_command import bench
 from runner.cli.compare_command import EXIT_CODES as COMPARE_EXIT_CODES
 from runner.cli.compare_command import compare
@@ -15,6 +18,9 @@ from runner.cli.report_command import report
 from runner.cli.run_command import EXIT_CODES, run
 from runner.cli.score_command import score
 from runner.cli.show_command import show
+from runner.cli.supports_command import supports
+from runner.cli.verify_command import EXIT_CODES as VERIFY_EXIT_CODES
+from runner.cli.verify_command import verify
 
 _HELP = """Runs VNN-COMP benchmarks under parallel strategies and records what each rank cost.
 
@@ -32,9 +38,12 @@ Examples:
   vnncomp-runner compare results/before results/after --fail-on verdict,time:1.3
 """
 
+NAME = "vnncomp-runner"
+
 app = typer.Typer(
     help=_HELP,
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,  # keeps the line breaks of the examples
     pretty_exceptions_enable=False,
@@ -49,3 +58,16 @@ app.command("plan")(plan)
 app.command("job")(job)
 app.add_typer(bench, name="bench")
 app.command("doctor")(doctor)
+app.command("verify", epilog=VERIFY_EXIT_CODES)(verify)
+app.command("supports", context_settings={"ignore_unknown_options": True})(supports)
+
+
+@app.callback()
+def options(
+    name: Annotated[bool, typer.Option("--name", help="Print the name.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """What VNN-LIB 2.0 wants of any verifier."""
+    if name or version:
+        typer.echo(NAME if name else runner.__version__)
+        raise typer.Exit

@@ -37,7 +37,6 @@ from runner.engine.layout.tensor import ShardedFeatures
 from runner.engine.layout.weights import BlockedWeights
 from runner.engine.network.blocks import weights_of
 from runner.engine.network.graph import Dtype
-from runner.engine.network.lirpa import lirpa_bounds
 from runner.engine.network.load import load_module
 from runner.engine.network.prepared import Weights, read_graph
 from runner.engine.search.sharing import Alike, Apart, Sharing
@@ -300,6 +299,8 @@ class LirpaBounding:
         self.method = Method.IBP
 
     def run(self, tightest: Method) -> None:
+        from runner.engine.network.lirpa import lirpa_bounds  # slow to import, and only used here
+
         for method in ladder(tightest):
             for index, specs in enumerate(self._specs):
                 if self._claimed_open(index):

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import select
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +12,14 @@ from types import TracebackType
 from typing import Any
 
 from runner.contract.errors import UsageError
-from runner.execute.channel import Channel, ChannelClosed
+from runner.execute.channel import ChannelClosed
 from runner.execute.launch import Launch
+from runner.execute.link import Link, Spawned, attached
 from runner.execute.watch import Ending, GangResult, Watch
 
 __all__ = ["PRELOAD", "Ending", "GangResult", "RankServer"]
 
-PRELOAD = ("runner.engine.programs.verify",)
+PRELOAD = ("runner.engine.programs.verify", "runner.engine.network.lirpa", "onnxsim")
 
 START_ATTEMPTS = 3  # somebody may kill it, or have killed it while it was idle
 READY_WITHIN_S = 120.0  # importing torch from a cold disk takes a while
@@ -31,7 +27,6 @@ STARTED_WITHIN_S = 10.0
 TERM_TO_KILL_S = 0.25
 KILL_TO_LOST_S = 0.5
 DYING_S = 5.0  # a GPU's driver takes back what a killed rank held before that rank is gone
-RANKS_DIE_WITHIN_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -42,11 +37,15 @@ class RankServer:
     The thread that enters it must outlive it, and no second thread may use it: the kernel kills
     the server, and with it every rank, when that thread ends. Ranks import what this process can
     import. `preload` names the modules they will need; they are imported while the caller goes on.
+    `door`: where a warm server may listen, whose fork is taken instead if it answers.
     """
 
-    def __init__(self, log: Path, preload: Sequence[str] = PRELOAD) -> None:
+    def __init__(
+        self, log: Path, preload: Sequence[str] = PRELOAD, door: Path | None = None
+    ) -> None:
         self._log = log
         self._preload = tuple(preload)
+        self._door = door
         self._gangs = 0
 
     def __enter__(self) -> RankServer:
@@ -64,7 +63,7 @@ class RankServer:
     @property
     def pid(self) -> int:
         """Process id of the server; another one after a restart."""
-        return self._process.pid
+        return self._link.pid
 
     def wait_ready(self, timeout_s: float = READY_WITHIN_S) -> None:
         """Wait until gangs start without delay.
@@ -72,10 +71,10 @@ class RankServer:
         Raises UsageError with the last line of the server's log if it cannot be started.
         """
         for _ in range(START_ATTEMPTS):
-            if self._becomes_ready(timeout_s):
+            if self._link.becomes_ready(timeout_s):
                 return
             self._stop()
-            words, failed_by_itself = self._last_words(), self._process.returncode > 0
+            words, failed_by_itself = self._last_words(), self._link.failed
             self._start()
             if failed_by_itself:
                 break
@@ -148,49 +147,15 @@ class RankServer:
         self._channel.send({"request": "signal", "gang": watch.gang, "number": int(number)})
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        # The server and its ranks hold the other end of this pipe: its end is their end.
-        self._alive, held = os.pipe()
-        command = [sys.executable, "-m", "runner.execute.server"]
-        command += [str(theirs.fileno()), str(os.getpid())]
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with theirs, self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, *self._preload],
-                env={**os.environ, "PYTHONPATH": path},
-                pass_fds=[theirs.fileno(), held],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # Ctrl-C at the terminal is for the scheduler, which then ends the server.
-                start_new_session=True,
-            )
-        os.close(held)
-        self._channel = Channel(ours)
-        self._ready = False
-
-    def _becomes_ready(self, timeout_s: float) -> bool:
-        give_up = monotonic() + timeout_s
-        try:
-            while not self._ready and (left := give_up - monotonic()) > 0:
-                events = self._channel.receive(left)
-                self._ready = any(event["event"] == "ready" for event in events)
-        except ChannelClosed:
-            return False
-        return self._ready and self._process.poll() is None
+        warm = attached(self._door) if self._door else None
+        self._link: Link = warm or Spawned(self._log, self._preload)
+        self._channel = self._link.channel
 
     def _stop(self) -> None:
-        """Ranks, even suspended ones, die with the server."""
-        self._process.kill()
-        self._process.wait()
-        self._channel.close()
-        if not select.select([self._alive], [], [], RANKS_DIE_WITHIN_S)[0]:
-            _log.warning("ranks outlive their server, process %d", self._process.pid)
-        os.close(self._alive)
+        self._link.end()
 
     def _last_words(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
         return lines[-1] if lines else "it said nothing"
 
 

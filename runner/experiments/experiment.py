@@ -20,7 +20,8 @@ from runner.record.append import replace_file
 from runner.record.folder import open_run
 from runner.record.manifest import Command
 from runner.run.plan import plan
-from runner.run.schedule import VERIFY, Observer, schedule
+from runner.run.programs import VERIFY
+from runner.run.schedule import Observer, schedule
 from runner.verifiers.strategies import strategy_named
 
 TARGET = "runner.engine.programs.bounds:bounds_target"

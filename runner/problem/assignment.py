@@ -6,10 +6,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.problem.property.counterexample import Assignment, is_number
+from runner.problem.property.declared import REAL, Variable
 
 _HEAD = re.compile(r"\S+\s+[A-Za-z]\w*\s*\[([\d,\s]*)\]")
 
@@ -43,6 +48,38 @@ def parse_assignment(text: str) -> Assignment:
         message = f"assigns {len(variables)} variables; only one input and one output are supported"
         raise InstanceError(Cause.UNSUPPORTED_PROPERTY, message)
     return Assignment(*variables)
+
+
+def format_assignment(inputs: Variable, outputs: Variable, assigned: Assignment) -> str:
+    """Of one network with one input and one output, with the digits that `assigned` has."""
+    lines: list[str] = []
+    for variable, values in _sides(inputs, outputs, assigned):
+        lines += [variable.head, *values]
+    return "\n".join([*lines, ""])
+
+
+def serialise_assignment(
+    folder: Path, inputs: Variable, outputs: Variable, assigned: Assignment
+) -> None:
+    """The same as a file `<name>.pb` for each variable, which holds a TensorProto of ONNX.
+
+    Variables of type `real`, which ONNX has not, are of float64.
+    """
+    from onnx import numpy_helper  # slow to import, and few want it
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for variable, values in _sides(inputs, outputs, assigned):
+        dtype = "float64" if variable.type == REAL else variable.type
+        tensor = np.array(values, dtype=np.float64).astype(dtype).reshape(variable.shape)
+        proto = numpy_helper.from_array(tensor, variable.name)
+        (folder / f"{variable.name}.pb").write_bytes(proto.SerializeToString())
+
+
+def _sides(
+    inputs: Variable, outputs: Variable, assigned: Assignment
+) -> Iterator[tuple[Variable, Sequence[str]]]:
+    yield inputs, assigned.inputs
+    yield outputs, assigned.outputs
 
 
 def _lines(text: str) -> list[str]:

@@ -21,7 +21,7 @@ _DTYPES: dict[str, type[np.floating]] = {
 _FATAL_ONLY = 4
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # ONNX Runtime's errors have no common base of their own.
-_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     *(
         kind
@@ -42,7 +42,7 @@ def _session(path: Path, *, optimize: bool) -> onnxruntime.InferenceSession:
     options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except _RUNTIME_ERRORS as error:
+    except RUNTIME_ERRORS as error:
         # E.g. a Conv of float64, which no kernel computes.
         lacking = isinstance(error, onnxruntime_pybind11_state.NotImplemented)
         cause = Cause.UNSUPPORTED_OPERATOR if lacking else Cause.MALFORMED_NETWORK
@@ -57,7 +57,8 @@ class OnnxRuntime:
 
     `optimize`: join operators, as ONNX Runtime does by default, with weights that it rounds anew.
 
-    `input_shape`: the model's own, batch dimension included; `dtype`: of its input. Raises
+    `input_shape`: the model's own, batch dimension included; `dtype`: of its input; `output_type`:
+    that of its output in words, such as `float32`. Raises
     InstanceError with MISSING_FILE, MALFORMED_NETWORK (the file is not a model that ONNX Runtime
     can load), UNSUPPORTED_INSTANCE (several inputs or outputs) or UNSUPPORTED_OPERATOR (an input
     that is not floating-point, an operator that ONNX Runtime cannot compute in the network's type).
@@ -80,6 +81,8 @@ class OnnxRuntime:
             )
         self._input = inputs[0].name
         self.dtype = _DTYPES[inputs[0].type]
+        output = _DTYPES.get(outputs[0].type)
+        self.output_type: str = outputs[0].type if output is None else output.__name__
         self.input_shape = tuple(
             length if isinstance(length, int) and length > 0 else 1 for length in inputs[0].shape
         )
@@ -97,7 +100,7 @@ class OnnxRuntime:
         shaped = np.asarray(x, dtype=self.dtype).reshape(self.input_shape)
         try:
             (output,) = self._session.run(None, {self._input: shaped})
-        except _RUNTIME_ERRORS as error:
+        except RUNTIME_ERRORS as error:
             raise InstanceError(
                 Cause.MALFORMED_NETWORK, f"{self.path}: ONNX Runtime cannot run it: {error}"
             ) from error

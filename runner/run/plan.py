@@ -6,15 +6,18 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from runner.contract.errors import UsageError
 from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Method
 from runner.problem.instances import Instance, MalformedRow, Row, read_categories
 from runner.problem.names import full_name, instance_name, matches, one_line
-from runner.record.manifest import Command
 from runner.record.schema import Key
 from runner.verifiers.strategies import strategy_named
+
+if TYPE_CHECKING:  # it looks at the machine, which one question alone need not wait for
+    from runner.record.manifest import Command
 
 _log = logging.getLogger(__name__)
 

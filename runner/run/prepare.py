@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import psutil
-
 from runner.contract.vocabulary import Cause
 from runner.execute.watch import GangResult
 from runner.problem.instances import Instance
 from runner.run.judge import Answer, preparation_failure
-
-TARGET = "runner.engine.programs.verify:prepare_target"
+from runner.run.programs import PREPARE
 
 # As much as VNN-COMP gives prepare_instance.sh, at most. Other rows wait for it, so no longer than
 # twice the row's own time, but so long in any case.
@@ -87,7 +84,7 @@ class Preparer:
         }
         memory_bytes = self._memory_limit_bytes or prepare_memory_bytes(instance.network)
         result = self._server.run(
-            TARGET,
+            PREPARE,
             payload,
             ranks=1,
             folder=gang_folder,
@@ -108,6 +105,8 @@ def prepare_timeout_s(row_s: float) -> float:
 
 def prepare_memory_bytes(network: Path) -> int:
     """How much converting may take where nothing else is said."""
+    import psutil  # not above: a question whose network is converted need not wait for it
+
     size = network.stat().st_size if network.is_file() else 0
     share = int(MEMORY_SHARE * psutil.virtual_memory().total)
     return max(LEAST_MEMORY_BYTES, share, MEMORY_PER_FILE * size)

@@ -21,8 +21,7 @@ from runner.record.schema import Outcome, RankRow
 from runner.run.judge import Answer, judge, refused
 from runner.run.plan import Task
 from runner.run.prepare import Preparer, Server
-
-VERIFY = "runner.engine.programs.verify:verify_target"
+from runner.run.programs import VERIFY
 
 # A rank without room for its report dies without one.
 _PERHAPS_THE_DISK = frozenset({Cause.INTERNAL_ERROR, Cause.RANK_DIED})

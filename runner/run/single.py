@@ -1,9 +1,9 @@
-"""One question, asked from a script or a notebook: `from runner import verify`."""
+"""One question, asked from a script, a notebook or a command: `from runner import verify`."""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,12 +15,11 @@ from runner.contract.wire import job_to_json
 from runner.execute.gang import RankServer
 from runner.problem.files import read_bytes
 from runner.problem.instances import Instance
-from runner.problem.property.counterexample import parse_counterexample
 from runner.record.schema import Outcome, RankRow
 from runner.run.judge import judge, refused
 from runner.run.plan import Task
-from runner.run.prepare import Preparer, Server
-from runner.run.schedule import VERIFY
+from runner.run.prepare import Preparation, Preparer, Server
+from runner.run.programs import VERIFY
 from runner.verifiers.strategies import strategy_named
 
 Word = TypeVar("Word", Method, Device)
@@ -43,6 +42,25 @@ class Verified:
         return self.outcome.verdict
 
 
+@dataclass(frozen=True)
+class Question:
+    """A question that makes sense: `instance` with its time limit, and the `job` of its ranks,
+    which lacks the converted network and where a counterexample is to be written.
+    """
+
+    instance: Instance
+    job: Job
+
+    @property
+    def task(self) -> Task:
+        return Task(self.instance, self.job.strategy, self.job.ranks, "question")
+
+    def within(self, timeout_s: float) -> Question:
+        """The same, with another time limit."""
+        instance = replace(self.instance, timeout_s=timeout_s)
+        return Question(instance, replace(self.job, timeout_s=timeout_s))
+
+
 def verify(
     network: str | Path,
     property: str | Path,
@@ -63,6 +81,37 @@ def verify(
     with the files is an outcome, with its cause and message. Raises UsageError for a strategy,
     method or device that does not exist, or a time limit that is none.
     """
+    asked = question(
+        network,
+        property,
+        timeout=timeout,
+        strategy=strategy,
+        ranks=ranks,
+        method=method,
+        device=device,
+        seed=seed,
+        work_memory_mib=work_memory_mib,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        if server is not None:
+            return _verified(asked, server, Path(scratch))
+        with RankServer(Path(scratch) / "server.log") as own:
+            return _verified(asked, own, Path(scratch))
+
+
+def question(
+    network: str | Path,
+    property: str | Path,
+    *,
+    timeout: float,
+    strategy: str = "baseline",
+    ranks: int = 2,
+    method: Method | str = Method.COMPLETE,
+    device: Device | str = Device.AUTO,
+    seed: int = 0,
+    work_memory_mib: float | None = None,
+) -> Question:
+    """See `verify`. Raises UsageError as it does."""
     chosen = strategy_named(strategy)
     if not 0 < timeout < float("inf"):
         raise UsageError(f"timeout={timeout}: a positive number of seconds is needed")
@@ -78,40 +127,51 @@ def verify(
         source=Path(network),
         line=1,
     )
-    task = Task(row, chosen, ranks if chosen.parallel else 1, "question")
-    with tempfile.TemporaryDirectory() as scratch:
-        job = Job(
-            network=str(row.network),
-            prepared="",
-            property=str(row.property),
-            strategy=chosen,
-            ranks=task.ranks,
-            timeout_s=timeout,
-            method=_known(Method, method),
-            device=_known(Device, device),
-            seed=seed,
-            counterexample=str(Path(scratch) / "counterexample.gz"),
-            work_bytes=None if work_memory_mib is None else int(work_memory_mib * 2**20),
-        )
-        if server is not None:
-            return _asked(task, row, job, server, Path(scratch))
-        with RankServer(Path(scratch) / "server.log") as own:
-            return _asked(task, row, job, own, Path(scratch))
+    job = Job(
+        network=str(row.network),
+        prepared="",
+        property=str(row.property),
+        strategy=chosen,
+        ranks=ranks if chosen.parallel else 1,
+        timeout_s=timeout,
+        method=_known(Method, method),
+        device=_known(Device, device),
+        seed=seed,
+        work_bytes=None if work_memory_mib is None else int(work_memory_mib * 2**20),
+    )
+    return Question(row, job)
 
 
-def _asked(task: Task, row: Instance, job: Job, server: Server, scratch: Path) -> Verified:
-    done = Preparer(server, scratch, None).prepare(row, scratch / "prepare")
+def answer(
+    asked: Question, done: Preparation, server: Server, scratch: Path
+) -> tuple[Outcome, tuple[RankRow, ...]]:
+    """What ranks say of it; the counterexample of a `sat` is `counterexample_in(scratch)`."""
     if done.failure:
-        return Verified(refused(task, done.failure, done.seconds), ())
-    payload = job_to_json(job) | {"prepared": str(done.prepared)}
-    result = server.run(VERIFY, payload, task.ranks, scratch / "gang", row.timeout_s)
-    outcome, rows = judge(task, done.seconds, result)
-    return Verified(outcome, tuple(rows), _counterexample(outcome, Path(job.counterexample)))
+        return refused(asked.task, done.failure, done.seconds), ()
+    file = counterexample_in(scratch)
+    file.unlink(missing_ok=True)
+    job = replace(asked.job, prepared=str(done.prepared), counterexample=str(file))
+    result = server.run(VERIFY, job_to_json(job), job.ranks, scratch / "gang", job.timeout_s)
+    outcome, rows = judge(asked.task, done.seconds, result)
+    return outcome, tuple(rows)
+
+
+def counterexample_in(scratch: Path) -> Path:
+    return scratch / "counterexample.gz"
+
+
+def _verified(asked: Question, server: Server, scratch: Path) -> Verified:
+    done = Preparer(server, scratch, None).prepare(asked.instance, scratch / "prepare")
+    outcome, rows = answer(asked, done, server, scratch)
+    return Verified(outcome, rows, _counterexample(outcome, counterexample_in(scratch)))
 
 
 def _counterexample(outcome: Outcome, file: Path) -> tuple[list[float], list[float]] | None:
     if outcome.verdict is not Verdict.SAT:
         return None
+    # Importing numpy takes a while, which who needs the text alone saves.
+    from runner.problem.property.counterexample import parse_counterexample
+
     text = read_bytes(file, Cause.INVALID_COUNTEREXAMPLE).decode()
     inputs, outputs = parse_counterexample(text)
     return inputs.tolist(), outputs.tolist()

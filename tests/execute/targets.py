@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 
@@ -21,6 +23,10 @@ def rank() -> int:
 
 def echo(payload: Payload) -> Payload:
     return {"rank": rank(), "payload": payload}
+
+
+def grandparent(payload: Payload) -> Payload:
+    return {"pid": psutil.Process(os.getppid()).ppid()}
 
 
 def environment(payload: Payload) -> Payload:

@@ -19,7 +19,6 @@ from runner.engine.bounds.rounding import (
     unit,
 )
 from runner.engine.network.graph import Node, Op
-from runner.engine.network.lirpa import s_shape_slopes
 
 
 class Relaxation(Protocol):
@@ -92,6 +91,9 @@ def _relax_s_shape(node: Node, lower: Tensor, upper: Tensor) -> ElementwiseRelax
     slope * x has its extremes is known, so no slope can be unsound. Offsets are moved out by the
     rounding of these extremes (`_rounding`).
     """
+    # Importing auto_LiRPA takes a quarter of a second, which networks without these nodes save.
+    from runner.engine.network.lirpa import s_shape_slopes
+
     within = (lower >= -_TABLE_END) & (upper <= _TABLE_END)
     inner = lower.clamp(-_TABLE_END, _TABLE_END), upper.clamp(-_TABLE_END, _TABLE_END)
     below, above = (

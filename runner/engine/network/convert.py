@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxsim
 from onnx import GraphProto, NodeProto, TensorProto, checker, helper
 
 from runner.contract.errors import InstanceError
@@ -186,6 +185,8 @@ def _simplify(draft: Draft) -> bool:
 
     Whether it did; what it fails on stays as it is.
     """
+    import onnxsim  # takes a second, sympy and all, and most networks do not need it
+
     before = {_digest(value) for value in draft.constants.values()}
     for node in draft.graph.node:  # else onnxsim gives it a name that the file does not have
         node.name = node.name or node.output[0]

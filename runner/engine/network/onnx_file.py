@@ -20,7 +20,7 @@ from runner.problem.files import read_bytes
 
 DOMAINS = ("", "ai.onnx")  # the two names of the standard's own operators
 # ONNX Runtime promises nothing before 7, where Dropout and BatchNormalization meant training.
-_OLDEST_OPSET = 7
+OLDEST_OPSET = 7
 _DAMAGED = "download it again"
 
 
@@ -119,10 +119,10 @@ def _check_versions(model: ModelProto, path: Path) -> None:
             f"{path}: IR version {model.ir_version} is newer than the newest known, "
             f"{onnx.IR_VERSION}; save it with an older ONNX, or with model.ir_version = 10",
         )
-    if not _OLDEST_OPSET <= opset <= newest:
+    if not OLDEST_OPSET <= opset <= newest:
         raise InstanceError(
             Cause.UNSUPPORTED_INSTANCE,
-            f"{path}: opset {opset} is not known, only {_OLDEST_OPSET} to {newest} are; "
+            f"{path}: opset {opset} is not known, only {OLDEST_OPSET} to {newest} are; "
             "export it with opset_version=17",
         )
 

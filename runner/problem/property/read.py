@@ -9,6 +9,7 @@ from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.problem.files import read_bytes
 from runner.problem.property import vnnlib1, vnnlib2
+from runner.problem.property.declared import Network
 from runner.problem.property.model import Property
 
 _COMMENT = re.compile(r";[^\n]*")
@@ -25,6 +26,19 @@ def read_property(path: Path) -> Property:
 
     Raises InstanceError (MISSING_FILE, MALFORMED_PROPERTY, UNSUPPORTED_PROPERTY).
     """
+    text, major = _read(path)
+    parse = vnnlib1.parse if major == "1" else vnnlib2.parse
+    return parse(text, str(path))
+
+
+def read_networks(path: Path) -> tuple[Network, ...]:
+    """The networks that `path` declares; none in VNN-LIB 1.0. Raises as `read_property` does."""
+    text, major = _read(path)
+    return () if major == "1" else vnnlib2.networks(text, str(path))
+
+
+def _read(path: Path) -> tuple[str, str]:
+    """Its text, and the major version of VNN-LIB that it is written in."""
     content = read_bytes(path, Cause.MALFORMED_PROPERTY)
     try:
         text = content.decode("utf-8-sig")
@@ -40,8 +54,7 @@ def read_property(path: Path) -> Property:
         message = f"{_at(path, code, version)}: VNN-LIB {major} is not supported; use 1.0 or 2.0"
         raise InstanceError(Cause.UNSUPPORTED_PROPERTY, message)
     _check_version(path, code, version, major)
-    parse = vnnlib1.parse if major == "1" else vnnlib2.parse
-    return parse(text, str(path))
+    return text, major
 
 
 def _check_version(path: Path, code: str, version: re.Match[str] | None, major: str) -> None:

@@ -15,6 +15,8 @@ import vnnlib
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
+from runner.problem.property.declared import Network
+from runner.problem.property.declared import Variable as Declared
 from runner.problem.property.logic import (
     CUT_OFF,
     MAXIMUM_NESTING,
@@ -82,6 +84,28 @@ def parse(text: str, file: str) -> Property:
     lowering = _Lowering(file)
     formulas = [lowering.formula(assertion.expr) for assertion in query.assertions]
     return to_property(conjunction(formulas), declarations)
+
+
+def networks(text: str, file: str) -> tuple[Network, ...]:
+    """What a 2.0 query declares. Raises InstanceError as `parse` does."""
+    _check_readable(text, file)
+    code = _COMMENT.sub("", text)
+    _check_types(code, file)
+    types = {found[2]: found[3] for found in _TYPED.finditer(code)}
+    query = _query(_plain_numbers(code, file), code, file)
+
+    def declared(variable: vnnlib.InputDefinition | vnnlib.OutputDefinition) -> Declared:
+        return Declared(variable.name, types[variable.name], tuple(variable.shape))
+
+    return tuple(
+        Network(
+            name=network.name,
+            inputs=tuple(map(declared, network.inputs)),
+            outputs=tuple(map(declared, network.outputs)),
+            own_model=not network.equal_to,
+        )
+        for network in query.networks
+    )
 
 
 def _check_readable(text: str, file: str) -> None:

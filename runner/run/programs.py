@@ -1,0 +1,7 @@
+"""What ranks run, as "module:function": the harness knows the verifier by these names alone."""
+
+from __future__ import annotations
+
+PREPARE = "runner.engine.programs.verify:prepare_target"
+VERIFY = "runner.engine.programs.verify:verify_target"
+SUPPORTS = "runner.engine.programs.supports:supports_target"
