@@ -169,8 +169,8 @@ def test_packed_files_are_read_whether_their_names_say_so_or_not(
         path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
     ending = ".gz" if named_packed else ""
-    files = (path.with_name(path.name + ending) for path in (network, prop))
-    assert warm.run(*files) == ["unsat"]
+    named = [path.with_name(path.name + ending) for path in (network, prop)]
+    assert warm.run(named[0], named[1]) == ["unsat"]
 
 
 def test_relative_paths_are_of_the_callers_folder_whose_modules_are_not_imported(

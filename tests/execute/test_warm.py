@@ -112,11 +112,16 @@ def test_the_warm_server_killed_under_a_gang_is_told_and_its_ranks_die(
     door: Path, tmp_path: Path
 ) -> None:
     process = started(door)
+
+    def kill_once_it_has_ranks() -> None:
+        wait_for(lambda: ranks_of(process))
+        process.kill()
+
     with (
         RankServer(tmp_path / "server.log", (TARGETS,), door) as server,
         ThreadPoolExecutor() as by,
     ):
-        kill = by.submit(lambda: (wait_for(lambda: ranks_of(process)), process.kill()))
+        kill = by.submit(kill_once_it_has_ranks)
         result = server.run(f"{TARGETS}:sleep", {"seconds": 60}, 2, tmp_path / "gang", 20.0)
         kill.result()
         assert result.ended is Ending.SERVER_DIED

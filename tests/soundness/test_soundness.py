@@ -103,6 +103,7 @@ def test_no_strategy_is_ever_wrong(
     assert result.ended is Ending.FINISHED, result
     reports = [report for report in result.reports if report]
     assert len(reports) == ranks, reports
+    assert all("answers" in report for report in reports), reports
     for one, *said in zip(asked, *(report["answers"] for report in reports), strict=True):
         verdicts = {verdict for verdict, _, _ in said}
         assert len(verdicts) == 1, said

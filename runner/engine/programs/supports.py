@@ -8,8 +8,8 @@ from typing import Any
 import onnxruntime
 from onnx import TensorProto, defs, helper
 
-from runner.engine.network.convert import SUPPORTED
 from runner.engine.network.onnx_file import OLDEST_OPSET
+from runner.engine.network.translation import TRANSLATIONS
 from runner.problem.onnx_runtime import RUNTIME_ERRORS
 
 _OLDEST_IR = 8
@@ -22,7 +22,7 @@ def supports_target(payload: Mapping[str, Any]) -> dict[str, Any]:
     """
     opsets = range(OLDEST_OPSET, defs.onnx_opset_version() + 1)
     return {
-        "operators": sorted(SUPPORTED),
+        "operators": sorted(TRANSLATIONS),
         "opsets": [OLDEST_OPSET, max(filter(_loads, opsets))],
     }
 

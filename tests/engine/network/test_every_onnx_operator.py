@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,7 +32,7 @@ class Form:
     nodes: Sequence[onnx.NodeProto]
     before: Shape
     after: Shape
-    constants: dict[str, object] = field(default_factory=dict)
+    constants: dict[str, Any] = field(default_factory=dict)
     opset: int = OPSET
 
     def __str__(self) -> str:
@@ -50,10 +51,12 @@ TURNED = constant((2, 3, 3, 2))
 ONE = constant((1,))
 
 
-def one(kind: str, before: Shape, after: Shape, inputs: str = "x", **rest: object) -> Form:
+def one(kind: str, before: Shape, after: Shape, inputs: str = "x", **rest: Any) -> Form:
     """One node; of `rest`, arrays are constants and what else is not `opset` its attributes."""
-    constants = {k: v for k, v in rest.items() if isinstance(v, (np.ndarray, np.generic))}
-    opset = int(rest.pop("opset", OPSET))  # type: ignore[call-overload]
+    constants: dict[str, Any] = {
+        k: v for k, v in rest.items() if isinstance(v, (np.ndarray, np.generic))
+    }
+    opset = int(rest.pop("opset", OPSET))
     attributes = {k: v for k, v in rest.items() if k not in constants}
     return Form([node(kind, inputs, **attributes)], before, after, constants, opset)
 
