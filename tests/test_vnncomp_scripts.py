@@ -34,7 +34,7 @@ from runner import verify
 from runner.execute.gang import RankServer
 from runner.problem.replay import Validity, replay
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 
 @dataclass
