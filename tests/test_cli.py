@@ -92,6 +92,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_under_the_report_is_exit_code_3_and_the_report_can_be_made_later(
     category: Path,
     small_disk: Path,

@@ -18,7 +18,13 @@ BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 WHOLE = ("car_following", "digits_mlp")
 EVERY = 4  # of the other categories, one instance in so many
 # α-CROWN takes seconds before it leaves these open.
-SLOW = ("mlp_4x48 image_0_radius_0.11", "mlp_4x48 image_10_radius_0.11")
+SLOW = (
+    "mlp_2x64 image_0_radius_0.11",
+    "mlp_2x64 image_10_radius_0.11",
+    "mlp_2x64 image_20_radius_0.15",
+    "mlp_4x48 image_0_radius_0.11",
+    "mlp_4x48 image_10_radius_0.11",
+)
 OPPOSITE = {"sat": Verdict.UNSAT, "unsat": Verdict.SAT}
 
 
