@@ -173,7 +173,8 @@ class Builder:
         """The values at flat positions of x, zero at -1."""
         used = index[index >= 0]
         once = len(used.unique()) == len(used)
-        return self.add(Op.SELECT, (x,), tuple(index.shape), {"once": once}, index=index)
+        attributes = {"once": once, "zeros": len(used) < index.numel()}
+        return self.add(Op.SELECT, (x,), tuple(index.shape), attributes, index=index)
 
     def shuffled(self, x: str, *shape: int) -> str:
         """Values of x anywhere, some of them several times or never, and zeros."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,6 @@ import typer
 
 from runner.cli.terminal import exit_codes
 from runner.contract.errors import UsageError
-from runner.contract.vocabulary import StrEnum
 from runner.execute.gang import RankServer
 from runner.problem.property.declared import ELEMENT_TYPES
 from runner.run.judge import preparation_failure

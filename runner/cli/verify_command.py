@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from runner.cli import STARTED
 from runner.cli.deadline import at, last_moment
 from runner.cli.terminal import exit_codes
 from runner.contract.errors import InstanceError, UsageError
-from runner.contract.vocabulary import Device, Method, StrEnum, Verdict
+from runner.contract.vocabulary import Device, Method, Verdict
 from runner.problem.assignment import format_assignment, serialise_assignment
 from runner.problem.files import find_maybe_gz
 from runner.problem.onnx_runtime import OnnxRuntime

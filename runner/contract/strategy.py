@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from runner.contract.errors import UsageError
-from runner.contract.vocabulary import StrEnum
 
 
 class Axis(StrEnum):

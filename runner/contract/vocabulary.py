@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum as StrEnum
+from enum import StrEnum
 
 
 class Verdict(StrEnum):

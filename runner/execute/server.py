@@ -17,7 +17,6 @@ import gc
 import importlib
 import logging
 import os
-import selectors
 import signal
 import socket
 import sys
@@ -26,6 +25,7 @@ from typing import NamedTuple
 
 from runner.contract.limits import die_with_parent
 from runner.execute.channel import Channel, ChannelClosed, Message
+from runner.execute.children import Wakeup
 from runner.execute.launch import Launch, become_rank
 
 # Threads do not survive a fork, and P ranks share the cores: nobody may start a pool. Nor does
@@ -52,26 +52,18 @@ class ForkServer:
         self._channel = channel
         self._ranks: dict[int, _Rank] = {}  # by pid, not yet reaped
         self._groups: dict[int, int] = {}  # process group by gang
-        self._wakeup, self._wakeup_sender = socket.socketpair()
-        self._selector = selectors.DefaultSelector()
+        self._wakeup = Wakeup(channel)
 
     def serve(self) -> None:
         """Returns when the requests end."""
-        for end in (self._wakeup, self._wakeup_sender):
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._wakeup_sender.fileno())
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        self._selector.register(self._channel, selectors.EVENT_READ)
-        self._selector.register(self._wakeup, selectors.EVENT_READ)
         self._channel.send({"event": "ready", "pid": os.getpid()})
         while True:
-            for key, _ in self._selector.select():
-                if key.fileobj is self._wakeup:
-                    self._wakeup.recv(4096)
+            for is_request in self._wakeup.wait():
+                if not is_request:
                     self._report_changes()
-                else:
-                    for request in self._channel.receive():
-                        self._answer(request)
+                    continue
+                for request in self._channel.receive():
+                    self._answer(request)
 
     def kill_all(self) -> None:
         for gang in self._groups:
@@ -100,11 +92,9 @@ class ForkServer:
         """In the child: never returns, whatever happens."""
         code = 1
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._wakeup.leave()
             # A copy of the socket in a rank would hide the end of the server.
-            for inherited in (self._channel, self._selector, self._wakeup, self._wakeup_sender):
-                inherited.close()
+            self._channel.close()
             code = become_rank(launch, rank, server)
         finally:
             os._exit(code)

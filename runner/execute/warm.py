@@ -11,8 +11,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import selectors
-import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from time import monotonic
 
 from runner.contract.limits import die_with_parent
 from runner.execute.channel import Channel
+from runner.execute.children import Wakeup
 from runner.execute.link import environment
 from runner.execute.server import FORKED, preload, serve
 
@@ -52,26 +51,18 @@ class WarmServer:
         self._listener = listener
         self._idle_s = idle_s
         self._forks: set[int] = set()
-        self._wakeup, self._wakeup_sender = socket.socketpair()
-        self._selector = selectors.DefaultSelector()
+        self._wakeup = Wakeup(listener)
 
     def serve(self) -> None:
         """Returns when it has been idle for long."""
-        for end in (self._wakeup, self._wakeup_sender):
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._wakeup_sender.fileno())
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._selector.register(self._wakeup, selectors.EVENT_READ)
         leave = monotonic() + self._idle_s
         while self._forks or monotonic() < leave:
             wait = None if self._forks else max(0.0, leave - monotonic())
-            for key, _ in self._selector.select(wait):
-                if key.fileobj is self._wakeup:
-                    self._wakeup.recv(4096)
-                    self._reap()
-                else:
+            for is_request in self._wakeup.wait(wait):
+                if is_request:
                     self._answer()
+                else:
+                    self._reap()
                 leave = monotonic() + self._idle_s
 
     def _answer(self) -> None:
@@ -88,9 +79,8 @@ class WarmServer:
 
     def _become_server(self, connection: socket.socket, warm: int) -> None:
         """In the child: returns when the connection ends."""
-        signal.set_wakeup_fd(-1)
-        for inherited in (self._selector, self._listener, self._wakeup, self._wakeup_sender):
-            inherited.close()
+        self._wakeup.leave()
+        self._listener.close()
         die_with_parent(warm)
         serve(Channel(connection))
 

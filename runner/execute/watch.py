@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import signal
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from runner.contract.shell import REPORTED, report_path
-from runner.contract.vocabulary import StrEnum
 from runner.execute.channel import Message
 from runner.execute.launch import Launch
 

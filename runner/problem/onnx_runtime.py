@@ -31,17 +31,28 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
-def _session(path: Path, *, optimize: bool) -> onnxruntime.InferenceSession:
-    content = read_bytes(path, Cause.MALFORMED_NETWORK)
+def session_of(
+    content: bytes, folder: Path | None = None, *, optimize: bool = True
+) -> onnxruntime.InferenceSession:
+    """Of a model on one thread, in silence; `folder`: of its external weights.
+
+    Raises what is in RUNTIME_ERRORS.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
+    if folder is not None:
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _session(path: Path, *, optimize: bool) -> onnxruntime.InferenceSession:
+    content = read_bytes(path, Cause.MALFORMED_NETWORK)
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return session_of(content, path.parent, optimize=optimize)
     except RUNTIME_ERRORS as error:
         # E.g. a Conv of float64, which no kernel computes.
         lacking = isinstance(error, onnxruntime_pybind11_state.NotImplemented)

@@ -22,10 +22,8 @@ from runner.engine.bounds.rules import (
 )
 from runner.engine.bounds.select import SelectRule
 from runner.engine.bounds.weights import Weights, dtype_of
-from runner.engine.network.evaluate import FUNCTIONS
-from runner.engine.network.graph import Graph, Node, Op
+from runner.engine.network.graph import RELAXED, Graph, Node, Op
 
-RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH, Op.PRODUCT, *FUNCTIONS})
 # They only move and add coefficients.
 _PLAIN = frozenset({Op.ADD, Op.SUB, Op.RESHAPE, Op.SELECT, Op.CONCAT})
 

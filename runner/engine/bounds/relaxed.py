@@ -6,8 +6,8 @@ from torch import Tensor
 
 from runner.engine.bounds import curves, product, relaxation
 from runner.engine.bounds.interval import Interval
-from runner.engine.network.evaluate import FUNCTIONS, apply
-from runner.engine.network.graph import Node, Op
+from runner.engine.network.evaluate import apply
+from runner.engine.network.graph import CURVES, Node, Op
 
 
 class BentRule:
@@ -23,13 +23,13 @@ class BentRule:
         lower, upper = inputs[0].lower, inputs[0].upper
         if self._node.op is Op.PRODUCT:
             return Interval(*product.interval(lower, upper))
-        if self._node.op in FUNCTIONS:
+        if self._node.op in CURVES:
             return Interval(*curves.interval(self._node.op, lower, upper))
         return Interval(*relaxation.interval(self._node, lower, upper))
 
     def relax(self, before: Interval) -> relaxation.Relaxation:
         if self._node.op is Op.PRODUCT:
             return product.relax(before.lower, before.upper)
-        if self._node.op in FUNCTIONS:
+        if self._node.op in CURVES:
             return curves.relax(self._node.op, before.lower, before.upper)
         return relaxation.relax(self._node, before.lower, before.upper)

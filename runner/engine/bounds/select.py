@@ -48,7 +48,7 @@ class SelectRule:
         return len(self._rounds)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return selected(inputs[0], self._index)
+        return selected(inputs[0], self._index, zeros=bool(self._node.attributes["zeros"]))
 
     def interval(self, *inputs: Interval) -> Interval:
         lower, upper = self.forward(inputs[0].lower), self.forward(inputs[0].upper)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
-from runner.engine.network.graph import Graph, Node, Op
+from runner.engine.network.graph import CURVES, Graph, Node, Op
 
 # What each neuron or channel of the output depends on is the same one of the input.
 _FOLLOWING = frozenset(
     {
         *(Op.RELU, Op.AFFINE, Op.SIGMOID, Op.TANH, Op.MAXPOOL, Op.AVGPOOL, Op.ADD, Op.SUB),
-        *(Op.EXP, Op.SQRT, Op.SQUARE, Op.RECIPROCAL, Op.SIN, Op.COS),
+        *CURVES,
     }
 )
 

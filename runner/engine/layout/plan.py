@@ -11,10 +11,9 @@ from runner.contract.strategy import Axis, Strategy
 from runner.engine.layout.blocks import Block, BlockPlan, plan_blocks
 from runner.engine.layout.features import FeaturePlan, Shares, column_row_zones, plan_features
 from runner.engine.network.blocks import weights_of
-from runner.engine.network.graph import Graph, Node, Op
+from runner.engine.network.graph import RELAXED, Graph, Node, Op
 
 VALUE_BYTES = 4
-RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH})
 
 
 def layout(

@@ -55,7 +55,7 @@ def apply(node: Node, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tens
         case Op.RESHAPE:
             return x.reshape(-1, *node.shape)
         case Op.SELECT:
-            return selected(x, parameters["index"])
+            return selected(x, parameters["index"], zeros=attributes["zeros"])
         case Op.CONCAT:
             return torch.cat(inputs, dim=attributes["axis"] + 1)
         case Op.MAXPOOL:
@@ -73,11 +73,11 @@ def apply(node: Node, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tens
     raise ValueError(f"{node.op} has no value of its own")
 
 
-def selected(x: Tensor, index: Tensor) -> Tensor:
-    """The values of x [B, ...] at flat positions, zero at -1: [B, *index shape]."""
-    flat = x.flatten(1)
-    if bool((index < 0).any()):
-        flat = F.pad(flat, (0, 1))  # -1 is the last
+def selected(x: Tensor, index: Tensor, *, zeros: bool) -> Tensor:
+    """The values of x [B, ...] at flat positions, zero at -1: [B, *index shape]. `zeros`: whether
+    there is one.
+    """
+    flat = F.pad(x.flatten(1), (0, 1)) if zeros else x.flatten(1)  # -1 is the last
     return flat[:, index]
 
 

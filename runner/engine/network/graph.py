@@ -40,7 +40,8 @@ class Op(StrEnum):
     # scale * x + shift, of shapes that broadcast to the node's; scale_error, shift_error: see above
     AFFINE = "affine"
     RESHAPE = "reshape"  # to the node's own shape, row-major
-    # the input's values at flat positions index [*shape], -1: zero; once: none of them twice
+    # the input's values at flat positions index [*shape], -1: zero; once: none of them twice;
+    # zeros: whether there is a -1
     SELECT = "select"
     CONCAT = "concat"  # axis (without the batch dimension)
     MAXPOOL = "maxpool"  # kernel, stride, padding: 2 ints
@@ -54,6 +55,12 @@ class Op(StrEnum):
     SIN = "sin"
     COS = "cos"
     PRODUCT = "product"  # of an input [2, *shape], the first times the second
+
+
+# Functions of one variable whose lines are in runner.engine.bounds.curves.
+CURVES = frozenset({Op.EXP, Op.SQRT, Op.SQUARE, Op.RECIPROCAL, Op.SIN, Op.COS})
+# What is not linear, and so is relaxed.
+RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH, Op.PRODUCT, *CURVES})
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import onnxruntime
 from onnx import TensorProto, defs, helper
 
 from runner.engine.network.onnx_file import OLDEST_OPSET
 from runner.engine.network.translation import TRANSLATIONS
-from runner.problem.onnx_runtime import RUNTIME_ERRORS
+from runner.problem.onnx_runtime import RUNTIME_ERRORS, session_of
 
 _OLDEST_IR = 8
 
@@ -32,12 +31,8 @@ def _loads(opset: int) -> bool:
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one", ends[:1], ends[1:])
     opsets = [helper.make_opsetid("", opset)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_OLDEST_IR)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     try:
-        onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session_of(model.SerializeToString())
     except RUNTIME_ERRORS:
         return False
     return True

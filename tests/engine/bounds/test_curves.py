@@ -82,7 +82,7 @@ def test_lines_and_bounds_hold_at_every_point(
 
 @pytest.mark.parametrize("op", FUNCTIONS)
 def test_lines_are_as_near_as_tangent_and_chord(op: Op) -> None:
-    """Over [1, 1.5] the area between them is at most twice that of the convex hull."""
+    """Over [1, 1.5] the area between them is half again that of the convex hull."""
     lower, upper = torch.tensor([[1.0]]), torch.tensor([[1.5]])
     lines = curves.relax(op, lower, upper)
     x = torch.linspace(1.0, 1.5, 1001, dtype=torch.float64)
@@ -91,7 +91,7 @@ def test_lines_are_as_near_as_tangent_and_chord(op: Op) -> None:
     hull = float((value - chord).abs().mean())
     below = float(lines.lower_slope) * x + float(lines.lower_offset)
     above = float(lines.upper_slope) * x + float(lines.upper_offset)
-    assert float((above - below).mean()) <= 3 * hull
+    assert float((above - below).mean()) <= 1.6 * hull
 
 
 @pytest.mark.parametrize("op", POSITIVE)

@@ -115,7 +115,7 @@ class Builder:
             return self.reshaped(x, shape)
         used = flat[flat >= 0]
         once = len(np.unique(used)) == used.size
-        attributes: dict[str, Attribute] = {"once": once}
+        attributes: dict[str, Attribute] = {"once": once, "zeros": len(used) < flat.size}
         return self.append(Op.SELECT, [x], shape, attributes, index=flat.reshape(shape))
 
     def expanded(self, x: Node, before: Shape, after: Shape, shape: Shape) -> Node:

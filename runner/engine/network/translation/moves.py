@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from runner.contract.vocabulary import Cause
@@ -18,44 +17,40 @@ from runner.engine.network.graph import Node, Op
 from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ONE, Builder
 from runner.engine.network.translation.registry import Translation
+from runner.problem.onnx_runtime import session_of
 
 # Inputs that values come from; all others say where they go, and are constants.
 _VALUES = {"Pad": (0, 2), "ScatterElements": (0, 2), "ScatterND": (0, 2)}
 # ONNX Runtime has no float64 of these. float32 counts up to 2**24.
 _FLOAT32 = frozenset({"Resize", "Upsample"})
 _MOST_POSITIONS = 1 << 24
-_FATAL_ONLY = 4
 
 
 def _moved(build: Builder, node: NodeProto) -> Sequence[Node]:
     """What each output is made of."""
     _check(build, node)
-    values = _values_of(node)
-    sources = [index for index in values if build.has(node, index) and build.computed(node, index)]
-    nodes = [_known(build.computed(node, index)) for index in sources]
-    starts = np.cumsum([1, *(value.size for value in nodes)])
+    computed = {
+        node.input[index]: value
+        for index in _values_of(node)
+        if build.has(node, index) and (value := build.computed(node, index)) is not None
+    }
     # Counted from 1: what comes from nowhere is 0.
     counted: dict[str, Array] = {}
-    for index, value, start in zip(sources, nodes, starts[:-1], strict=True):
-        shape = build.file_shape(node.input[index])
-        counted[node.input[index]] = np.arange(start, start + value.size).reshape(shape)
+    next_ = 1
+    for name, value in computed.items():
+        shape = build.file_shape(name)
+        counted[name] = np.arange(next_, next_ + value.size).reshape(shape)
+        next_ += value.size
     positions = _run(build, node, counted, constants=False)
     shifts = _run(build, node, {name: np.zeros_like(v) for name, v in counted.items()})
-    x = _joined(build, nodes)
+    x = _joined(build, list(computed.values()))
     made = []
-    for output, (found, shift) in enumerate(zip(positions, shifts, strict=True)):
-        shape = build.shape(node, output)
-        moved = build.selected(x, found.astype(np.int64).reshape(shape) - 1, shape)
+    for found, shift in zip(positions, shifts, strict=True):
+        moved = build.selected(x, found.astype(np.int64) - 1)
         if shift.any():
-            moved = build.affine(moved, ONE, Rounded.exact(shift.reshape(shape)), node)
+            moved = build.affine(moved, ONE, Rounded.exact(shift), node)
         made.append(moved)
     return made
-
-
-def _known(value: Node | None) -> Node:
-    if value is None:
-        raise ValueError("a value that is not computed")
-    return value
 
 
 def _values_of(node: NodeProto) -> Sequence[int]:
@@ -98,30 +93,25 @@ def _run(
             value = (value if constants else np.zeros_like(value)).astype(dtype)
         initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
     node = NodeProto.FromString(node.SerializeToString())
+    node.output[:] = [name or f"unnamed {index}" for index, name in enumerate(node.output)]
     for attribute in node.attribute:
         if attribute.name == "value" and not constants:  # of old paddings
             attribute.f = 0.0
     element = helper.np_dtype_to_tensor_dtype(dtype)
-    outputs = [name for name in node.output if name]
     graph = helper.make_graph(
         [node],
         "positions",
         [helper.make_tensor_value_info(name, element, v.shape) for name, v in given.items()],
-        [helper.make_tensor_value_info(name, element, None) for name in outputs],
+        [helper.make_tensor_value_info(name, element, None) for name in node.output],
         initializers,
     )
     model = helper.make_model(
         graph, opset_imports=build.network.draft.model.opset_import, ir_version=8
     )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = _FATAL_ONLY
     fails = f"{build.network.draft.path}: {node.op_type} ({node.output[0]!r}) of positions fails"
     with foreign(Cause.UNSUPPORTED_OPERATOR, fails):
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        return [np.asarray(value) for value in session.run(outputs, given)]
+        session = session_of(model.SerializeToString())
+        return [np.asarray(value) for value in session.run(None, given)]
 
 
 def _concat(build: Builder, node: NodeProto) -> Node | Sequence[Node]:
@@ -137,8 +127,8 @@ def _concat(build: Builder, node: NodeProto) -> Node | Sequence[Node]:
     return build.append(Op.CONCAT, samples, build.shape(node), {"axis": axis - batched})
 
 
-def _reshape(build: Builder, node: NodeProto) -> Node:
-    """Values keep their order, whatever they are reshaped to."""
+def _kept(build: Builder, node: NodeProto) -> Node:
+    """Values keep their order, whatever shape they are given."""
     return build.source(node)
 
 
@@ -149,22 +139,20 @@ def _cast(build: Builder, node: NodeProto) -> Node:
     return build.source(node)
 
 
-def _dropout(build: Builder, node: NodeProto) -> Node:
-    return build.source(node)
-
-
 def _expand(build: Builder, node: NodeProto) -> Node:
     after = build.file_shape(node.output[0])
     before = build.file_shape(node.input[0])
     return build.expanded(build.source(node), before, after, build.shape(node))
 
 
-MOVES = ("DepthToSpace", "Gather", "GatherElements", "GatherND", "Pad", "Resize")
-MORE_MOVES = ("ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Tile")
+_MOVES = (
+    *("DepthToSpace", "Gather", "GatherElements", "GatherND", "Pad", "Resize", "ScatterElements"),
+    *("ScatterND", "Slice", "SpaceToDepth", "Split", "Tile", "Transpose", "Trilu", "Upsample"),
+)
+_KEPT = ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 TRANSLATIONS: dict[str, Translation] = {
-    **dict.fromkeys((*MOVES, *MORE_MOVES, "Transpose", "Trilu", "Upsample"), _moved),
-    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _reshape),
-    **dict.fromkeys(("Dropout", "Identity"), _dropout),
+    **dict.fromkeys(_MOVES, _moved),
+    **dict.fromkeys(_KEPT, _kept),
     "Cast": _cast,
     "Concat": _concat,
     "Expand": _expand,

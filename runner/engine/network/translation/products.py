@@ -16,7 +16,7 @@ from runner.engine.network.graph import Node
 from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import Builder
 from runner.engine.network.translation.registry import Translation
-from runner.engine.network.translation.windows import Window
+from runner.engine.network.translation.windows import Window, two
 
 # Of a product of two computed matrices, each of which has bounds of its own.
 _MOST_PRODUCTS = 1 << 20
@@ -146,7 +146,7 @@ def _transposed_conv(build: Builder, node: NodeProto) -> Node:
     window = Window.of(build, node, weight.shape[2:])
     x = window.image(build, build.source(node))
     channels, *image = x.shape
-    after = window.two(build, node, build.file_shape(node.output[0])[2:])
+    after = two(build.file_shape(node.output[0])[2:])
     spread = [(size - 1) * step + 1 for size, step in zip(image, window.stride, strict=True)]
     begin = window.transposed_begin(build, node, image, after)
     reach = [d * (k - 1) for d, k in zip(window.dilation, window.kernel, strict=True)]

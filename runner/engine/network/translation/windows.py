@@ -14,6 +14,11 @@ from runner.engine.network.translation.builder import Builder
 Pair = tuple[int, int]
 
 
+def two(lengths: Sequence[int]) -> Pair:
+    """Rows and columns of an image or a line."""
+    return (int(lengths[0]), int(lengths[1]) if len(lengths) == 2 else 1)
+
+
 @dataclass(frozen=True)
 class Window:
     """How a kernel moves over an image, rows and columns; `begin`, `end`: padding on each side."""
@@ -39,7 +44,7 @@ class Window:
         pads = [int(v) for v in build.attribute(node, "pads", [0] * 2 * axes)]
         begin, end = pads[:axes], pads[axes:]
         window = Window(
-            (int(kernel[0]), int(kernel[1]) if axes == 2 else 1),
+            two(kernel),
             pair("strides", 1),
             pair("dilations", 1),
             (begin[0], begin[1] if axes == 2 else 0),
@@ -52,8 +57,8 @@ class Window:
         kind = build.attribute(node, "auto_pad", b"NOTSET")
         if kind in (b"NOTSET", b"VALID") or node.op_type == "ConvTranspose":
             return self
-        before = self.two(build, node, build.file_shape(node.input[0])[2:])
-        after = self.two(build, node, build.file_shape(node.output[0])[2:])
+        before = two(build.file_shape(node.input[0])[2:])
+        after = two(build.file_shape(node.output[0])[2:])
         begin, end = [], []
         for axis in (0, 1):
             reach = (after[axis] - 1) * self.stride[axis] + 1
@@ -64,9 +69,6 @@ class Window:
             end.append(total - begin[axis])
         sides = (begin[0], begin[1]), (end[0], end[1])
         return Window(self.kernel, self.stride, self.dilation, *sides)
-
-    def two(self, build: Builder, node: NodeProto, lengths: Sequence[int]) -> Pair:
-        return (int(lengths[0]), int(lengths[1]) if len(lengths) == 2 else 1)
 
     def image(self, build: Builder, x: Node) -> Node:
         """[channels, rows, columns]."""
@@ -89,7 +91,7 @@ class Window:
         if kind in (b"NOTSET", b"VALID") and not given:
             return self.begin
         begin = []
-        extra = self.two(build, node, build.attribute(node, "output_padding", [0, 0]))
+        extra = two(build.attribute(node, "output_padding", [0, 0]))
         for axis in (0, 1):
             whole = self.stride[axis] * (image[axis] - 1) + extra[axis]
             whole += (self.kernel[axis] - 1) * self.dilation[axis] + 1
