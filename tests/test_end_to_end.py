@@ -342,7 +342,8 @@ def test_a_scheduler_killed_at_any_moment_resumes_to_the_same_rows(
 ) -> None:
     quick = (UNSAT, SAT, UNSAT.replace("image_0", "image_10"))
     chosen = category(tmp_path / "digits", *quick)
-    options = ("--results", tmp_path, "--run", "run", "--method", "crown")
+    asked = ("--strategies", "baseline,fsdp", "--method", "crown")
+    options = ("--results", tmp_path, "--run", "run", *asked)
     moments = random.Random(0)
     for _ in range(3):
         process = started(chosen, *options)
@@ -355,7 +356,7 @@ def test_a_scheduler_killed_at_any_moment_resumes_to_the_same_rows(
         process.wait()
         _, alive = psutil.wait_procs(children, timeout=5)
         assert alive == []
-    run(chosen, tmp_path, "--method", "crown")
+    run(chosen, tmp_path, *asked)
     found = [(row["property"], row["strategy"]) for row in rows(tmp_path)]
     names = [line.split(",")[1] for line in quick]
     assert found == [(name, strategy) for name in names for strategy in ("baseline", "fsdp")]

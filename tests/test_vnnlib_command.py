@@ -116,6 +116,7 @@ def test_assignments_are_serialised_on_demand(
     assert outputs[0, 0] >= 1.5
 
 
+@pytest.mark.alone
 def test_time_that_is_over_is_timed_out(tmp_path: Path, ask: Ask) -> None:
     network, prop = save_hard(tmp_path)
     start = time.monotonic()

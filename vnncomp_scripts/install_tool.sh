@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# install_tool.sh v1: makes .venv of this checkout, on a machine with Python 3.10 to 3.12.
+# install_tool.sh v1: makes .venv of this checkout, on a machine with Python 3.11 to 3.13.
 set -euo pipefail
 if [[ ${1:-} != v1 ]]; then
     echo "usage: install_tool.sh v1" >&2
