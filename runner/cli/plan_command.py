@@ -11,8 +11,9 @@ from rich.console import Console
 
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError
-from runner.contract.layout import NodeLayout
-from runner.contract.strategy import Axis, Engine, Strategy
+from runner.contract.layout import Axis
+from runner.contract.node_plan import NodePlan
+from runner.contract.strategy import Engine, Strategy
 from runner.contract.wire import from_json, to_json
 from runner.execute.gang import RankServer
 from runner.report.grid import Grid
@@ -48,7 +49,7 @@ def plan(
             out.print("Sub-problems of branch and bound: each on one rank.")
 
 
-def _planned(network: Path, strategy: Strategy, ranks: int, folder: Path) -> list[NodeLayout]:
+def _planned(network: Path, strategy: Strategy, ranks: int, folder: Path) -> list[NodePlan]:
     """Raises UsageError for a network that cannot be converted, or not be laid out so."""
     payload = {
         "network": str(network),
@@ -62,10 +63,10 @@ def _planned(network: Path, strategy: Strategy, ranks: int, folder: Path) -> lis
     if failure:
         raise UsageError(f"{failure.cause}: {failure.message}")
     (report,) = filter(None, result.reports)
-    return [from_json(node, NodeLayout) for node in report["nodes"]]
+    return [from_json(node, NodePlan) for node in report["nodes"]]
 
 
-def _print(nodes: list[NodeLayout], title: str, out: Console) -> None:
+def _print(nodes: list[NodePlan], title: str, out: Console) -> None:
     grid = Grid(
         title=title,
         head=("node", "shape", "weights per rank", "neurons per rank", "moves", "per row", "per W"),
@@ -80,7 +81,7 @@ def _print(nodes: list[NodeLayout], title: str, out: Console) -> None:
         out.print(f"A row of A from the output to the input moves at most {size(moved)}.")
 
 
-def _cells(node: NodeLayout) -> tuple[str, ...]:
+def _cells(node: NodePlan) -> tuple[str, ...]:
     name = f"{node.name} ({node.op})" + (", interval bounds only" if node.interval_only else "")
     weights = " ".join(map(size, node.weight_bytes)) if any(node.weight_bytes) else ""
     features = "all on every rank"

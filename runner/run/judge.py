@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from runner.contract.layout import Axis
 from runner.contract.question import RankReport
-from runner.contract.strategy import Axis
 from runner.contract.vocabulary import Cause, Memory, Meter, Phase, Verdict
 from runner.contract.wire import MALFORMED, report_from_json
 from runner.execute.watch import Ending, GangResult

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from runner.contract.layout import NodeLayout
-from runner.contract.strategy import Axis, Strategy
+from runner.contract.layout import Axis
+from runner.contract.node_plan import NodePlan
+from runner.contract.strategy import Strategy
 from runner.engine.layout.blocks import Block, BlockPlan, plan_blocks
 from runner.engine.layout.features import FeaturePlan, Shares, column_row_zones, plan_features
 from runner.engine.network.blocks import weights_of
@@ -17,9 +18,9 @@ VALUE_BYTES = 4
 RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH})
 
 
-def layout(
+def node_plans(
     graph: Graph, shape_of: Callable[[str], tuple[int, ...]], strategy: Strategy, ranks: int
-) -> list[NodeLayout]:
+) -> list[NodePlan]:
     """Of every node but the input. `shape_of`: of a parameter."""
     features: FeaturePlan = dict.fromkeys((node.name for node in graph.nodes), None)
     if Axis.FEATURES in strategy.sharded:
@@ -28,22 +29,22 @@ def layout(
     blocks = plan_blocks(weights, ranks if Axis.WEIGHTS in strategy.sharded else 1)
     zones = column_row_zones(graph) if strategy.interval_zones else frozenset()
     wanted = {node.inputs[0] for node in graph.nodes if node.op in RELAXED}
-    made = _Layouts(graph, features, blocks, strategy, ranks)
+    made = _Plans(graph, features, blocks, strategy, ranks)
     return [made.of(node, node.name in zones & wanted) for node in graph.nodes[1:]]
 
 
 @dataclass(frozen=True)
-class _Layouts:
+class _Plans:
     graph: Graph
     features: FeaturePlan
     blocks: BlockPlan
     strategy: Strategy
     ranks: int
 
-    def of(self, node: Node, interval_only: bool) -> NodeLayout:
+    def of(self, node: Node, interval_only: bool) -> NodePlan:
         shares = self.features[node.name]
         moves, row_bytes, weight_bytes = self._moves(node)
-        return NodeLayout(
+        return NodePlan(
             name=node.name,
             op=str(node.op),
             shape=node.shape,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from runner.contract.strategy import Axis, Strategy
+from runner.contract.layout import Axis
+from runner.contract.strategy import Strategy
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.propagate import Settings

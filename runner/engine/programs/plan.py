@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.contract.strategy import Strategy
 from runner.contract.wire import from_json, to_json
-from runner.engine.layout.plan import layout
+from runner.engine.layout.plan import node_plans
 from runner.engine.network.load import prepare
 from runner.engine.network.prepared import Weights
 
@@ -20,5 +20,5 @@ def plan_target(payload: dict[str, Any]) -> dict[str, Any]:
     network, prepared = Path(payload["network"]), Path(payload["prepared"])
     strategy = from_json(payload["strategy"], Strategy)
     graph = prepare(network, prepared)
-    nodes = layout(graph, Weights(prepared).shape, strategy, payload["ranks"])
+    nodes = node_plans(graph, Weights(prepared).shape, strategy, payload["ranks"])
     return {"nodes": to_json(nodes)}

@@ -10,8 +10,9 @@ from device import DEVICE
 from safetensors.numpy import load_file
 
 from runner.contract.errors import UsageError
+from runner.contract.layout import Axis
 from runner.contract.question import Job
-from runner.contract.strategy import Axis, Strategy
+from runner.contract.strategy import Strategy
 from runner.contract.vocabulary import Cause, Method
 from runner.contract.wire import job_to_json, report_from_json
 from runner.engine.network.load import prepare

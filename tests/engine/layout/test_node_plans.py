@@ -9,15 +9,15 @@ from small_networks import Builder, SmallNetwork, cnn, mlp
 from typer.testing import CliRunner
 
 from runner.cli.app import app
-from runner.engine.layout.plan import NodeLayout, layout
+from runner.engine.layout.plan import NodePlan, node_plans
 from runner.engine.network.graph import Op
 from runner.verifiers.strategies import strategy_named
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-def planned(network: SmallNetwork, strategy: str, ranks: int) -> dict[str, NodeLayout]:
-    nodes = layout(network.graph, network.source.shape, strategy_named(strategy), ranks)
+def planned(network: SmallNetwork, strategy: str, ranks: int) -> dict[str, NodePlan]:
+    nodes = node_plans(network.graph, network.source.shape, strategy_named(strategy), ranks)
     return {node.name: node for node in nodes}
 
 
