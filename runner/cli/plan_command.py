@@ -28,7 +28,9 @@ PLAN = "runner.engine.programs.plan:plan_target"
 
 def plan(
     network: Annotated[Path, typer.Argument(help="ONNX file, maybe .gz.")],
-    strategy: Annotated[str, typer.Option(help="One strategy.")] = "tp",
+    strategy: Annotated[
+        str, typer.Option(help="One strategy, or a layout such as tp=2,sp=2.")
+    ] = "tp",
     ranks: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
     """Print where each node's weights and features lie under a strategy, and what moves.
@@ -42,11 +44,21 @@ def plan(
         wanted = strategy_named(strategy)
         if wanted.engine is not Engine.DRIVER:
             raise UsageError(f"strategy {strategy} lays nothing out: it is not the driver's")
-        count = ranks if wanted.parallel else 1
+        count = wanted.ranks_of(ranks)
         nodes = _planned(network.absolute(), wanted, count, Path(folder))
-        _print(nodes, f"{network.name} under {strategy} on {count} rank(s)", out)
-        if Axis.DOMAINS in wanted.sharded:
-            out.print("Sub-problems of branch and bound: each on one rank.")
+        _print(nodes, f"{network.name} under {wanted.name} on {count} rank(s)", out)
+        _print_groups(wanted, count, out)
+
+
+def _print_groups(strategy: Strategy, ranks: int, out: Console) -> None:
+    """What has no place at a node: who bounds which rows, and who searches what."""
+    for axis, what in ((Axis.SPECS, "Blocks of rows"), (Axis.DOMAINS, "Sub-problems")):
+        groups = strategy.beside(axis, ranks)
+        if len(groups) > 1:
+            out.print(f"{what}: each on one of {len(groups)} groups of {len(groups[0])} rank(s).")
+    moved = 4 * (strategy.degree(Axis.SPECS, ranks) - 1)
+    if moved:
+        out.print(f"A row's bound goes to every other group: {moved} bytes from each rank.")
 
 
 def _planned(network: Path, strategy: Strategy, ranks: int, folder: Path) -> list[NodePlan]:

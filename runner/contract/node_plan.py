@@ -11,8 +11,8 @@ class NodePlan:
 
     `weight_bytes`: of each rank. `features`: how many neurons or channels of the node each rank
     keeps, None where all have all. `moves`: what one backward product sends, in words;
-    `row_bytes`: its bytes for each row of A, over all ranks together; `weight_moved_bytes`: what
-    a block of rows costs whatever its length.
+    `row_bytes`: its bytes for each row of A, over all ranks that bound the row together;
+    `weight_moved_bytes`: what a block of rows costs whatever its length.
     """
 
     name: str

@@ -60,7 +60,7 @@ def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> li
         Task(
             row,
             strategy,
-            command.ranks if strategy.parallel else 1,
+            strategy.ranks_of(command.ranks),
             name if repeat == 1 else f"{name}.repeat{repeat}",
             repeat,
         )

@@ -58,7 +58,8 @@ def verify(
 ) -> Verified:
     """Answers one question on rank processes of this machine; `timeout` in seconds.
 
-    `ranks`: of a parallel strategy; others have one. Starting takes some seconds, which a `server`
+    `strategy`: by name, or a layout such as `tp=2,sp=2`. `ranks`: of a parallel strategy by name;
+    a layout has its own number, and others have one. Starting takes some seconds, which a `server`
     that is kept (`runner.execute.gang.RankServer`, entered) saves the next question. What is wrong
     with the files is an outcome, with its cause and message. Raises UsageError for a strategy,
     method or device that does not exist, or a time limit that is none.
@@ -78,7 +79,7 @@ def verify(
         source=Path(network),
         line=1,
     )
-    task = Task(row, chosen, ranks if chosen.parallel else 1, "question")
+    task = Task(row, chosen, chosen.ranks_of(ranks), "question")
     with tempfile.TemporaryDirectory() as scratch:
         job = Job(
             network=str(row.network),

@@ -50,6 +50,13 @@ def strategy_named(name: str) -> Strategy:
     return replace(known, name=known.name + CHECKPOINT, checkpoint=True)
 
 
+def strategy_names(listed: str) -> tuple[str, ...]:
+    """Of a comma-separated list, each once and as it is spelt in a run's files: degrees are joined
+    by +, as a comma ends a strategy.
+    """
+    return tuple(dict.fromkeys(strategy_named(name.strip()).name for name in listed.split(",")))
+
+
 def of_layout(layout: Layout) -> Strategy:
     """Every axis on ranks of its own; raises UsageError for a layout of one rank."""
     if layout.ranks == 1:
