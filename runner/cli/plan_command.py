@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,14 +14,17 @@ from runner.contract.errors import UsageError
 from runner.contract.layout import Axis
 from runner.contract.node_plan import NodePlan
 from runner.contract.strategy import Engine, Strategy
+from runner.contract.vocabulary import Device
 from runner.contract.wire import from_json, to_json
 from runner.execute.gang import RankServer
+from runner.execute.watch import GangResult
 from runner.report.grid import Grid
 from runner.report.render import rich_table
 from runner.report.text import size
+from runner.run.auto import Choice, settled, strategy_or_auto
 from runner.run.judge import preparation_failure
-from runner.run.prepare import PREPARE_TIMEOUT_S
-from runner.verifiers.strategies import strategy_named
+from runner.run.plan import ranks_of
+from runner.run.prepare import PREPARE_TIMEOUT_S, TARGET
 
 PLAN = "runner.engine.programs.plan:plan_target"
 
@@ -29,7 +32,7 @@ PLAN = "runner.engine.programs.plan:plan_target"
 def plan(
     network: Annotated[Path, typer.Argument(help="ONNX file, maybe .gz.")],
     strategy: Annotated[
-        str, typer.Option(help="One strategy, or a layout such as tp=2,sp=2.")
+        str, typer.Option(help="One strategy, a layout such as tp=2,sp=2, or auto.")
     ] = "tp",
     ranks: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
@@ -41,13 +44,15 @@ def plan(
     """
     out = console()
     with exit_codes(), tempfile.TemporaryDirectory() as folder:
-        wanted = strategy_named(strategy)
+        wanted = strategy_or_auto(strategy)
         if wanted.engine is not Engine.DRIVER:
             raise UsageError(f"strategy {strategy} lays nothing out: it is not the driver's")
-        count = wanted.ranks_of(ranks)
-        nodes = _planned(network.absolute(), wanted, count, Path(folder))
+        count = ranks_of(wanted, ranks, Device.AUTO)
+        choice, nodes = _planned(network.absolute(), wanted, count, Path(folder))
         _print(nodes, f"{network.name} under {wanted.name} on {count} rank(s)", out)
-        _print_groups(wanted, count, out)
+        _print_groups(choice.strategy, count, out)
+        if choice.why:
+            out.print(f"{choice.why}.")
 
 
 def _print_groups(strategy: Strategy, ranks: int, out: Console) -> None:
@@ -61,21 +66,30 @@ def _print_groups(strategy: Strategy, ranks: int, out: Console) -> None:
         out.print(f"A row's bound goes to every other group: {moved} bytes from each rank.")
 
 
-def _planned(network: Path, strategy: Strategy, ranks: int, folder: Path) -> list[NodePlan]:
+def _planned(
+    network: Path, strategy: Strategy, ranks: int, folder: Path
+) -> tuple[Choice, list[NodePlan]]:
     """Raises UsageError for a network that cannot be converted, or not be laid out so."""
-    payload = {
-        "network": str(network),
-        "prepared": str(folder / "network.safetensors"),
-        "strategy": to_json(strategy),
-        "ranks": ranks,
-    }
+    prepared = folder / "network.safetensors"
+    asked = {"network": str(network), "prepared": str(prepared), "property": ""}
     with RankServer(folder / "server.log") as server:
-        result = server.run(PLAN, payload, 1, folder / "plan", PREPARE_TIMEOUT_S)
+        found = _report(server.run(TARGET, asked, 1, folder / "prepare", PREPARE_TIMEOUT_S))
+        choice = settled(strategy, prepared, int(found["inputs"]), Device.AUTO)
+        payload = {
+            "prepared": str(prepared),
+            "strategy": to_json(choice.strategy),
+            "ranks": ranks,
+        }
+        found = _report(server.run(PLAN, payload, 1, folder / "plan", PREPARE_TIMEOUT_S))
+    return choice, [from_json(node, NodePlan) for node in found["nodes"]]
+
+
+def _report(result: GangResult) -> dict[str, Any]:
     failure = preparation_failure(result)
     if failure:
         raise UsageError(f"{failure.cause}: {failure.message}")
     (report,) = filter(None, result.reports)
-    return [from_json(node, NodePlan) for node in report["nodes"]]
+    return report
 
 
 def _print(nodes: list[NodePlan], title: str, out: Console) -> None:

@@ -53,8 +53,9 @@ def run(
     strategies: Annotated[
         str,
         typer.Option(
-            help=f"Comma-separated: {', '.join(STRATEGIES)}, or layouts with a degree for each "
-            "axis, joined by +, such as tp=2+sp=2."
+            help=f"Comma-separated: {', '.join(STRATEGIES)}, layouts with a degree for each "
+            "axis, joined by +, such as tp=2+sp=2, or auto: chosen for this machine and each "
+            "network."
         ),
     ] = "baseline,fsdp",
     ranks: Annotated[

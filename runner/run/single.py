@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,11 +17,11 @@ from runner.problem.files import read_bytes
 from runner.problem.instances import Instance
 from runner.problem.property.counterexample import parse_counterexample
 from runner.record.schema import Outcome, RankRow
+from runner.run.auto import settled, strategy_or_auto, told
 from runner.run.judge import judge, refused
-from runner.run.plan import Task
+from runner.run.plan import Task, ranks_of
 from runner.run.prepare import Preparer, Server
 from runner.run.schedule import VERIFY
-from runner.verifiers.strategies import strategy_named
 
 Word = TypeVar("Word", Method, Device)
 
@@ -58,13 +58,14 @@ def verify(
 ) -> Verified:
     """Answers one question on rank processes of this machine; `timeout` in seconds.
 
-    `strategy`: by name, or a layout such as `tp=2,sp=2`. `ranks`: of a parallel strategy by name;
-    a layout has its own number, and others have one. Starting takes some seconds, which a `server`
-    that is kept (`runner.execute.gang.RankServer`, entered) saves the next question. What is wrong
-    with the files is an outcome, with its cause and message. Raises UsageError for a strategy,
-    method or device that does not exist, or a time limit that is none.
+    `strategy`: by name, a layout such as `tp=2,sp=2`, or `auto`. `ranks`: of a parallel strategy
+    by name; a layout has its own number, `auto` the machine's, and others have one. Starting takes
+    some seconds, which a `server` that is kept (`runner.execute.gang.RankServer`, entered) saves
+    the next question. What is wrong with the files is an outcome, with its cause and message.
+    Raises UsageError for a strategy, method or device that does not exist, or a time limit that is
+    none.
     """
-    chosen = strategy_named(strategy)
+    chosen = strategy_or_auto(strategy)
     if not 0 < timeout < float("inf"):
         raise UsageError(f"timeout={timeout}: a positive number of seconds is needed")
     if chosen.engine is Engine.NULL:
@@ -79,7 +80,7 @@ def verify(
         source=Path(network),
         line=1,
     )
-    task = Task(row, chosen, chosen.ranks_of(ranks), "question")
+    task = Task(row, chosen, ranks_of(chosen, ranks, _known(Device, device)), "question")
     with tempfile.TemporaryDirectory() as scratch:
         job = Job(
             network=str(row.network),
@@ -104,10 +105,14 @@ def _asked(task: Task, row: Instance, job: Job, server: Server, scratch: Path) -
     done = Preparer(server, scratch, None).prepare(row, scratch / "prepare")
     if done.failure:
         return Verified(refused(task, done.failure, done.seconds), ())
-    payload = job_to_json(job) | {"prepared": str(done.prepared)}
-    result = server.run(VERIFY, payload, task.ranks, scratch / "gang", row.timeout_s)
+    choice = settled(task.strategy, done.prepared, done.inputs, job.device)
+    task = replace(task, strategy=choice.strategy)
+    job = replace(job, prepared=str(done.prepared), strategy=task.strategy)
+    result = server.run(VERIFY, job_to_json(job), task.ranks, scratch / "gang", row.timeout_s)
     outcome, rows = judge(task, done.seconds, result)
-    return Verified(outcome, tuple(rows), _counterexample(outcome, Path(job.counterexample)))
+    return Verified(
+        told(outcome, choice), tuple(rows), _counterexample(outcome, Path(job.counterexample))
+    )
 
 
 def _counterexample(outcome: Outcome, file: Path) -> tuple[list[float], list[float]] | None:

@@ -27,6 +27,8 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
+# Chosen for a machine and a network (runner.run.auto).
+AUTO = "auto"
 # After the name of any strategy of the driver.
 CHECKPOINT = "+checkpoint"
 
@@ -39,6 +41,10 @@ def strategy_named(name: str) -> Strategy:
     """
     plain = name.removesuffix(CHECKPOINT)
     known = of_layout(Layout.parse(plain)) if "=" in plain else STRATEGIES.get(plain)
+    if name == AUTO:
+        raise UsageError(
+            f"{AUTO} chooses in `run`, `plan` and `verify` alone; name a strategy here"
+        )
     if known is None:
         names = ", ".join(STRATEGIES)
         raise UsageError(
@@ -51,10 +57,11 @@ def strategy_named(name: str) -> Strategy:
 
 
 def strategy_names(listed: str) -> tuple[str, ...]:
-    """Of a comma-separated list, each once and as it is spelt in a run's files: degrees are joined
-    by +, as a comma ends a strategy.
+    """Of a comma-separated list, each once; a layout as it is spelt in a run's files. Degrees are
+    joined by +, as a comma ends a strategy.
     """
-    return tuple(dict.fromkeys(strategy_named(name.strip()).name for name in listed.split(",")))
+    names = map(str.strip, listed.split(","))
+    return tuple(dict.fromkeys(strategy_named(n).name if "=" in n else n for n in names))
 
 
 def of_layout(layout: Layout) -> Strategy:
