@@ -71,6 +71,7 @@ class FakeServer:
             (folder / f"rank{rank}.log").write_text(self._log)
         if target == PREPARE:
             self.prepared.append(Path(payload["network"]).name)
+            Path(payload["prepared"]).touch()
             return self.preparing
         self.verified.append((Path(payload["property"]).name, payload["strategy"]["name"]))
         return self._verify(payload, ranks)

@@ -28,11 +28,14 @@ def job(
     network: Annotated[Path, typer.Argument(help="ONNX file, maybe .gz.")],
     property_file: Annotated[Path, typer.Argument(metavar="PROPERTY", help="VNN-LIB file.")],
     folder: Annotated[Path, typer.Argument(help="Where job.json and the network are written.")],
-    strategy: Annotated[str, typer.Option(help="One strategy.")] = "fsdp",
+    strategy: Annotated[
+        str, typer.Option(help="One strategy, or a layout such as tp=2,sp=2.")
+    ] = "fsdp",
     ranks: Annotated[
         int,
         typer.Option(
-            min=1, help="Ranks on all machines together; 1 where the strategy has only one."
+            min=1,
+            help="Ranks on all machines together; a layout has its own number, others 1.",
         ),
     ] = 2,
     timeout: Annotated[float, typer.Option(metavar="SECONDS")] = 300.0,
@@ -53,7 +56,7 @@ def job(
     """
     with exit_codes():
         wanted = strategy_named(strategy)
-        count = ranks if wanted.parallel else 1
+        count = wanted.ranks_of(ranks)
         folder.mkdir(parents=True, exist_ok=True)
         _clear(folder)
         row = Instance(

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError
-from runner.contract.layout import NodeLayout
-from runner.contract.strategy import Axis, Engine, Strategy
+from runner.contract.layout import Axis
+from runner.contract.node_plan import NodePlan
+from runner.contract.strategy import Engine, Strategy
+from runner.contract.vocabulary import Device
 from runner.contract.wire import from_json, to_json
 from runner.execute.gang import RankServer
+from runner.execute.watch import GangResult
 from runner.report.grid import Grid
 from runner.report.render import rich_table
 from runner.report.text import size
+from runner.run.auto import Choice, settled, strategy_or_auto
 from runner.run.judge import preparation_failure
+from runner.run.plan import ranks_of
 from runner.run.prepare import PREPARE_TIMEOUT_S
-from runner.verifiers.strategies import strategy_named
-
-PLAN = "runner.engine.programs.plan:plan_target"
+from runner.run.programs import PLAN, PREPARE
 
 
 def plan(
     network: Annotated[Path, typer.Argument(help="ONNX file, maybe .gz.")],
-    strategy: Annotated[str, typer.Option(help="One strategy.")] = "tp",
+    strategy: Annotated[
+        str, typer.Option(help="One strategy, a layout such as tp=2,sp=2, or auto.")
+    ] = "tp",
     ranks: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
     """Print where each node's weights and features lie under a strategy, and what moves.
@@ -38,34 +43,55 @@ def plan(
     """
     out = console()
     with exit_codes(), tempfile.TemporaryDirectory() as folder:
-        wanted = strategy_named(strategy)
+        wanted = strategy_or_auto(strategy)
         if wanted.engine is not Engine.DRIVER:
             raise UsageError(f"strategy {strategy} lays nothing out: it is not the driver's")
-        count = ranks if wanted.parallel else 1
-        nodes = _planned(network.absolute(), wanted, count, Path(folder))
-        _print(nodes, f"{network.name} under {strategy} on {count} rank(s)", out)
-        if Axis.DOMAINS in wanted.sharded:
-            out.print("Sub-problems of branch and bound: each on one rank.")
+        count = ranks_of(wanted, ranks, Device.AUTO)
+        choice, nodes = _planned(network.absolute(), wanted, count, Path(folder))
+        _print(nodes, f"{network.name} under {wanted.name} on {count} rank(s)", out)
+        _print_groups(choice.strategy, count, out)
+        if choice.why:
+            out.print(f"{choice.why}.")
 
 
-def _planned(network: Path, strategy: Strategy, ranks: int, folder: Path) -> list[NodeLayout]:
+def _print_groups(strategy: Strategy, ranks: int, out: Console) -> None:
+    """What has no place at a node: who bounds which rows, and who searches what."""
+    for axis, what in ((Axis.SPECS, "Blocks of rows"), (Axis.DOMAINS, "Sub-problems")):
+        groups = strategy.beside(axis, ranks)
+        if len(groups) > 1:
+            out.print(f"{what}: each on one of {len(groups)} groups of {len(groups[0])} rank(s).")
+    moved = 4 * (strategy.degree(Axis.SPECS, ranks) - 1)
+    if moved:
+        out.print(f"A row's bound goes to every other group: {moved} bytes from each rank.")
+
+
+def _planned(
+    network: Path, strategy: Strategy, ranks: int, folder: Path
+) -> tuple[Choice, list[NodePlan]]:
     """Raises UsageError for a network that cannot be converted, or not be laid out so."""
-    payload = {
-        "network": str(network),
-        "prepared": str(folder / "network.safetensors"),
-        "strategy": to_json(strategy),
-        "ranks": ranks,
-    }
+    prepared = folder / "network.safetensors"
+    asked = {"network": str(network), "prepared": str(prepared), "property": ""}
     with RankServer(folder / "server.log") as server:
-        result = server.run(PLAN, payload, 1, folder / "plan", PREPARE_TIMEOUT_S)
+        found = _report(server.run(PREPARE, asked, 1, folder / "prepare", PREPARE_TIMEOUT_S))
+        choice = settled(strategy, prepared, int(found["inputs"]), Device.AUTO)
+        payload = {
+            "prepared": str(prepared),
+            "strategy": to_json(choice.strategy),
+            "ranks": ranks,
+        }
+        found = _report(server.run(PLAN, payload, 1, folder / "plan", PREPARE_TIMEOUT_S))
+    return choice, [from_json(node, NodePlan) for node in found["nodes"]]
+
+
+def _report(result: GangResult) -> dict[str, Any]:
     failure = preparation_failure(result)
     if failure:
         raise UsageError(f"{failure.cause}: {failure.message}")
     (report,) = filter(None, result.reports)
-    return [from_json(node, NodeLayout) for node in report["nodes"]]
+    return report
 
 
-def _print(nodes: list[NodeLayout], title: str, out: Console) -> None:
+def _print(nodes: list[NodePlan], title: str, out: Console) -> None:
     grid = Grid(
         title=title,
         head=("node", "shape", "weights per rank", "neurons per rank", "moves", "per row", "per W"),
@@ -80,7 +106,7 @@ def _print(nodes: list[NodeLayout], title: str, out: Console) -> None:
         out.print(f"A row of A from the output to the input moves at most {size(moved)}.")
 
 
-def _cells(node: NodeLayout) -> tuple[str, ...]:
+def _cells(node: NodePlan) -> tuple[str, ...]:
     name = f"{node.name} ({node.op})" + (", interval bounds only" if node.interval_only else "")
     weights = " ".join(map(size, node.weight_bytes)) if any(node.weight_bytes) else ""
     features = "all on every rank"

@@ -23,7 +23,7 @@ from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
 from runner.run.plan import Task, plan
 from runner.run.schedule import schedule
-from runner.verifiers.strategies import STRATEGIES
+from runner.verifiers.strategies import STRATEGIES, strategy_names
 
 if TYPE_CHECKING:
     from runner.report.gather import Evidence
@@ -51,9 +51,16 @@ def run(
         ),
     ] = None,
     strategies: Annotated[
-        str, typer.Option(help=f"Comma-separated: {', '.join(STRATEGIES)}.")
+        str,
+        typer.Option(
+            help=f"Comma-separated: {', '.join(STRATEGIES)}, layouts with a degree for each "
+            "axis, joined by +, such as tp=2+sp=2, or auto: chosen for this machine and each "
+            "network."
+        ),
     ] = "baseline,tp,fsdp",
-    ranks: Annotated[int, typer.Option(min=1, help="Processes of a parallel strategy.")] = 2,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="Processes of a parallel strategy without degrees.")
+    ] = 2,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -139,7 +146,7 @@ def run(
     with exit_codes():
         command = Command(
             categories=tuple(os.path.abspath(category) for category in categories or _default()),
-            strategies=tuple(dict.fromkeys(map(str.strip, strategies.split(",")))),
+            strategies=strategy_names(strategies),
             ranks=ranks,
             timeout_s=timeout,
             filter=filter_glob,

@@ -35,9 +35,11 @@ class Deadline:
         over = time.perf_counter() - self._start > fraction * self._seconds
         return self._group.decide(over)
 
-    def check_alone(self) -> None:
-        """Raises TimeIsUp by this rank's own clock. No collective: a rank may call it alone."""
-        if self.over:
+    def check_in(self, group: Group) -> None:
+        """Raises TimeIsUp on a part of the gang alone, by its first rank's clock; of a group of one
+        no collective.
+        """
+        if group.decide(self.over):
             raise TimeIsUp
 
     def check(self) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from runner.contract.errors import InstanceError
-from runner.contract.strategy import Axis, Engine, Strategy
+from runner.contract.layout import Axis
+from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Cause, Memory, Method
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.alpha import AlphaSettings
@@ -32,6 +33,7 @@ from runner.engine.incomplete import Incomplete, OpenCase, ladder
 from runner.engine.layout.blocks import plan_blocks
 from runner.engine.layout.features import column_row_zones, plan_features
 from runner.engine.layout.group import Group
+from runner.engine.layout.mesh import Mesh
 from runner.engine.layout.specs import SharedRows
 from runner.engine.layout.tensor import ShardedFeatures
 from runner.engine.layout.weights import BlockedWeights
@@ -114,18 +116,19 @@ class DriverEngine:
         graph, source = read_graph(prepared), Weights(prepared)
         self.budget = budget = budget or budget_of(device)
         self._strategy = strategy
-        self._group = group
+        self._mesh = mesh = Mesh(group, strategy)
         self._device = device
         self._tag = tag
         self._weights: BlockedWeights | None = None
         if Axis.FEATURES in strategy.sharded:
-            plan = plan_features(graph, group.size)
-            features = ShardedFeatures(graph, plan, source, group, device, tag)
+            cutters = mesh.along(Axis.FEATURES)
+            plan = plan_features(graph, cutters.size)
+            features = ShardedFeatures(graph, plan, source, cutters, device, tag)
             self._network = BoundNetwork(graph, features.weights, features)
             self.weight_bytes = features.resting_bytes
         else:
             # Ranks that share no weights each own all of them, as a group of one.
-            owners = group if Axis.WEIGHTS in strategy.sharded else Group()
+            owners = mesh.along(Axis.WEIGHTS)
             blocks = plan_blocks(weights_of(graph, source.shape), owners.size)
             self._weights = BlockedWeights(
                 graph, source, blocks, owners, device, tag, offload=strategy.offload
@@ -166,17 +169,19 @@ class DriverEngine:
 
     def excluded_exactly(self, instance: Property, target: Target) -> bool:
         """Rank 0 decides, from the file: it holds no more than a small network there."""
-        excluded = self._group.rank == 0 and excluded_exactly(
+        excluded = self._mesh.world.rank == 0 and excluded_exactly(
             self.graph, self._source, instance.cases[target.case], target.disjunct
         )
-        return self._group.decide(excluded)
+        return self._mesh.world.decide(excluded)
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
-        if Axis.DOMAINS not in self._strategy.sharded or self._group.size == 1:
-            return Alike(deadline.check, confirmation, self._group.decide)
-        sharded = self._weights if Axis.WEIGHTS in self._strategy.sharded else None
-        on_request = sharded.on_request if sharded is not None else None
-        return Apart(self._group, deadline, confirmation, on_request)
+        searchers, world = self._mesh.along(Axis.DOMAINS), self._mesh.world
+        if searchers.size == 1:
+            return Alike(deadline.check, confirmation, world.decide)
+        asked = self._strategy.same_ranks(Axis.WEIGHTS, Axis.DOMAINS)
+        on_request = self._weights.on_request if asked and self._weights is not None else None
+        alike = self._mesh.beside(Axis.DOMAINS)
+        return Apart(searchers, deadline, confirmation, on_request, alike=alike)
 
     def propagator(
         self, method: Method, deadline: Deadline, watched: Callable[[Rows], Rows]
@@ -190,10 +195,16 @@ class DriverEngine:
         """Who bounds which rows, and how the clock is asked meanwhile."""
         if Axis.SPECS not in self._strategy.sharded:
             return deadline.check, WholeRows()
-        if Axis.WEIGHTS in self._strategy.sharded and self._weights is not None:
-            apart = self._weights.rows_apart
-            return deadline.check, SharedRows(self._group, lockstep=True, apart=apart)
-        return deadline.check_alone, SharedRows(self._group, lockstep=False, check=deadline.check)
+        sharers, alike = self._mesh.along(Axis.SPECS), self._mesh.beside(Axis.SPECS)
+        if self._strategy.same_ranks(Axis.WEIGHTS, Axis.SPECS) and self._weights is not None:
+            return deadline.check, SharedRows(
+                sharers, lockstep=True, apart=self._weights.rows_apart
+            )
+
+        def check() -> None:
+            deadline.check_in(alike)
+
+        return check, SharedRows(sharers, lockstep=False, check=deadline.check)
 
 
 class LirpaEngine:

@@ -89,7 +89,8 @@ def parts_over(
     strategies: Sequence[str],
     categories: Sequence[Path | Generated],
 ) -> Iterator[Part]:
-    """The reference and strategies of one rank at P=1, the parallel ones at every other P.
+    """The reference and strategies of one rank at P=1, the parallel ones at every other P, layouts
+    at their own.
 
     A parallel strategy on one rank is the reference. Raises UsageError for an unknown strategy.
     """
@@ -97,12 +98,14 @@ def parts_over(
     if any(strategy.engine is Engine.NULL for strategy in known):
         raise UsageError("strategy null computes no bounds; leave it out")
     alone = tuple(s.name for s in known if not s.parallel and s.name != REFERENCE)
-    parallel = tuple(s.name for s in known if s.parallel)
+    parallel: dict[int, tuple[str, ...]] = {}
+    for strategy in known:
+        for count in sorted({strategy.ranks_of(asked) for asked in ranks} - {1}):
+            parallel[count] = (*parallel.get(count, ()), strategy.name)
     for method in methods:
         yield Part(method, 1, (REFERENCE, *alone), tuple(categories))
-        for count in sorted(set(ranks) - {1}):
-            if parallel:
-                yield Part(method, count, parallel, tuple(categories))
+        for count in sorted(parallel):
+            yield Part(method, count, parallel[count], tuple(categories))
 
 
 def parts_growing(
@@ -113,7 +116,7 @@ def parts_growing(
         yield Part(method, 1, (REFERENCE,), tuple(networks.values()))
         for count, network in networks.items():
             for part in parts_over([method], [count], strategies, [network]):
-                if part.ranks > 1:
+                if part.ranks == count > 1:
                     yield part
 
 

@@ -122,7 +122,7 @@ def describe(command: Command, rows: int) -> Manifest:
         resumed=(),
         versions=_versions(),
         host=_host(),
-        gpus=_gpus(),
+        gpus=describe_gpus(),
         git_revision=_git_revision(),
     )
 
@@ -193,7 +193,7 @@ def _cpu_model() -> str:
     return next(names, platform.processor())
 
 
-def _gpus() -> list[dict[str, Any]]:
+def describe_gpus() -> list[dict[str, Any]]:
     """Name, memory and driver of each NVIDIA GPU; empty without a driver."""
     try:
         pynvml.nvmlInit()

@@ -87,7 +87,7 @@ def prepare(network: Path, property: Path, options: Options) -> Answer | None:
     with kept.scratch() as scratch, RankServer(scratch / "server.log", PRELOAD, door) as server:
         done = _prepared(asked, server, scratch)
         if done.failure is None:
-            kept.keep(done.prepared, asked.instance.network, asked.instance.property)
+            kept.keep(done, asked.instance.network, asked.instance.property)
     return done.failure
 
 
@@ -123,9 +123,8 @@ def printed(said: Said, asked: Question) -> str:
 
 def _answered(asked: Question, until: float, server: Server, scratch: Path, kept: Kept) -> Said:
     taken = scratch / "taken.safetensors"
-    if kept.take(asked.instance.network, asked.instance.property, taken):
-        done = Preparation(taken, 0.0, None)
-    else:
+    done = kept.take(asked.instance.network, asked.instance.property, taken)
+    if done is None:
         done = _prepared(asked, server, scratch)
     left = until - time.monotonic()
     if left <= 0:

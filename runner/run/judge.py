@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from runner.contract.layout import Axis, Partition
 from runner.contract.question import RankReport
-from runner.contract.strategy import Axis
 from runner.contract.vocabulary import Cause, Memory, Meter, Phase, Verdict
 from runner.contract.wire import MALFORMED, report_from_json
 from runner.execute.watch import Ending, GangResult
@@ -74,7 +74,7 @@ def judge(
         weight_bytes=_greatest(_metered(r, r.weight_bytes) for r in present),
         meter=present[0].meter if present else Meter.NONE,
         **_by_kind("at_peak", _at_the_greatest_peak(present)),
-        **_searched_by_all(present, apart=Axis.DOMAINS in task.strategy.sharded),
+        **_searched_by_all(present, task.strategy.beside(Axis.DOMAINS, task.ranks)),
     )
     return outcome, [_rank_row(task, rank, report) for rank, report in enumerate(reports)]
 
@@ -220,12 +220,13 @@ def _by_kind(prefix: str, sizes: Mapping[Memory, int]) -> dict[str, Any]:
     return {f"{prefix}_{_COLUMN.get(kind, kind)}_bytes": size for kind, size in sizes.items()}
 
 
-def _searched_by_all(reports: Sequence[RankReport], apart: bool) -> dict[str, Any]:
-    """Of the whole gang. `apart`: each rank searched its own domains, else all the same."""
-    searched = [report for report in reports if report.rounds]
+def _searched_by_all(reports: Sequence[RankReport], alike: Partition) -> dict[str, Any]:
+    """Of the whole gang. `alike`: groups of ranks, each of which searched the same domains."""
+    speakers = (next((r for r in reports if r.rounds and r.rank in group), None) for group in alike)
+    searched = [report for report in speakers if report is not None]
     if not searched:
         return {}
-    if not apart:
+    if len(alike) == 1:
         return _searched(searched[0])
     domains = sum(report.domains for report in searched)
     busy = [report for report in searched if report.domains_per_s > 0]

@@ -19,6 +19,7 @@ from shutil import rmtree
 from runner.contract.errors import InstanceError, UsageError
 from runner.contract.vocabulary import Cause
 from runner.problem.files import find_maybe_gz, read_bytes
+from runner.run.prepare import Preparation
 
 KEPT_NETWORKS = 4
 LEFT_S = 3600.0
@@ -64,7 +65,7 @@ class Kept:
         finally:
             rmtree(path, ignore_errors=True)
 
-    def keep(self, prepared: Path, network: Path, property: Path) -> None:
+    def keep(self, done: Preparation, network: Path, property: Path) -> None:
         """What `network` was converted to, fitted to `property`: for whoever asks next.
 
         A network with weights in files beside it is not kept: its own content does not tell when
@@ -72,18 +73,23 @@ class Kept:
         """
         if _EXTERNAL in read_bytes(network, Cause.MALFORMED_NETWORK):
             return
-        prepared.replace(self._network(network, property))
+        done.prepared.replace(
+            self._folder / f"{self._named(network, property)}-{done.inputs}.network"
+        )
         newest = sorted(self._folder.glob("*.network"), key=lambda path: -path.stat().st_mtime)
         for old in newest[KEPT_NETWORKS:]:
             old.unlink(missing_ok=True)
 
-    def take(self, network: Path, property: Path, into: Path) -> bool:
-        """Whether it was kept, and now has the name `into` too, in a folder of `scratch`."""
+    def take(self, network: Path, property: Path, into: Path) -> Preparation | None:
+        """What was kept, which now has the name `into` too, in a folder of `scratch`."""
         try:
-            os.link(self._network(network, property), into)
+            found = next(self._folder.glob(f"{self._named(network, property)}-*.network"), None)
+            if found is None:
+                return None
+            os.link(found, into)
         except (OSError, InstanceError):
-            return False
-        return True
+            return None
+        return Preparation(into, 0.0, None, int(found.stem.rpartition("-")[2]))
 
     def tidy(self) -> None:
         """Remove what killed commands left, an hour ago or more."""
@@ -92,11 +98,11 @@ class Kept:
             if gone and path.stat().st_mtime < time.time() - LEFT_S:
                 rmtree(path, ignore_errors=True)
 
-    def _network(self, network: Path, property: Path) -> Path:
+    def _named(self, network: Path, property: Path) -> str:
         digest = sha256(self._version.encode())
         for path in (network, property):
             digest.update(sha256(_content(path)).digest())
-        return self._folder / f"{digest.hexdigest()[:32]}.network"
+        return digest.hexdigest()[:32]
 
 
 def _content(path: Path) -> bytes:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from runner.contract.errors import UsageError
 from runner.contract.strategy import Engine, Strategy
-from runner.contract.vocabulary import Method
+from runner.contract.vocabulary import Device, Method
 from runner.problem.instances import Instance, MalformedRow, Row, read_categories
 from runner.problem.names import full_name, instance_name, matches, one_line
 from runner.record.schema import Key
-from runner.verifiers.strategies import strategy_named
+from runner.run.auto import UNSETTLED, strategy_or_auto, this_machine
 
 if TYPE_CHECKING:  # it looks at the machine, which one question alone need not wait for
     from runner.record.manifest import Command
@@ -48,7 +48,7 @@ def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> li
     Raises UsageError for a strategy or category that does not exist, and when nothing is left.
     """
     _check_options(command)
-    strategies = [strategy_named(name) for name in command.strategies]
+    strategies = [strategy_or_auto(name) for name in command.strategies]
     if command.workload is not None:
         _check_searched(command.method, strategies)
     rows = [
@@ -63,7 +63,7 @@ def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> li
         Task(
             row,
             strategy,
-            command.ranks if strategy.parallel else 1,
+            ranks_of(strategy, command.ranks, command.device),
             name if repeat == 1 else f"{name}.repeat{repeat}",
             repeat,
         )
@@ -71,6 +71,11 @@ def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> li
         for row, name in named
         for strategy in strategies
     ]
+
+
+def ranks_of(strategy: Strategy, asked: int, device: Device) -> int:
+    """`auto` has as many ranks as the machine is good for, whatever it chooses later."""
+    return this_machine(device).ranks if strategy == UNSETTLED else strategy.ranks_of(asked)
 
 
 def _check_options(command: Command) -> None:

@@ -51,11 +51,15 @@ class Server(Protocol):
 
 
 class Preparation(NamedTuple):
-    """The converted network, how long converting took, and why it failed if it did."""
+    """The converted network, how long converting took, and why it failed if it did.
+
+    `inputs`: of the network; 0 where it failed.
+    """
 
     prepared: Path
     seconds: float
     failure: Answer | None
+    inputs: int = 0
 
 
 class Preparer:
@@ -92,7 +96,8 @@ class Preparer:
             memory_limit_bytes=memory_bytes,
         )
         failure = _explained(preparation_failure(result), instance.network, timeout_s, memory_bytes)
-        done = Preparation(prepared, result.run_time_s, failure)
+        inputs = 0 if failure else int((result.reports[0] or {})["inputs"])
+        done = Preparation(prepared, result.run_time_s, failure, inputs)
         if done.failure is None or done.failure.cause not in _OF_THE_PROPERTY:
             self._known[instance.network] = done, timeout_s
         return done

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from runner.problem.instances import Instance, MalformedRow
 from runner.record.folder import RunFolder
 from runner.record.manifest import Command
 from runner.record.schema import Outcome, RankRow
+from runner.run.auto import settled, told
 from runner.run.judge import Answer, judge, refused
 from runner.run.plan import Task
 from runner.run.prepare import Preparer, Server
@@ -92,10 +94,13 @@ class _Worker:
         if task.strategy.engine is Engine.NULL:
             return self._verify(task, row, None, None)
         with self._gang_folder(task) as gang:
-            prepared, seconds, failure = self._preparer.prepare(row, gang)
-        if failure:
-            return refused(task, failure, seconds), []
-        return self._verify(task, row, prepared, seconds)
+            done = self._preparer.prepare(row, gang)
+        if done.failure:
+            return refused(task, done.failure, done.seconds), []
+        choice = settled(task.strategy, done.prepared, done.inputs, self._command.device)
+        chosen = replace(task, strategy=choice.strategy)
+        outcome, ranks = self._verify(chosen, row, done.prepared, done.seconds)
+        return told(outcome, choice), ranks
 
     def _verify(
         self, task: Task, row: Instance, prepared: Path | None, prepare_time_s: float | None

@@ -16,11 +16,11 @@ from runner.execute.gang import RankServer
 from runner.problem.files import read_bytes
 from runner.problem.instances import Instance
 from runner.record.schema import Outcome, RankRow
+from runner.run.auto import settled, strategy_or_auto, told
 from runner.run.judge import judge, refused
-from runner.run.plan import Task
+from runner.run.plan import Task, ranks_of
 from runner.run.prepare import Preparation, Preparer, Server
 from runner.run.programs import VERIFY
-from runner.verifiers.strategies import strategy_named
 
 Word = TypeVar("Word", Method, Device)
 
@@ -76,10 +76,12 @@ def verify(
 ) -> Verified:
     """Answers one question on rank processes of this machine; `timeout` in seconds.
 
-    `ranks`: of a parallel strategy; others have one. Starting takes some seconds, which a `server`
-    that is kept (`runner.execute.gang.RankServer`, entered) saves the next question. What is wrong
-    with the files is an outcome, with its cause and message. Raises UsageError for a strategy,
-    method or device that does not exist, or a time limit that is none.
+    `strategy`: by name, a layout such as `tp=2,sp=2`, or `auto`. `ranks`: of a parallel strategy
+    by name; a layout has its own number, `auto` the machine's, and others have one. Starting takes
+    some seconds, which a `server` that is kept (`runner.execute.gang.RankServer`, entered) saves
+    the next question. What is wrong with the files is an outcome, with its cause and message.
+    Raises UsageError for a strategy, method or device that does not exist, or a time limit that is
+    none.
     """
     asked = question(
         network,
@@ -112,7 +114,7 @@ def question(
     work_memory_mib: float | None = None,
 ) -> Question:
     """See `verify`. Raises UsageError as it does."""
-    chosen = strategy_named(strategy)
+    chosen = strategy_or_auto(strategy)
     if not 0 < timeout < float("inf"):
         raise UsageError(f"timeout={timeout}: a positive number of seconds is needed")
     if chosen.engine is Engine.NULL:
@@ -132,7 +134,7 @@ def question(
         prepared="",
         property=str(row.property),
         strategy=chosen,
-        ranks=ranks if chosen.parallel else 1,
+        ranks=ranks_of(chosen, ranks, _known(Device, device)),
         timeout_s=timeout,
         method=_known(Method, method),
         device=_known(Device, device),
@@ -150,10 +152,17 @@ def answer(
         return refused(asked.task, done.failure, done.seconds), ()
     file = counterexample_in(scratch)
     file.unlink(missing_ok=True)
-    job = replace(asked.job, prepared=str(done.prepared), counterexample=str(file))
+    choice = settled(asked.job.strategy, done.prepared, done.inputs, asked.job.device)
+    task = replace(asked.task, strategy=choice.strategy)
+    job = replace(
+        asked.job,
+        prepared=str(done.prepared),
+        strategy=task.strategy,
+        counterexample=str(file),
+    )
     result = server.run(VERIFY, job_to_json(job), job.ranks, scratch / "gang", job.timeout_s)
-    outcome, rows = judge(asked.task, done.seconds, result)
-    return outcome, tuple(rows)
+    outcome, rows = judge(task, done.seconds, result)
+    return told(outcome, choice), tuple(rows)
 
 
 def counterexample_in(scratch: Path) -> Path:

@@ -1,11 +1,12 @@
-"""The strategies by name: combinations of axes, our verifier's and others."""
+"""The strategies by name: combinations of axes, layouts with degrees, and others' verifiers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from runner.contract.errors import UsageError
-from runner.contract.strategy import Axis, Engine, Strategy
+from runner.contract.layout import Axis, Layout
+from runner.contract.strategy import Engine, Strategy
 
 STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy
@@ -26,19 +27,45 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
+# Chosen for a machine and a network (runner.run.auto).
+AUTO = "auto"
 # After the name of any strategy of the driver.
 CHECKPOINT = "+checkpoint"
 
 
 def strategy_named(name: str) -> Strategy:
-    """A strategy of STRATEGIES, or one with CHECKPOINT after its name.
+    """A strategy of STRATEGIES or of a layout such as tp=2+sp=2, or one with CHECKPOINT after its
+    name.
 
-    Raises UsageError that lists the known names.
+    Raises UsageError that lists what is known, or says what is wrong with the layout.
     """
-    known = STRATEGIES.get(name.removesuffix(CHECKPOINT))
+    plain = name.removesuffix(CHECKPOINT)
+    known = of_layout(Layout.parse(plain)) if "=" in plain else STRATEGIES.get(plain)
+    if name == AUTO:
+        raise UsageError(
+            f"{AUTO} chooses in `run`, `plan` and `verify` alone; name a strategy here"
+        )
     if known is None:
         names = ", ".join(STRATEGIES)
         raise UsageError(
-            f"unknown strategy {name!r}; known: {names}, each also with {CHECKPOINT} after it"
+            f"unknown strategy {name!r}; known: {names}, layouts such as tp=2+sp=2, each also with "
+            f"{CHECKPOINT} after it"
         )
-    return replace(known, name=name, checkpoint=True) if name.endswith(CHECKPOINT) else known
+    if plain == name:
+        return known
+    return replace(known, name=known.name + CHECKPOINT, checkpoint=True)
+
+
+def strategy_names(listed: str) -> tuple[str, ...]:
+    """Of a comma-separated list, each once; a layout as it is spelt in a run's files. Degrees are
+    joined by +, as a comma ends a strategy.
+    """
+    names = map(str.strip, listed.split(","))
+    return tuple(dict.fromkeys(strategy_named(n).name if "=" in n else n for n in names))
+
+
+def of_layout(layout: Layout) -> Strategy:
+    """Every axis on ranks of its own; raises UsageError for a layout of one rank."""
+    if layout.ranks == 1:
+        raise UsageError("a layout of one rank spreads nothing: name strategy baseline instead")
+    return Strategy(str(layout), layout.axes, layout)

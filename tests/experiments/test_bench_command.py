@@ -77,10 +77,16 @@ def test_the_same_command_resumes_and_another_is_refused(memory: Path) -> None:
 
 def test_scaling_compares_traffic_with_its_formula(tmp_path: Path) -> None:
     words = ["--width", "64", "--depth", "4", "--ranks", "1,2", "--radius", "0.02"]
-    options = ["--methods", "crown", "--strategies", "tp,fsdp+sp"]
+    options = ["--methods", "crown", "--strategies", "tp,fsdp+sp,tp=2+sp=2,fsdp=2+sp=2"]
     bench("scaling", *words, *options, "--results", str(tmp_path), "--run", "s")
     table = pd.read_csv(tmp_path / "s" / "table.csv")
-    shared = table[table["ranks"] == 2]
+    shared = table[table["ranks"] > 1]
+    assert list(zip(shared["strategy"], shared["ranks"], strict=True)) == [
+        ("tp", 2),
+        ("fsdp+sp", 2),
+        ("tp=2+sp=2", 4),
+        ("fsdp=2+sp=2", 4),
+    ]
     # Vectors (interval bounds, biases) are not in it, and weigh on a network as small as this.
     assert shared["formula_ratio"].between(0.95, 1.6).all(), shared["formula_ratio"]
     assert (table["speedup"] > 0).all()

@@ -82,7 +82,9 @@ def test_no_search_is_ever_wrong(search: str, folder: Path, tally: Tally) -> Non
         assert_right(asked, verdict, search)
 
 
+ON_A_GRID = ("tp=2+sp=2", "fsdp=2+sp=2", "tp=2+dp=2")
 GANGS = [(name, ranks) for name in ON_RANKS for ranks in (2, 3)] + [(name, 1) for name in ALONE]
+GANGS += [(name, 4) for name in ON_A_GRID]
 
 
 @pytest.mark.parametrize(("strategy", "ranks"), GANGS)

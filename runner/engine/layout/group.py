@@ -1,15 +1,17 @@
-"""The ranks of one gang and what they say to each other, counted in bytes and seconds."""
+"""The ranks of one gang, or a part of them, and what they say to each other, counted in bytes and
+seconds.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, cast
 
 import psutil
 import torch
@@ -17,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous as rendezvous_at
 
+from runner.contract.layout import Partition
 from runner.engine.layout.devices import backends_for
 from runner.engine.layout.world import world
 
@@ -49,24 +52,54 @@ class Group:
     """Collectives of `size` ranks; with one rank they are nothing and cost nothing.
 
     `store`: of the rendezvous, for signals; there is none for one rank. `through_host`: tensors of
-    a GPU go by host memory, copied here: gloo knows some collectives for them, not all.
+    a GPU go by host memory, copied here: gloo knows some collectives for them, not all. `backend`:
+    torch's name of what carries the collectives.
     """
 
     def __init__(
-        self, rank: int = 0, size: int = 1, store: Store | None = None, through_host: bool = False
+        self,
+        rank: int = 0,
+        size: int = 1,
+        store: Store | None = None,
+        through_host: bool = False,
+        backend: str | None = None,
     ) -> None:
         self.rank = rank
         self.size = size
+        self.members: Sequence[int] = range(size)
         self.traffic = Traffic()
         self._store = store
         self._through_host = through_host
+        self._backend = backend
+        self._handle: dist.ProcessGroup | None = None  # None: torch's own, of all ranks
+        self._parts: dict[tuple[tuple[int, ...], ...], Group] = {}
+
+    def part(self, partition: Partition) -> Group:
+        """This rank's group of a partition of the gang; what it sends counts as the gang's. All
+        ranks must ask for the same ones in the same order.
+        """
+        own = next(ranks for ranks in partition if self.rank in ranks)
+        if len(own) == self.size:
+            return self
+        if len(own) == 1:
+            return Group()
+        key = tuple(map(tuple, partition))
+        if key not in self._parts:
+            handle, _ = dist.new_subgroups_by_enumeration(
+                list(map(list, key)), COLLECTIVE_TIMEOUT, self._backend
+            )
+            made = Group(own.index(self.rank), len(own), self._store, self._through_host)
+            made.members, made.traffic = own, self.traffic
+            made._handle = cast(dist.ProcessGroup, handle)  # this rank is in one of them
+            self._parts[key] = made
+        return self._parts[key]
 
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
         """The owner's values on every rank, in place; `tensor` is contiguous."""
         if self.size > 1:
             with self._counted(tensor, sends=self.size - 1 if self.rank == owner else 0):
                 sent = self._here(tensor)
-                dist.broadcast(sent, owner)
+                dist.broadcast(sent, self.members[owner], self._handle)
                 _put(sent, tensor)
         return tensor
 
@@ -75,7 +108,7 @@ class Group:
         if self.size > 1:
             with self._counted(tensor, sends=0 if self.rank == owner else 1):
                 summed = self._here(tensor)
-                dist.reduce(summed, owner)
+                dist.reduce(summed, self.members[owner], group=self._handle)
                 _put(summed, tensor)
         return tensor
 
@@ -84,7 +117,7 @@ class Group:
         if self.size > 1:
             with self._counted(tensor, sends=2):
                 summed = self._here(tensor)
-                dist.all_reduce(summed)
+                dist.all_reduce(summed, group=self._handle)
                 _put(summed, tensor)
         return tensor
 
@@ -95,7 +128,7 @@ class Group:
         with self._counted(tensor, sends=self.size - 1):
             sent = self._here(tensor)
             parts = [torch.empty_like(sent) for _ in range(self.size)]
-            dist.all_gather(parts, sent)
+            dist.all_gather(parts, sent, self._handle)
             return torch.stack(parts).to(tensor.device)
 
     def swap(self, outgoing: list[tuple[Tensor, int]], incoming: list[tuple[Tensor, int]]) -> None:
@@ -107,13 +140,19 @@ class Group:
             return
         (first, _), *_ = outgoing + incoming
         with self._counted(first, sends=0):
-            sent = [(self._here(tensor), peer) for tensor, peer in outgoing]
-            received = [(self._here(tensor), peer) for tensor, peer in incoming]
-            operations = [dist.P2POp(dist.isend, tensor, peer) for tensor, peer in sent]
-            operations += [dist.P2POp(dist.irecv, tensor, peer) for tensor, peer in received]
+            sent = [self._here(tensor) for tensor, _ in outgoing]
+            received = [self._here(tensor) for tensor, _ in incoming]
+            operations = [
+                dist.P2POp(way, tensor, self.members[peer], self._handle)
+                for way, tensors, ends in (
+                    (dist.isend, sent, outgoing),
+                    (dist.irecv, received, incoming),
+                )
+                for tensor, (_, peer) in zip(tensors, ends, strict=True)
+            ]
             for work in dist.batch_isend_irecv(operations):
                 work.wait()
-            for (tensor, _), (came, _) in zip(incoming, received, strict=True):
+            for (tensor, _), came in zip(incoming, received, strict=True):
                 _put(came, tensor)
         self.traffic.bytes += sum(tensor.nbytes for tensor, _ in outgoing)
 
@@ -191,7 +230,7 @@ def joined_group(device: torch.device) -> Iterator[Group]:
         timeout=COLLECTIVE_TIMEOUT,
     )
     through_host = device.type == "cuda" and backends == "gloo"
-    yield Group(dist.get_rank(), dist.get_world_size(), store, through_host)
+    yield Group(dist.get_rank(), dist.get_world_size(), store, through_host, backends)
     # Not after an error: taking a group down can wait for ranks that are gone.
     dist.destroy_process_group()
 

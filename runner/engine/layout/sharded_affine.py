@@ -47,7 +47,7 @@ class HeldWeights:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Placed:
     """Where a Linear or Conv lies: shares of its input (None: whole) and of its output.
 
     `blocks`: of the weight's columns, as every strategy sums over them.
@@ -64,33 +64,33 @@ class ShardedAffineRule:
     """A LinearRule: whole vectors in forward and interval, own columns in backward."""
 
     def __init__(
-        self, layout: Layout, fetch: Fetch, bias: Tensor, group: Group, terms: Terms
+        self, placed: Placed, fetch: Fetch, bias: Tensor, group: Group, terms: Terms
     ) -> None:
         self._terms = terms
-        self._layout = layout
+        self._placed = placed
         self._group = group
         self._bias = bias
-        self._own = layout.outputs.span(group.rank)
+        self._own = placed.outputs.span(group.rank)
         self._outputs = self._own.stop - self._own.start
-        inputs = layout.inputs
-        self._spans = inputs.spans if inputs else [slice(0, layout.input_shape[0])]
+        inputs = placed.inputs
+        self._spans = inputs.spans if inputs else [slice(0, placed.input_shape[0])]
         self.held = fetch(self._own)
         # Of the columns of each rank, and of each block.
         self._toward = [self._map(span) for span in self._spans]
-        self._blocks = [self._map(block) for block in layout.blocks]
+        self._blocks = [self._map(block) for block in placed.blocks]
 
     def _map(self, columns: slice) -> AffineMap | None:
         """The product with some columns of the own rows; a rank without neurons has none."""
         width = columns.stop - columns.start
         if not width or not self._outputs:
             return None
-        node = self._layout.node
+        node = self._placed.node
         mine = replace(node, shape=(self._outputs, *node.shape[1:]))
         held = {
             node.parameters["weight"]: self.held[:, columns],
             node.parameters["bias"]: self._bias[self._own],
         }
-        return affine_map(mine, (width, *self._layout.input_shape[1:]), HeldWeights(held))
+        return affine_map(mine, (width, *self._placed.input_shape[1:]), HeldWeights(held))
 
     def terms(self, dtype: torch.dtype) -> int:
         return self._terms.backward
@@ -120,7 +120,7 @@ class ShardedAffineRule:
 
     def _transpose_whole(self, rows: Tensor) -> Tensor:
         own = rows[:, self._own].contiguous()
-        whole = rows.new_zeros((rows.shape[0], *self._layout.input_shape))
+        whole = rows.new_zeros((rows.shape[0], *self._placed.input_shape))
         for span, part in zip(self._spans, self._toward, strict=True):
             if part is not None:
                 whole[:, span] = part.transpose(own)
@@ -131,13 +131,13 @@ class ShardedAffineRule:
     ) -> Tensor:
         """Over all blocks, of columns [N, *input] that come in parts of any width."""
         total: Tensor | None = None
-        widths = [block.stop - block.start for block in self._layout.blocks]
+        widths = [block.stop - block.start for block in self._placed.blocks]
         for block, columns in zip(self._blocks, _cut_again(parts, widths), strict=True):
             if block is not None:
                 added = product(block, columns)
                 total = added if total is None else total.add_(added)
             elif total is None:
-                shape = (columns.shape[0], self._outputs, *self._layout.node.shape[1:])
+                shape = (columns.shape[0], self._outputs, *self._placed.node.shape[1:])
                 total = columns.new_zeros(shape)
         if total is None:
             raise ValueError("a weight has no blocks")
@@ -147,7 +147,7 @@ class ShardedAffineRule:
         parts = [
             own.contiguous()
             if rank == self._group.rank
-            else own.new_empty((own.shape[0], self._layout.outputs.length(rank), *own.shape[2:]))
+            else own.new_empty((own.shape[0], self._placed.outputs.length(rank), *own.shape[2:]))
             for rank in range(self._group.size)
         ]
         for rank, part in enumerate(parts):
@@ -175,7 +175,7 @@ class ShardedAffineRule:
         at = mine.nonzero()[:, 0]
         rows[at, neurons[at] - self._own.start * self._inner] = 1.0
         (part,), constant = self.backward(
-            rows.reshape(len(neurons), 1, self._outputs, *self._layout.node.shape[1:])
+            rows.reshape(len(neurons), 1, self._outputs, *self._placed.node.shape[1:])
         )
         if constant is None:
             raise ValueError("a Linear or Conv has a bias")
@@ -183,17 +183,17 @@ class ShardedAffineRule:
 
     @property
     def _inner(self) -> int:
-        return self._layout.node.size // max(1, self._layout.node.shape[0])
+        return self._placed.node.size // max(1, self._placed.node.shape[0])
 
     def _transpose_own(self, rows: Tensor) -> Tensor:
         kept: Tensor | None = None
         for rank, (span, part) in enumerate(zip(self._spans, self._toward, strict=True)):
             width = span.stop - span.start
             if part is None:
-                partial = rows.new_zeros((rows.shape[0], width, *self._layout.input_shape[1:]))
+                partial = rows.new_zeros((rows.shape[0], width, *self._placed.input_shape[1:]))
             else:
                 partial = part.transpose(rows).contiguous()
-            if self._layout.inputs is None:
+            if self._placed.inputs is None:
                 return self._group.all_reduce(partial)
             if width:
                 self._group.reduce(partial, rank)
@@ -209,7 +209,7 @@ class ShardedAffineRule:
 
     def _passed_round(self, own: Tensor) -> Iterator[Tensor]:
         """Columns of every rank in turn, one's at a time; every rank must take them all."""
-        if self._layout.inputs is None:
+        if self._placed.inputs is None:
             yield own
             return
         for rank, span in enumerate(self._spans):
@@ -221,7 +221,7 @@ class ShardedAffineRule:
                 yield self._group.broadcast(here, rank)
 
     def _shaped_bias(self, dtype: torch.dtype) -> Tensor:
-        ones = (1,) * (len(self._layout.node.shape) - 1)
+        ones = (1,) * (len(self._placed.node.shape) - 1)
         return self._bias.to(dtype).reshape(-1, *ones)
 
 

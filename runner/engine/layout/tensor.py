@@ -27,7 +27,7 @@ from runner.engine.bounds.tagging import Tagger
 from runner.engine.bounds.weights import dtype_of
 from runner.engine.layout.features import FeaturePlan
 from runner.engine.layout.group import Group
-from runner.engine.layout.sharded_affine import HeldWeights, Layout, ShardedAffineRule
+from runner.engine.layout.sharded_affine import HeldWeights, Placed, ShardedAffineRule
 from runner.engine.layout.weights import TensorSource
 from runner.engine.network.blocks import cut_weights, weights_of
 from runner.engine.network.graph import Graph, Node, Op
@@ -152,7 +152,7 @@ class ShardedFeatures:
             raise ValueError(f"node {node.name} is not cut")
         name = node.parameters["weight"]
         blocks = self._blocks[name]
-        layout = Layout(node, self._shapes[before], self._plan[before], outputs, blocks)
+        placed = Placed(node, self._shapes[before], self._plan[before], outputs, blocks)
 
         def fetch(rows: slice) -> Tensor:
             """W[rows], read a block of columns at a time."""
@@ -166,7 +166,7 @@ class ShardedFeatures:
 
         bias = self._whole[node.parameters["bias"]]
         terms = affine_terms(self._source.shape(name), node)
-        return ShardedAffineRule(layout, fetch, bias, self._group, terms)
+        return ShardedAffineRule(placed, fetch, bias, self._group, terms)
 
 
 class _LocalRule:

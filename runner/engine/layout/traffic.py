@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from runner.contract.strategy import Axis, Strategy
+from runner.contract.layout import Axis
+from runner.contract.strategy import Strategy
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.propagate import Settings
@@ -25,18 +26,22 @@ def formula_bytes(
 
     A product with a weight W [n, m] sends, for R rows: features A, R m values; weights the
     smaller of W and the product, which is of R n values for each block of W where a gradient
-    passes; weights and specs together W. Specs alone send the R bounds. Each is (P - 1) / P of
-    that per rank. In I iterations, α-CROWN passes every layer but those before its first ReLU I
+    passes; weights and specs over the same ranks W. Each is (D - 1) / D of that per rank, D being
+    the degree of the axis, and a block counts for the ranks alone that bound it. Specs send the R
+    bounds, too. In I iterations, α-CROWN passes every layer but those before its first ReLU I
     times, and I - 1 times for gradients.
 
     `blocks`: rows of each block of each start node, in the order in which they were bounded.
     `weights`: bytes of the blocks of each Linear and Conv weight.
     """
+    together = strategy.same_ranks(Axis.WEIGHTS, Axis.SPECS)
+    sharers = strategy.degree(Axis.SPECS, ranks)
+    cutters = max(strategy.degree(axis, ranks) for axis in (Axis.WEIGHTS, Axis.FEATURES))
+    share = (cutters - 1) / cutters / (1 if together else sharers)
     sent = 0.0
     for (start, method), counts in zip(_calls(network, settings), blocks, strict=True):
-        if Axis.SPECS in strategy.sharded:
-            sent += sum(counts) * VALUE_BYTES
-        rounds = _rounds(counts, ranks) if Axis.SPECS in strategy.sharded else counts
+        sent += sum(counts) * VALUE_BYTES * (sharers - 1) / sharers
+        rounds = _rounds(counts, ranks) if together else counts
         passes = settings.alpha.iterations if method is Method.ALPHA_CROWN else 1
         for rows in rounds:
             relaxed = False
@@ -50,11 +55,11 @@ def formula_bytes(
                     before = network.graph.node(node.inputs[0])
                     blocks_of = weights[node.parameters["weight"]]
                     values = passing * before.size
-                    sent += times * _product(values, blocks_of, strategy)
+                    sent += share * times * _product(values, blocks_of, strategy)
                     if Axis.FEATURES not in strategy.sharded:
                         values = passing * node.size * len(blocks_of)
-                    sent += gradients * _product(values, blocks_of, strategy)
-    return sent * (ranks - 1) / ranks
+                    sent += share * gradients * _product(values, blocks_of, strategy)
+    return sent
 
 
 def _calls(network: BoundNetwork, settings: Settings) -> list[tuple[str, Method]]:
@@ -80,4 +85,5 @@ def _product(values: int, weight: Sequence[int], strategy: Strategy) -> int:
         return product
     if Axis.WEIGHTS not in strategy.sharded:
         return 0
-    return sum(weight) if Axis.SPECS in strategy.sharded else min(sum(weight), product)
+    together = strategy.same_ranks(Axis.WEIGHTS, Axis.SPECS)
+    return sum(weight) if together else min(sum(weight), product)

@@ -45,7 +45,7 @@ def _check_size(job: Job, size: int, found: str) -> None:
             Cause.GANG_MISMATCH,
             f"the job is for {job.ranks} rank(s), but {found}: start {job.ranks} on all machines "
             f"together (torchrun: --nnodes times --nproc-per-node), or make the job again with "
-            f"--ranks {size}",
+            + (f"a layout of {size}" if job.strategy.layout else f"--ranks {size}"),
         )
 
 

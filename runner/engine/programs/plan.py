@@ -7,18 +7,13 @@ from typing import Any
 
 from runner.contract.strategy import Strategy
 from runner.contract.wire import from_json, to_json
-from runner.engine.layout.plan import layout
-from runner.engine.network.load import prepare
-from runner.engine.network.prepared import Weights
+from runner.engine.layout.plan import node_plans
+from runner.engine.network.prepared import Weights, read_graph
 
 
 def plan_target(payload: dict[str, Any]) -> dict[str, Any]:
-    """`network` (ONNX) is converted to `prepared`; its nodes under `strategy` on `ranks` ranks.
-
-    Raises InstanceError for a network that cannot be converted or laid out so.
-    """
-    network, prepared = Path(payload["network"]), Path(payload["prepared"])
+    """The nodes of a `prepared` network under `strategy` on `ranks` ranks."""
+    prepared = Path(payload["prepared"])
     strategy = from_json(payload["strategy"], Strategy)
-    graph = prepare(network, prepared)
-    nodes = layout(graph, Weights(prepared).shape, strategy, payload["ranks"])
+    nodes = node_plans(read_graph(prepared), Weights(prepared).shape, strategy, payload["ranks"])
     return {"nodes": to_json(nodes)}

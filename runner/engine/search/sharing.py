@@ -144,6 +144,9 @@ class Apart:
     """Each sub-problem on one rank. Ranks meet when one of them has none left, or has an end to
     tell; between meetings nothing is said but `on_request`'s, for weights that are sharded.
     `name`: of no other in the gang, for its signals.
+
+    `alike`: ranks that search the same sub-problems as this one, with parts of the network each.
+    They go the way of the first of them, as each clock and each look at signals is its own.
     """
 
     def __init__(
@@ -153,8 +156,10 @@ class Apart:
         confirmation: Confirmation,
         on_request: Callable[[], AbstractContextManager[Callable[[], None]]] | None = None,
         name: str = "search",
+        alike: Group | None = None,
     ) -> None:
         self._name = name
+        self._alike = alike or Group()
         self.ranks = group.size
         self.keeps_root = group.rank == 0
         self._group = group
@@ -181,15 +186,19 @@ class Apart:
             self._lost = True
 
     def checkpoint(self) -> None:
-        now = time.perf_counter()
-        if now - self._looked < LOOK_SECONDS:
-            return
-        self._looked = now
-        if self._deadline.over or self._group.signalled(self._end):
+        if self._alike.decide(self._useless()):
             raise RoundOver
 
+    def _useless(self) -> bool:
+        """Whether what is done here serves nobody any more; looks now and then."""
+        now = time.perf_counter()
+        if now - self._looked < LOOK_SECONDS:
+            return False
+        self._looked = now
+        return self._deadline.over or self._group.signalled(self._end)
+
     def confirm(self, candidate: Candidate) -> bool:
-        found = self._confirmation.alone(candidate)
+        found = self._alike.decide(self._alike.rank == 0 and self._confirmation.alone(candidate))
         if found:
             self._group.signal(self._end)
         return found
@@ -197,10 +206,10 @@ class Apart:
     def due(self, waits: bool) -> bool:
         late = time.perf_counter() - self._met_at > MEETING_SECONDS
         ends = self._lost or self._deadline.over or self._confirmation.confirmed
-        if waits or late or ends:
+        if self._alike.decide(waits or late or ends):
             self._group.signal(self._meeting)
             return True
-        return self._group.signalled(self._meeting)
+        return self._alike.decide(self._group.signalled(self._meeting))
 
     def meet(self, waiting: int, standing: Tensor, pause: bool | None) -> Meeting:
         self._serve()
@@ -208,11 +217,12 @@ class Apart:
         over = self._lost or self._deadline.over
         flags = [waiting, over, self._confirmation.confirmed, bool(pause)]
         mine = torch.cat([torch.tensor(flags, dtype=torch.float64), standing.cpu()])
+        self._alike.broadcast(mine, 0)
         all_ = self._group.all_gather(mine)
         counts, overs, found, pauses = (all_[:, index] for index in range(len(flags)))
         self._counts = [int(count) for count in counts]
         if bool(found.any()):
-            self._confirmation.settle(writer=int(found.argmax()))
+            self._confirmation.settle(writer=self._group.members[int(found.argmax())])
         elif bool(overs.any()):
             raise DeadlineReached
         return Meeting(

@@ -1,4 +1,4 @@
-"""What the README says of adding a strategy, done: one entry in STRATEGIES, and nothing else."""
+"""What docs/adding-a-strategy.md says, done: one entry in STRATEGIES, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from device import DEVICE
 from safetensors.numpy import load_file
 
 from runner.contract.errors import UsageError
+from runner.contract.layout import Axis
 from runner.contract.question import Job
-from runner.contract.strategy import Axis, Strategy
+from runner.contract.strategy import Strategy
 from runner.contract.vocabulary import Cause, Method
 from runner.contract.wire import job_to_json, report_from_json
 from runner.engine.network.load import prepare
@@ -21,7 +22,9 @@ from runner.problem.instances import Instance, read_category
 from runner.verifiers.strategies import CHECKPOINT, STRATEGIES, strategy_named
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-ADDED = Strategy("fsdp+offload", frozenset({Axis.WEIGHTS}), offload=True)
+GUIDE = (REPOSITORY / "docs" / "adding-a-strategy.md").read_text(encoding="utf-8")
+EXAMPLE = GUIDE.partition("```python\n")[2].partition("```")[0]
+ADDED: Strategy = eval(EXAMPLE, {"Strategy": Strategy, "Axis": Axis})
 
 
 def test_a_new_strategy_is_an_entry_and_is_measured_like_the_others(

@@ -13,8 +13,9 @@ from device import DEVICE
 from small_networks import Builder, SmallNetwork
 from small_onnx import save_small, save_true_property
 
+from runner.contract.layout import Axis
 from runner.contract.question import Job, RankReport
-from runner.contract.strategy import Axis, Engine
+from runner.contract.strategy import Engine
 from runner.contract.vocabulary import BOUNDS, Verdict
 from runner.contract.wire import job_to_json, report_from_json
 from runner.contract.workload import Workload

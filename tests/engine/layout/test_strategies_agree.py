@@ -78,20 +78,24 @@ def test_strategies_agree_and_contain_what_is_reached(
                 assert answer["apart"] <= 1, question
 
 
+ON_A_GRID = ("tp=2+sp=2", "fsdp=2+sp=2")
+
+
 @pytest.mark.parametrize("after", [0, 3])
-@pytest.mark.parametrize("name", PARALLEL)
+@pytest.mark.parametrize("name", [*PARALLEL, *ON_A_GRID])
 def test_a_rank_killed_inside_a_collective_ends_the_gang_at_once(
     name: str, after: int, rank_server: RankServer, tmp_path: Path
 ) -> None:
     row = read_category(REPOSITORY / "benchmarks" / "digits_cnn")[0]
     assert isinstance(row, Instance)
     prepare(row.network, tmp_path / "prepared")
+    ranks = strategy_named(name).ranks_of(3)
     job = Job(
         network=str(row.network),
         prepared=str(tmp_path / "prepared"),
         property=str(row.property),
         strategy=strategy_named(name),
-        ranks=3,
+        ranks=ranks,
         timeout_s=60.0,
         device=DEVICE,
         method=Method.ALPHA_CROWN,
@@ -99,7 +103,7 @@ def test_a_rank_killed_inside_a_collective_ends_the_gang_at_once(
     )
     payload = {"job": job_to_json(job), "after": after}
     target = f"{agreement_targets.__name__}:killed_in_a_collective"
-    result = rank_server.run(target, payload, 3, tmp_path / "gang", timeout_s=60)
+    result = rank_server.run(target, payload, ranks, tmp_path / "gang", timeout_s=60)
     assert (result.ended, result.dead_rank) == (Ending.RANK_DIED, 1)
     assert result.how == "signal 9 (SIGKILL)"
     assert result.run_time_s < 20

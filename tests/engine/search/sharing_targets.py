@@ -17,6 +17,7 @@ from small_networks import CPU, SmallNetwork
 from test_input_split import asked, context, holds
 from test_relu_split import PLAIN, hard
 
+from runner.contract.layout import Axis
 from runner.contract.vocabulary import Method
 from runner.engine.attack.pgd import Candidate, Target
 from runner.engine.bounds.tagging import NoTagger
@@ -24,6 +25,7 @@ from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.engines import DriverEngine
 from runner.engine.layout.blocks import plan_blocks
 from runner.engine.layout.group import Group, joined_group
+from runner.engine.layout.mesh import Mesh
 from runner.engine.layout.weights import BlockedWeights
 from runner.engine.network.blocks import weights_of
 from runner.engine.network.prepared import Weights, read_graph
@@ -96,21 +98,30 @@ def _search(
 
 
 def found_elsewhere(payload: Payload) -> Payload:
-    """Rank 0 finds a counterexample while all others are in a round without an end."""
+    """The first of those that search apart finds a counterexample while all others are in a round
+    without an end.
+    """
     with joined_group(CPU) as group:
         judge = Judge(lambda _: True, group)
-        sharing = Apart(group, Deadline(group, 60), judge)  # type: ignore[arg-type]
+        apart, alike = _searchers(group, payload)
+        sharing = Apart(apart, Deadline(group, 60), judge, alike=alike)  # type: ignore[arg-type]
         group.all_gather(torch.zeros(1))
         start = time.perf_counter()
         with sharing.round():
-            if group.rank == 0:
+            if apart.rank == 0:
                 sharing.confirm(CANDIDATE)
-            while group.rank:
+            while apart.rank:
                 sharing.checkpoint()
         due = sharing.due(waits=False)
         meeting = sharing.meet(0, torch.zeros(1), None)
         seconds = time.perf_counter() - start
         return {"due": due, "found": meeting.found, "wrote": judge.wrote, "seconds": seconds}
+
+
+def _searchers(group: Group, payload: Payload) -> tuple[Group, Group]:
+    """Those that search apart, and those that search alike."""
+    mesh = Mesh(group, strategy_named(payload["strategy"]))
+    return mesh.along(Axis.DOMAINS), mesh.beside(Axis.DOMAINS)
 
 
 def killed(payload: Payload) -> Payload:
@@ -128,12 +139,15 @@ def killed(payload: Payload) -> Payload:
 
 
 def deadline(payload: Payload) -> Payload:
-    """The time is over on the last rank alone, in the middle of a round."""
+    """The time is over on the last of those that search apart, in the middle of a round; on one
+    rank of it alone, where several search alike.
+    """
     with joined_group(CPU) as group:
-        last = group.rank == group.size - 1
         judge = Judge(lambda _: False, group)
-        clock = Deadline(group, 0.2 if last else 60)
-        sharing = Apart(group, clock, judge)  # type: ignore[arg-type]
+        apart, alike = _searchers(group, payload)
+        last = apart.rank == apart.size - 1
+        clock = Deadline(group, 0.2 if last and alike.rank == 0 else 60)
+        sharing = Apart(apart, clock, judge, alike=alike)  # type: ignore[arg-type]
         with sharing.round():
             while last:
                 sharing.checkpoint()

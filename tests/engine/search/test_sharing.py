@@ -62,23 +62,28 @@ def test_random_questions_have_the_same_answer_on_one_rank_and_on_many(
     assert shared > 5
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_a_counterexample_on_one_rank_ends_the_rounds_of_all(ranks: Ranks, count: int) -> None:
-    reports = ranks("found_elsewhere", count)
+@pytest.mark.parametrize(("strategy", "count"), [("dp", 2), ("dp", 3), ("tp=2+dp=2", 4)])
+def test_a_counterexample_on_one_rank_ends_the_rounds_of_all(
+    ranks: Ranks, strategy: str, count: int
+) -> None:
+    reports = ranks("found_elsewhere", count, strategy=strategy)
     assert all(report["due"] and report["found"] for report in reports)
     assert [report["wrote"] for report in reports] == [True] + [False] * (count - 1)
     assert max(report["seconds"] for report in reports) < 10
 
 
-def test_a_deadline_on_one_rank_is_one_for_all(ranks: Ranks) -> None:
-    assert ranks("deadline", 3) == [{"reached": True}] * 3
+@pytest.mark.parametrize(("strategy", "count"), [("dp", 3), ("tp=2+dp=2", 4)])
+def test_a_deadline_on_one_rank_is_one_for_all(ranks: Ranks, strategy: str, count: int) -> None:
+    assert ranks("deadline", count, strategy=strategy) == [{"reached": True}] * count
 
 
-@pytest.mark.parametrize("strategy", ["dp", "fsdp+dp"])
-def test_a_rank_killed_in_a_round_ends_the_gang(gang: Gang, tmp_path: Path, strategy: str) -> None:
+@pytest.mark.parametrize(("strategy", "count"), [("dp", 3), ("fsdp+dp", 3), ("tp=2+dp=2", 4)])
+def test_a_rank_killed_in_a_round_ends_the_gang(
+    gang: Gang, tmp_path: Path, strategy: str, count: int
+) -> None:
     prepare(save_onnx(tmp_path / "network.onnx", mlp(4, 8, 2)), tmp_path / "prepared")
-    result = gang("killed", 3, prepared=str(tmp_path / "prepared"), strategy=strategy)
-    assert (result.ended, result.dead_rank) == (Ending.RANK_DIED, 2)
+    result = gang("killed", count, prepared=str(tmp_path / "prepared"), strategy=strategy)
+    assert (result.ended, result.dead_rank) == (Ending.RANK_DIED, count - 1)
     assert result.run_time_s < 10  # and not the timeout
 
 

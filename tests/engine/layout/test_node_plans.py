@@ -9,16 +9,16 @@ from small_networks import Builder, SmallNetwork, cnn, mlp
 from typer.testing import CliRunner
 
 from runner.cli.app import app
-from runner.contract.layout import NodeLayout
-from runner.engine.layout.plan import layout
+from runner.contract.node_plan import NodePlan
+from runner.engine.layout.plan import node_plans
 from runner.engine.network.graph import Op
 from runner.verifiers.strategies import strategy_named
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-def planned(network: SmallNetwork, strategy: str, ranks: int) -> dict[str, NodeLayout]:
-    nodes = layout(network.graph, network.source.shape, strategy_named(strategy), ranks)
+def planned(network: SmallNetwork, strategy: str, ranks: int) -> dict[str, NodePlan]:
+    nodes = node_plans(network.graph, network.source.shape, strategy_named(strategy), ranks)
     return {node.name: node for node in nodes}
 
 
@@ -53,6 +53,20 @@ def test_tp_sends_the_columns_of_others_and_fsdp_a_weight_to_every_other() -> No
     assert fsdp[second].features is None
 
 
+def test_on_a_grid_a_row_moves_among_those_that_bound_it_together() -> None:
+    network = mlp(20, 64, 50, 6)
+    grid, tp = planned(network, "tp=2+sp=2", 4), planned(network, "tp", 2)
+    assert grid.keys() == tp.keys()
+    for name, node in grid.items():
+        assert node.weight_bytes == tp[name].weight_bytes * 2
+        assert node.features == (tp[name].features or ()) * 2
+        assert (node.moves, node.row_bytes) == (tp[name].moves, tp[name].row_bytes)
+    fsdp, rows = planned(network, "fsdp=2+sp=2", 4), planned(network, "fsdp", 2)
+    for name, node in fsdp.items():
+        assert node.weight_bytes == rows[name].weight_bytes * 2
+        assert node.weight_moved_bytes == rows[name].weight_moved_bytes
+
+
 def test_the_plan_says_what_cannot_be_cut() -> None:
     builder = Builder((4, 6, 6))
     grouped = builder.conv("x", 4, groups=2, padding=(1, 1))
@@ -81,9 +95,23 @@ def test_the_command_prints_a_line_per_node(command: tuple[str, ...]) -> None:
 
 
 @pytest.mark.usefixtures("warm")
+def test_the_command_says_who_bounds_which_rows() -> None:
+    network = str(REPOSITORY / "benchmarks" / "digits_mlp" / "onnx" / "mlp_2x64.onnx")
+    result = CliRunner().invoke(app, ["plan", network, "--strategy", "tp=2,sp=3"])
+    assert result.exit_code == 0, result.output
+    assert "under tp=2+sp=3 on 6 rank(s)" in result.output
+    assert "Blocks of rows: each on one of 3 groups of 2 rank(s)." in result.output
+    assert "A row's bound goes to every other group: 8 bytes from each rank." in result.output
+
+
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize(
     ("network", "strategy", "words"),
-    [("absent.onnx", "tp", "missing_file"), ("absent.onnx", "lirpa", "not the driver's")],
+    [
+        ("absent.onnx", "tp", "missing_file"),
+        ("absent.onnx", "lirpa", "not the driver's"),
+        ("absent.onnx", "tp=2+fsdp=2", "leave one out"),
+    ],
 )
 def test_what_cannot_be_planned_is_wrong_usage(network: str, strategy: str, words: str) -> None:
     result = CliRunner().invoke(app, ["plan", network, "--strategy", strategy])

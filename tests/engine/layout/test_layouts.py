@@ -1,0 +1,172 @@
+"""Axes on ranks of their own: what one rank finds, whatever grid the ranks form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import agreement_targets
+import pytest
+from device import DEVICE
+from small_networks import Builder, SmallNetwork, mlp
+from small_onnx import save_small, save_true_property
+
+from runner.contract.layout import Axis
+from runner.contract.question import Job, RankReport
+from runner.contract.vocabulary import Method, Verdict
+from runner.contract.wire import job_to_json, report_from_json
+from runner.engine.layout.plan import node_plans
+from runner.engine.network.graph import Op
+from runner.engine.network.prepared import write_prepared
+from runner.engine.programs.verify import verify_job
+from runner.execute.gang import Ending, GangResult, RankServer
+from runner.experiments.experiment import TARGET
+from runner.run.programs import VERIFY
+from runner.verifiers.strategies import strategy_named
+
+EXACT = ("fsdp=2+sp=2", "fsdp=2+dp=2", "sp=2+dp=2")
+CLOSE = ("tp=2+sp=2", "tp=2+dp=2")
+OF_FOUR = (*EXACT, *CLOSE)
+OF_SIX = ("tp=3+sp=2", "tp=2+sp=3")
+OF_EIGHT = ("tp=2+sp=2+dp=2", "fsdp=2+sp=2+dp=2")
+
+
+def residual() -> SmallNetwork:
+    builder = Builder((2, 5, 5), 3)
+    x = builder.pointwise(Op.RELU, builder.conv("x", 5, padding=(1, 1)))
+    inner = builder.pointwise(Op.RELU, builder.conv(x, 5, padding=(1, 1)))
+    x = builder.pointwise(Op.RELU, builder.pointwise(Op.ADD, inner, x))
+    return builder.network(builder.linear(builder.flatten(x), 3))
+
+
+def convolutional() -> SmallNetwork:
+    builder = Builder((1, 6, 6), 4)
+    x = builder.pointwise(Op.RELU, builder.conv("x", 7, padding=(1, 1)))
+    x = builder.pointwise(Op.RELU, builder.linear(builder.flatten(x), 11))
+    return builder.network(builder.linear(x, 3))
+
+
+NETWORKS = {
+    "mlp": lambda: mlp(7, 160, 150, 4),
+    "cnn": convolutional,
+    "residual": residual,
+}
+
+
+def finished(result: GangResult) -> list[RankReport]:
+    assert result.ended is Ending.FINISHED, result
+    assert result.dead_rank is None, result.reports
+    return [report_from_json(report) for report in result.reports if report is not None]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bounds_on_a_grid_are_those_of_one_rank(
+    name: str, rank_server: RankServer, tmp_path: Path
+) -> None:
+    small = NETWORKS[name]()
+    write_prepared(tmp_path / "prepared", small.graph, small.tensors)
+    gangs = {4: OF_FOUR} | ({6: OF_SIX, 8: OF_EIGHT} if name == "mlp" else {})
+    for ranks, names in gangs.items():
+        payload = {
+            "prepared": str(tmp_path / "prepared"),
+            "radius": 0.3,
+            "strategies": names,
+            "by_alpha": names,
+        }
+        target = f"{agreement_targets.__name__}:agreement"
+        result = rank_server.run(target, payload, ranks, tmp_path / f"gang{ranks}", timeout_s=200)
+        assert (result.ended, result.dead_rank) == (Ending.FINISHED, None), result
+        for report in filter(None, result.reports):
+            for question, answer in report.items():
+                assert answer["outside"] <= 1, question
+                assert answer["apart"] <= 1, question
+                if question.split()[1] in EXACT:
+                    assert answer["same_bits"], question
+
+
+def job(small: SmallNetwork, folder: Path, room: float = 0.1) -> Job:
+    """Under `baseline`; outputs that are less than what is reached, by `room`, are unsafe."""
+    write_prepared(folder / "prepared", small.graph, small.tensors)
+    return Job(
+        network=str(save_small(folder / "network.onnx", small)),
+        prepared=str(folder / "prepared"),
+        property=str(save_true_property(folder / "p.vnnlib", small, radius=0.6, room=room)),
+        strategy=strategy_named("baseline"),
+        ranks=1,
+        timeout_s=300.0,
+        device=DEVICE,
+        counterexample=str(folder / "counterexample.gz"),
+        bounds=str(folder / "bounds"),
+    )
+
+
+def under(name: str, asked: Job, **more: Any) -> tuple[dict[str, Any], int]:
+    strategy = strategy_named(name)
+    ranks = strategy.ranks_of(0)
+    return job_to_json(replace(asked, strategy=strategy, ranks=ranks, **more)), ranks
+
+
+SEARCHED = {"input-split": lambda: mlp(3, 12, 10, 2), "beta-crown": lambda: mlp(25, 12, 10, 2)}
+
+
+@pytest.mark.parametrize("name", [*OF_FOUR, "tp=2+sp=2+dp=2"])
+@pytest.mark.parametrize("search", SEARCHED)
+def test_a_search_on_a_grid_has_the_answer_of_one_rank(
+    search: str, name: str, rank_server: RankServer, tmp_path: Path
+) -> None:
+    asked = job(SEARCHED[search](), tmp_path)
+    alone = verify_job(asked)
+    assert (alone.verdict, alone.method) == (Verdict.UNSAT, search)
+    payload, ranks = under(name, asked)
+    result = rank_server.run(VERIFY, payload, ranks, tmp_path / "gang", timeout_s=300)
+    reports = finished(result)
+    assert [report.verdict for report in reports] == [Verdict.UNSAT] * ranks
+    # Ranks that have the same sub-problems have bounded the same ones.
+    for group in strategy_named(name).beside(Axis.DOMAINS, ranks):
+        assert len({reports[rank].domains for rank in group}) == 1
+    if "dp" not in name:  # a search on several ranks has an order of its own
+        assert reports[0].lower_bound == pytest.approx(alone.lower_bound, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", OF_FOUR)
+def test_a_counterexample_is_confirmed_and_written_once(
+    name: str, rank_server: RankServer, tmp_path: Path
+) -> None:
+    payload, ranks = under(name, job(mlp(25, 12, 10, 2), tmp_path, room=-0.1))
+    result = rank_server.run(VERIFY, payload, ranks, tmp_path / "gang", timeout_s=300)
+    assert [report.verdict for report in finished(result)] == [Verdict.SAT] * ranks
+    assert (tmp_path / "counterexample.gz").is_file()
+
+
+@pytest.mark.parametrize("late", [0, 2, 3])
+@pytest.mark.parametrize("name", ["tp=2+sp=2", "fsdp=2+sp=2"])
+def test_a_clock_that_is_ahead_stops_its_whole_group_and_no_other(
+    name: str, late: int, rank_server: RankServer, tmp_path: Path
+) -> None:
+    small = mlp(7, 160, 150, 4)
+    write_prepared(tmp_path / "prepared", small.graph, small.tensors)
+    payload = {"prepared": str(tmp_path / "prepared"), "strategy": name, "late": late}
+    target = f"{agreement_targets.__name__}:late_on_one_rank"
+    result = rank_server.run(target, payload, 4, tmp_path / "gang", timeout_s=100)
+    assert (result.ended, result.dead_rank) == (Ending.FINISHED, None), result
+    found = [report for report in result.reports if report is not None]
+    assert len({report["digest"] for report in found}) == 1
+    assert found[0]["tighter"] <= 1
+    # Of each group the first rank's clock counts: rank 3 is not the first of any.
+    assert (found[0]["looser"] > 1) == (late != 3)
+
+
+@pytest.mark.parametrize("name", ["tp=2+sp=2", "fsdp=2+sp=2", "tp=2+dp=2", "tp=2+sp=3"])
+def test_every_rank_keeps_the_weights_that_the_plan_says(
+    name: str, rank_server: RankServer, tmp_path: Path
+) -> None:
+    small = mlp(20, 64, 50, 6)
+    payload, ranks = under(name, job(small, tmp_path), method=Method.CROWN)
+    result = rank_server.run(TARGET, payload, ranks, tmp_path / "gang", timeout_s=100)
+    plans = node_plans(small.graph, small.source.shape, strategy_named(name), ranks)
+    biases = sum(
+        small.tensors[f"{node.name}.bias"].nbytes for node in plans if any(node.weight_bytes)
+    )
+    planned = [sum(node.weight_bytes[rank] for node in plans) + biases for rank in range(ranks)]
+    assert [report.weight_bytes for report in finished(result)] == planned
