@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,14 +23,17 @@ from runner.execute.gang import RankServer
 from runner.record.append import is_disk_full
 from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
+from runner.run.install import install_verifiers
 from runner.run.plan import Task, plan
 from runner.run.schedule import schedule
+from runner.verifiers.named import named_tools
 from runner.verifiers.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from runner.report.gather import Evidence
 
 _log = logging.getLogger(__name__)
+_NO_STRATEGY = "none"
 
 EXIT_CODES = """\b
 Exit codes:
@@ -51,8 +56,25 @@ def run(
         ),
     ] = None,
     strategies: Annotated[
-        str, typer.Option(help=f"Comma-separated: {', '.join(STRATEGIES)}.")
+        str,
+        typer.Option(help=f"Comma-separated: {', '.join(STRATEGIES)}. none: only other verifiers."),
     ] = "baseline,fsdp",
+    verifier: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Another verifier beside the strategies: a folder with VNN-COMP's three scripts, "
+            "or an executable with the VNN-LIB 2.0 command line. May be given several times.",
+        ),
+    ] = None,
+    verifiers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A verifiers.toml: a table [NAME] for each, with folder or command, arguments "
+            "and environment.",
+        ),
+    ] = None,
     ranks: Annotated[int, typer.Option(min=1, help="Processes of a parallel strategy.")] = 2,
     timeout: Annotated[
         float | None,
@@ -134,12 +156,13 @@ def run(
       vnncomp-runner run mnist_fc --filter '*256x4*' --strategies baseline,fsdp,lirpa
       vnncomp-runner run mnist_fc oval21 --ranks 4 --timeout 60 --memory-limit 8
       vnncomp-runner run mnist_fc --filter '*256x6*' --fixed-workload 10 --batch 512
+      vnncomp-runner run mnist_fc --strategies baseline --verifier marabou=tools/marabou
     """
     out = console()
     with exit_codes():
         command = Command(
             categories=tuple(os.path.abspath(category) for category in categories or _default()),
-            strategies=tuple(dict.fromkeys(map(str.strip, strategies.split(",")))),
+            strategies=_strategy_names(strategies),
             ranks=ranks,
             timeout_s=timeout,
             filter=filter_glob,
@@ -151,12 +174,20 @@ def run(
             work_memory_mib=work_memory,
             repeat=repeat,
             workload=workload_of(fixed_workload, batch),
+            verifiers=named_tools(verifier or (), verifiers),
         )
         left_out: list[str] = []
         tasks = plan(command, left_out.append)
         _print_left_out(left_out, out)
         folder = _run(command, tasks, results, name, out)
         _print_summary(folder.path, left_out, out)
+
+
+def _strategy_names(option: str) -> tuple[str, ...]:
+    """Each once; none for `none` or nothing."""
+    if option.strip() in ("", _NO_STRATEGY):
+        return ()
+    return tuple(dict.fromkeys(map(str.strip, option.split(","))))
 
 
 def _default() -> list[str]:
@@ -182,10 +213,12 @@ def _run(
         known = [folder.done[task.key()] for task in tasks if task.key() in folder.done]
         if known:
             out.print(f"Resuming {folder.path}: {len(known)} of {len(tasks)} are done.")
-        server_log = folder.path / "logs" / "server.log"
+        server = RankServer(folder.path / "logs" / "server.log")
+        of_ours = any(task.verifier is None for task in tasks)
         try:
+            install_verifiers(tasks, folder, partial(out.print, soft_wrap=True), command.device)
             with (
-                RankServer(server_log) as server,
+                server if of_ours else nullcontext(),
                 RunProgress(out, len(tasks), known) as progress,
             ):
                 schedule(tasks, command, folder, server, progress)

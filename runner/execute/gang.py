@@ -19,6 +19,7 @@ from typing import Any
 from runner.contract.errors import UsageError
 from runner.execute.channel import Channel, ChannelClosed
 from runner.execute.launch import Launch
+from runner.execute.program import module_path
 from runner.execute.watch import Ending, GangResult, Watch
 
 __all__ = ["PRELOAD", "Ending", "GangResult", "RankServer"]
@@ -153,12 +154,11 @@ class RankServer:
         self._alive, held = os.pipe()
         command = [sys.executable, "-m", "runner.execute.server"]
         command += [str(theirs.fileno()), str(os.getpid())]
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with theirs, self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *self._preload],
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": module_path()},
                 pass_fds=[theirs.fileno(), held],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 
 from runner.contract.errors import UsageError
 from runner.contract.strategy import Engine, Strategy
+from runner.contract.verifier import Tool, Verifier
 from runner.contract.vocabulary import Method
 from runner.problem.instances import Instance, MalformedRow, Row, read_categories
 from runner.problem.names import full_name, instance_name, matches, one_line
 from runner.record.manifest import Command
 from runner.record.schema import Key
+from runner.verifiers.kinds import verifier_of
 from runner.verifiers.strategies import strategy_named
 
 _log = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ _log = logging.getLogger(__name__)
 class Task:
     """One row of instances.csv under one strategy. `name` is what its files are called.
 
-    `repeat` counts from 1.
+    `repeat` counts from 1. `verifier`: who answers, where the strategy is none of ours.
     """
 
     row: Row
@@ -31,6 +33,7 @@ class Task:
     ranks: int
     name: str
     repeat: int = 1
+    verifier: Verifier | None = None
 
     def key(self) -> Key:
         return Key(*_question(self.row), self.strategy.name, self.repeat)
@@ -42,12 +45,18 @@ def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> li
     Everything is run once before anything is repeated. `left_out` is told of categories without
     anything to run.
 
-    Raises UsageError for a strategy or category that does not exist, and when nothing is left.
+    Raises UsageError for a strategy, verifier or category that does not exist, and when nothing
+    is left.
     """
     _check_options(command)
-    strategies = [strategy_named(name) for name in command.strategies]
+    strategies: list[tuple[Strategy, Verifier | None]] = [
+        *((strategy_named(name), None) for name in command.strategies),
+        *map(_foreign, command.verifiers),
+    ]
+    if not strategies:
+        raise UsageError("nobody would answer: name a strategy, or another verifier by --verifier")
     if command.workload is not None:
-        _check_searched(command.method, strategies)
+        _check_searched(command.method, (strategy for strategy, _ in strategies))
     rows = [
         row
         for category in read_categories(command.categories, command.timeout_s, left_out)
@@ -63,11 +72,19 @@ def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> li
             command.ranks if strategy.parallel else 1,
             name if repeat == 1 else f"{name}.repeat{repeat}",
             repeat,
+            verifier,
         )
         for repeat in range(1, command.repeat + 1)
         for row, name in named
-        for strategy in strategies
+        for strategy, verifier in strategies
     ]
+
+
+def _foreign(tool: Tool) -> tuple[Strategy, Verifier]:
+    """One process for us, whatever it starts. Raises UsageError where a part of it is missing."""
+    verifier = verifier_of(tool)
+    verifier.check()
+    return Strategy(tool.name, engine=Engine.TOOL, parallel=False), verifier
 
 
 def _check_options(command: Command) -> None:
