@@ -71,6 +71,7 @@ REQUIREMENTS = (
     Requirement("pyyaml", "yaml"),
     Requirement("packaging", "packaging"),
     Requirement("cattrs", "cattrs"),
+    *((Requirement("tomli", "tomli"),) if sys.version_info < (3, 11) else ()),
     Requirement("vnnlib", "vnnlib", ">=1.0.2"),
     Requirement("onnx", "onnx"),
     Requirement("onnxruntime", "onnxruntime"),
