@@ -19,8 +19,8 @@ _NAMES = "".join(f"(declare-const {letter}_{i} Real)" for letter in "XY" for i i
 PROPERTY = f"{_NAMES}{_LIMITS}(assert (>= Y_0 0.5))\n"
 QUERY = """(vnnlib-version <2.0>)
 (declare-network N
-    (declare-input X Real [1, 2])
-    (declare-output Y Real [1, 2]))
+    (declare-input X float32 [1, 2])
+    (declare-output Y float32 [1, 2]))
 (assert (and (>= X[0, 0] 0.0) (<= X[0, 0] 1.0) (>= X[0, 1] 0.0) (<= X[0, 1] 1.0)))
 (assert (>= Y[0, 0] 0.5))
 """

@@ -31,22 +31,17 @@ _GIB = 2**30
 
 
 class Foreign:
-    """Asks one question after another; `scratch` keeps the networks that it had to unpack.
-
-    `prepare_timeout_s`: what preparing an instance may take.
-    """
+    """Asks one question after another; `scratch` keeps the networks that it had to unpack."""
 
     def __init__(
         self,
         command: Command,
         folder: RunFolder,
         scratch: Path,
-        prepare_timeout_s: float = PREPARE_TIMEOUT_S,
     ) -> None:
         self._command = command
         self._folder = folder
         self._scratch = scratch
-        self._prepare_timeout_s = prepare_timeout_s
         self._files = PlainFiles(scratch)
         limit = command.memory_limit_gib
         self._memory_limit_bytes = None if limit is None else int(limit * _GIB)
@@ -96,7 +91,7 @@ class Foreign:
         if arguments is None:
             return None, None
         step = Step(home, "prepare")
-        result = self._run(verifier, arguments, step, asked.folder, self._prepare_timeout_s)
+        result = self._run(verifier, arguments, step, asked.folder, PREPARE_TIMEOUT_S)
         step.keep(self._folder.preparation_log(*_place(task)))
         what = Path(arguments[0]).name
         return result.run_time_s, unprepared(result, what, step.last_error)
@@ -125,7 +120,9 @@ class Foreign:
         )
         found = confirmed(claim, home)
         if found.cause is not Cause.NONE:
-            claimed.replace(self._folder.claim(*_place(task)))
+            kept = self._folder.claim(*_place(task))
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            claimed.replace(kept)
         return found
 
 

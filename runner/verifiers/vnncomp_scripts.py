@@ -29,8 +29,8 @@ class VnncompScripts:
         folder = Path(self.tool.path)
         if not folder.is_dir():
             raise UsageError(
-                f"verifier {self.tool.name}: no folder {folder}; name the one that holds "
-                f"{', '.join(SCRIPTS)}"
+                f"verifier {self.tool.name}: {folder} does not exist; name a folder with "
+                f"{', '.join(SCRIPTS)}, or an executable with the VNN-LIB command line"
             )
         for script in SCRIPTS:
             if not (folder / script).is_file():
