@@ -38,8 +38,6 @@ SAMPLE_EVERY_S = 0.02
 SAMPLING_SHARE = 0.05  # of a core, at most
 CANNOT_START = 127  # as a shell has it
 
-_NAMES_SHOWN = 5
-
 
 class Supervision:
     """One program from its start to the end of its last descendant."""

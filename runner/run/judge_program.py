@@ -13,6 +13,8 @@ from runner.run.judge import Answer, in_time, refused
 from runner.run.plan import Task
 from runner.run.step import how_it_ended
 
+_NAMES_SHOWN = 5
+
 
 def judge_program(
     task: Task, prepare_time_s: float | None, result: ProgramResult, answer: Answer, heard: Answer
@@ -94,8 +96,8 @@ def answered(heard: Answer, result: ProgramResult, last_error: str) -> Answer:
             answer = Answer(Verdict.ERROR, Cause.INTERNAL_ERROR, how)
     if not result.left_behind:
         return answer
-    names = ", ".join(result.left_behind)
-    left = f"left {len(result.left_behind)} processes behind ({names}), which were killed"
+    names = ", ".join(result.left_behind[:_NAMES_SHOWN])
+    left = f"processes outlived it and were killed: {len(result.left_behind)} ({names})"
     return answer._replace(message="; ".join(filter(None, (answer.message, left))))
 
 

@@ -18,6 +18,7 @@ from fake_server import FakeServer, Silent
 from fake_tools import (
     OUTSIDE_POINT,
     POINT,
+    PROPERTY,
     QUERY,
     SAFE_POINT,
     python,
@@ -146,6 +147,19 @@ def test_sat_without_a_valid_point_is_an_error(tmp_path: Path, answer: str, word
         assert log(tmp_path, "claimed.txt") == claimed
 
 
+def test_a_point_that_only_rounded_limits_let_in_decides_nothing(tmp_path: Path) -> None:
+    """float32 has no number between 16777216 and 16777218."""
+    query = PROPERTY.replace("(>= X_0 0)", "(>= X_0 16777217)")
+    query = query.replace("(<= X_0 1)", "(<= X_0 16777217)")
+    category = small_category(tmp_path / "small", query=query)
+    answer = "sat\n((X_0 16777216)(X_1 0)(Y_0 16777216)(Y_1 0))"
+    (outcome,) = run(tmp_path / "results", category, scripts(tmp_path / "tool", says(answer)))
+
+    assert (outcome.verdict, outcome.cause) == (Verdict.UNKNOWN, Cause.OUTSIDE_BOX)
+    assert "lies 1 outside" in outcome.message
+    assert counterexamples(tmp_path) == []
+
+
 @pytest.mark.parametrize("body", [says("good day"), says(""), ""], ids=["words", "empty", "none"])
 def test_an_answer_that_is_none_is_an_error_of_its_own(tmp_path: Path, body: str) -> None:
     outcome = only(tmp_path, scripts(tmp_path / "tool", f"echo why >&2\n{body}"))
@@ -199,7 +213,7 @@ def test_processes_that_it_leaves_behind_are_killed_and_told(tmp_path: Path) -> 
     outcome = only(tmp_path, scripts(tmp_path / "tool", body))
 
     assert outcome.verdict is Verdict.UNSAT
-    assert outcome.message == "left 1 processes behind (sleep), which were killed"
+    assert outcome.message == "processes outlived it and were killed: 1 (sleep)"
     assert not psutil.pid_exists(int(pids.read_text()))
 
 
