@@ -216,7 +216,7 @@ def _run(
         server = RankServer(folder.path / "logs" / "server.log")
         of_ours = any(task.verifier is None for task in tasks)
         try:
-            install_verifiers(tasks, folder, partial(out.print, soft_wrap=True), command.device)
+            install_verifiers(tasks, folder, partial(_print_line, out), command.device)
             with (
                 server if of_ours else nullcontext(),
                 RunProgress(out, len(tasks), known) as progress,
@@ -226,6 +226,10 @@ def _run(
             typer.echo(f"\nInterrupted. To resume: {folder.resume_command}", err=True)
             raise
     return folder
+
+
+def _print_line(out: Console, line: str) -> None:
+    out.print(Text(line), soft_wrap=True)
 
 
 def _print_summary(run_folder: Path, left_out: list[str], out: Console) -> None:

@@ -20,7 +20,7 @@ import psutil
 
 from runner.contract.limits import die_with_parent
 from runner.contract.wire import from_json, to_json
-from runner.execute.channel import Channel, ChannelClosed
+from runner.execute.channel import Channel, ChannelClosed, Message
 from runner.execute.gpu_processes import GpuProcesses
 from runner.execute.process_tree import (
     adopt_orphans,
@@ -144,11 +144,17 @@ def main() -> None:
     adopt_orphans()
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     try:
-        (request,) = channel.receive()
-        program = from_json(request, Program)
+        program = from_json(_request(channel), Program)
         channel.send(to_json(Supervision(program, channel).run()))
     except ChannelClosed:
         return  # nobody is left who would want to know
+
+
+def _request(channel: Channel) -> Message:
+    """Raises ChannelClosed."""
+    while True:
+        for message in channel.receive():
+            return message
 
 
 if __name__ == "__main__":

@@ -33,12 +33,7 @@ _GIB = 2**30
 class Foreign:
     """Asks one question after another; `scratch` keeps the networks that it had to unpack."""
 
-    def __init__(
-        self,
-        command: Command,
-        folder: RunFolder,
-        scratch: Path,
-    ) -> None:
+    def __init__(self, command: Command, folder: RunFolder, scratch: Path) -> None:
         self._command = command
         self._folder = folder
         self._scratch = scratch

@@ -80,6 +80,13 @@ def test_what_it_wrote_and_its_exit_code_are_kept(start: Start, tmp_path: Path) 
     assert result.cpu_s > 0
 
 
+def test_an_environment_of_any_size_arrives(start: Start, tmp_path: Path) -> None:
+    large = {f"V{number}": "x" * 50_000 for number in range(4)}
+    code = "import os; print(sum(len(os.environ[f'V{n}']) for n in range(4)))"
+    assert start(code, environment={**os.environ, **large}).exit_code == 0
+    assert (tmp_path / "out").read_text() == "200000\n"
+
+
 def test_a_signal_that_ends_it_is_told(start: Start) -> None:
     result = start("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     assert (result.ended, result.exit_code) == (ProgramEnd.FINISHED, -signal.SIGSEGV)
