@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,9 +23,11 @@ from runner.execute.gang import RankServer
 from runner.record.append import is_disk_full
 from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
+from runner.run.install import install_verifiers
 from runner.run.plan import Task, plan
 from runner.run.schedule import schedule
-from runner.verifiers.strategies import STRATEGIES, strategy_names
+from runner.verifiers.named import named_tools
+from runner.verifiers.strategies import NO_STRATEGY, STRATEGIES, strategy_names
 
 if TYPE_CHECKING:
     from runner.report.gather import Evidence
@@ -55,9 +59,25 @@ def run(
         typer.Option(
             help=f"Comma-separated: {', '.join(STRATEGIES)}, layouts with a degree for each "
             "axis, joined by +, such as tp=2+sp=2, or auto: chosen for this machine and each "
-            "network."
+            "network. none: only other verifiers."
         ),
     ] = "baseline,tp,fsdp",
+    verifier: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Another verifier beside the strategies: a folder with VNN-COMP's three scripts, "
+            "or an executable with the VNN-LIB 2.0 command line. May be given several times.",
+        ),
+    ] = None,
+    verifiers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A verifiers.toml: a table [NAME] for each, with folder or command, arguments "
+            "and environment.",
+        ),
+    ] = None,
     ranks: Annotated[
         int, typer.Option(min=1, help="Processes of a parallel strategy without degrees.")
     ] = 2,
@@ -141,12 +161,13 @@ def run(
       vnncomp-runner run mnist_fc --filter '*256x4*' --strategies baseline,fsdp,lirpa
       vnncomp-runner run mnist_fc oval21 --ranks 4 --timeout 60 --memory-limit 8
       vnncomp-runner run mnist_fc --filter '*256x6*' --fixed-workload 10 --batch 512
+      vnncomp-runner run mnist_fc --strategies baseline --verifier marabou=tools/marabou
     """
     out = console()
     with exit_codes():
         command = Command(
             categories=tuple(os.path.abspath(category) for category in categories or _default()),
-            strategies=strategy_names(strategies),
+            strategies=_strategies(strategies),
             ranks=ranks,
             timeout_s=timeout,
             filter=filter_glob,
@@ -158,12 +179,20 @@ def run(
             work_memory_mib=work_memory,
             repeat=repeat,
             workload=workload_of(fixed_workload, batch),
+            verifiers=named_tools(verifier or (), verifiers),
         )
         left_out: list[str] = []
         tasks = plan(command, left_out.append)
         _print_left_out(left_out, out)
         folder = _run(command, tasks, results, name, out)
         _print_summary(folder.path, left_out, out)
+
+
+def _strategies(option: str) -> tuple[str, ...]:
+    """Each once; none for `none` or nothing."""
+    if option.strip() in ("", NO_STRATEGY):
+        return ()
+    return strategy_names(option)
 
 
 def _default() -> list[str]:
@@ -189,10 +218,12 @@ def _run(
         known = [folder.done[task.key()] for task in tasks if task.key() in folder.done]
         if known:
             out.print(f"Resuming {folder.path}: {len(known)} of {len(tasks)} are done.")
-        server_log = folder.path / "logs" / "server.log"
+        server = RankServer(folder.path / "logs" / "server.log")
+        of_ours = any(task.verifier is None for task in tasks)
         try:
+            install_verifiers(tasks, folder, partial(_print_line, out), command.device)
             with (
-                RankServer(server_log) as server,
+                server if of_ours else nullcontext(),
                 RunProgress(out, len(tasks), known) as progress,
             ):
                 schedule(tasks, command, folder, server, progress)
@@ -200,6 +231,10 @@ def _run(
             typer.echo(f"\nInterrupted. To resume: {folder.resume_command}", err=True)
             raise
     return folder
+
+
+def _print_line(out: Console, line: str) -> None:
+    out.print(Text(line), soft_wrap=True)
 
 
 def _print_summary(run_folder: Path, left_out: list[str], out: Console) -> None:

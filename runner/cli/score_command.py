@@ -107,7 +107,7 @@ def _tools(path: str, results: Path, several: bool) -> tuple[list[Tool], Sources
     command = read_manifest(run, OLDEST_SCHEMA).command
     tools = [
         tool
-        for strategy in command.strategies
+        for strategy in command.contenders
         if any((run / strategy).glob(f"*/{OFFICIAL}"))
         for tool in read_tools(run / strategy)
     ]

@@ -17,6 +17,7 @@ class Engine(StrEnum):
     DRIVER = "driver"  # runner.engine
     LIRPA = "lirpa"  # auto_LiRPA's own compute_bounds, untouched
     NULL = "null"  # nobody: measures the harness
+    TOOL = "tool"  # a program of somebody else's; see runner.contract.verifier
 
 
 @dataclass(frozen=True)

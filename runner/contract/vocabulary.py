@@ -22,8 +22,9 @@ class Cause(StrEnum):
     INCOMPLETE = "incomplete"  # the bounds asked for were computed and did not decide
     WITHIN_ROUNDING = "within_rounding"  # ONNX Runtime may overturn what real arithmetic says
     FIXED_WORKLOAD = "fixed_workload"  # the search was to do so much work, not to decide
-    DEADLINE = "deadline"  # the ranks stopped by themselves, in time
-    KILLED_AT_DEADLINE = "killed_at_deadline"  # the ranks did not stop and were killed
+    UNDECIDED = "undecided"  # another verifier says that it does not know
+    DEADLINE = "deadline"  # the ranks, or another verifier, stopped by themselves, in time
+    KILLED_AT_DEADLINE = "killed_at_deadline"  # what ran did not stop and was killed
     LATE_ANSWER = "late_answer"  # an answer came after the timeout
     RANK_STOPPED = "rank_stopped"  # a rank was suspended (SIGSTOP) until the deadline
     RANK_DIED = "rank_died"
@@ -41,6 +42,9 @@ class Cause(StrEnum):
     REPLAY_MISMATCH = "replay_mismatch"  # the loaded network differs from ONNX Runtime
     INVALID_COUNTEREXAMPLE = "invalid_counterexample"
     OUTSIDE_BOX = "outside_box"  # a counterexample that lies in the box only as float32 rounds
+    PREPARE_FAILED = "prepare_failed"  # another verifier's preparation ended with an error
+    VERIFIER_FAILED = "verifier_failed"  # another verifier ended with an error, or said so
+    UNREADABLE_ANSWER = "unreadable_answer"  # another verifier's answer is none
     INTERNAL_ERROR = "internal_error"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
 
 # deflate packs zeros a thousandfold, and weights and text no more than a hundredfold; between them
 # are lattices, mostly zeros: the largest of tllverifybench, 257 MiB, is packed 180-fold.
@@ -39,7 +39,7 @@ def read_bytes(path: Path, cause: Cause) -> bytes:
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror}); check the file and its permissions"
         raise InstanceError(cause, message) from error
-    if not content.startswith(_GZIP_MAGIC):
+    if not content.startswith(GZIP_MAGIC):
         return content
     limit = _UNPACKED_PER_PACKED * len(content) + _UNPACKED_ALWAYS
     try:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
@@ -38,6 +39,8 @@ class Replay:
     """`outputs` are ONNX Runtime's, `stated` the file's; `excess`: how far the input lies outside
     the box of the case it is closest to, 0 inside, both as the network's precision rounds them.
     `rounding`: how far a valid one lies outside by exact arithmetic, if beyond the tolerance.
+    `exact`: exact arithmetic says of a valid one too that it lies in the box within the tolerance,
+    and that its outputs are finite and unsafe. `computed`: `inputs` in the network's own type.
     """
 
     validity: Validity
@@ -47,6 +50,8 @@ class Replay:
     stated: Vector | None = None
     excess: float = 0.0
     rounding: str = ""
+    exact: bool = False
+    computed: NDArray[np.floating] | None = None
 
 
 def replay(network: Path, property_path: Path, counterexample: Path | None) -> Replay:
@@ -74,9 +79,11 @@ def replay(network: Path, property_path: Path, counterexample: Path | None) -> R
         return Replay(Validity.UNCHECKED, detail, inputs, outputs, stated)
     validity, excess, cases = _judge(instance, inputs, outputs, runtime.dtype)
     with np.errstate(over="ignore"):
-        computed = tuple(printed(inputs.astype(runtime.dtype)))
-    rounding = _rounding(instance, cases, {assigned.inputs, computed})
-    return Replay(validity, "", inputs, outputs, stated, excess, rounding)
+        computed = inputs.astype(runtime.dtype)
+    points = {assigned.inputs, tuple(printed(computed))}
+    rounding = _rounding(instance, cases, points)
+    exact = any(_is_exact(case, points, outputs) for case in cases)
+    return Replay(validity, "", inputs, outputs, stated, excess, rounding, exact, computed)
 
 
 def _read(path: Path) -> Assignment:
@@ -113,6 +120,17 @@ def _judge(
         return validity, least, [case for _, case in allowed]
     closest = min(excess, default=np.inf)
     return Validity.SAFE if closest <= CHECKER_TOLERANCE else Validity.OUTSIDE, closest, []
+
+
+def _is_exact(case: Case, points: set[tuple[str, ...]], outputs: Vector) -> bool:
+    """Whether exact arithmetic finds every one of these points a counterexample of the case."""
+    try:
+        places = [outside(case, point) for point in points]
+    except OutOfRangeError:
+        return False
+    within = all(place is None or place.tolerated for place in places)
+    unsafe = any(region.holds(outputs) for region in case.unsafe)
+    return within and unsafe and bool(np.all(np.isfinite(outputs)))
 
 
 def _rounding(instance: Property, cases: list[Case], points: set[tuple[str, ...]]) -> str:

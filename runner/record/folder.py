@@ -96,6 +96,24 @@ class RunFolder:
         """Where what one rank of the instance called `name` said belongs."""
         return self.path / "logs" / strategy / category / f"{file_name(name)}.rank{rank}.log"
 
+    def preparation_log(self, strategy: str, category: str, name: str) -> Path:
+        """Where what preparing the instance called `name` for another verifier said belongs."""
+        return self.path / "logs" / strategy / category / f"{file_name(name)}.prepare.log"
+
+    def claim(self, strategy: str, category: str, name: str) -> Path:
+        """Where a counterexample that another verifier claims and that does not hold belongs."""
+        return self.path / "logs" / strategy / category / f"{file_name(name)}.claimed.txt"
+
+    def installation(self, name: str) -> Path:
+        """The folder that tells how the verifier called `name` was installed."""
+        return self.path / "logs" / name
+
+    def note_version(self, name: str, version: str) -> None:
+        """Says in run.json which version of another verifier runs."""
+        self.manifest = self.manifest.with_version(name, version)
+        with self.disk_full_named():
+            self.manifest.write(self.path)
+
     def progress(self, strategy: str, category: str, name: str) -> Path:
         """Where the history of the branch and bound on the instance called `name` belongs."""
         return self.path / "logs" / strategy / category / f"{file_name(name)}.progress.csv"

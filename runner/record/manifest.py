@@ -17,7 +17,9 @@ import psutil
 import pynvml
 
 from runner.contract.errors import UsageError
+from runner.contract.verifier import Tool
 from runner.contract.vocabulary import Device, Method
+from runner.contract.wire import MALFORMED, from_json
 from runner.contract.workload import Workload
 from runner.record.append import replace_file
 from runner.record.schema import SCHEMA_VERSION
@@ -39,7 +41,8 @@ class Status(StrEnum):
 class Command:
     """Everything that decides which rows a run has; the same command resumes its own run.
 
-    Categories are absolute paths, `timeout_s` None means each instance's own.
+    Categories are absolute paths, `timeout_s` None means each instance's own. `verifiers`: those
+    beside our strategies.
     """
 
     categories: tuple[str, ...]
@@ -55,11 +58,21 @@ class Command:
     repeat: int = 1
     workload: Workload | None = None
     work_memory_mib: float | None = None
+    verifiers: tuple[Tool, ...] = ()
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """What the column `strategy` holds: strategies, and other verifiers."""
+        return (*self.strategies, *(tool.name for tool in self.verifiers))
 
     def shell(self, results: Path, name: str | None) -> str:
         """The command line that continues the run, ready to be typed."""
         words = ["vnncomp-runner", "run", *self.categories]
-        words += ["--strategies", ",".join(self.strategies), "--ranks", str(self.ranks)]
+        words += ["--strategies", ",".join(self.strategies) or "none", "--ranks", str(self.ranks)]
+        for tool in self.verifiers:
+            words += [] if tool.source else ["--verifier", f"{tool.name}={tool.path}"]
+        for source in dict.fromkeys(tool.source for tool in self.verifiers if tool.source):
+            words += ["--verifiers", source]
         options = {
             "--timeout": self.timeout_s,
             "--filter": self.filter,
@@ -104,6 +117,10 @@ class Manifest:
     def ended(self, status: Status) -> Manifest:
         return replace(self, status=status, finished=utc_now())
 
+    def with_version(self, name: str, version: str) -> Manifest:
+        """Which version of another verifier runs."""
+        return replace(self, versions={**self.versions, name: version})
+
     def write(self, run: Path) -> None:
         """Replaces run.json of the folder in one step."""
         replace_file(run / FILE_NAME, json.dumps(asdict(self), indent=2) + "\n")
@@ -140,7 +157,8 @@ def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
                 f"{oldest} to {SCHEMA_VERSION}; use the version of the program that wrote it"
             )
         command = content["command"]
-        workload = command.get("workload")  # absent where an older version wrote it
+        # Absent where an older version wrote it.
+        workload, verifiers = command.get("workload"), command.get("verifiers", ())
         content["command"] = Command(
             **command
             | {
@@ -149,6 +167,7 @@ def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
                 "method": Method(command["method"]),
                 "device": Device(command["device"]),
                 "workload": Workload(**workload) if workload else None,
+                "verifiers": tuple(from_json(tool, Tool) for tool in verifiers),
             }
         )
         return Manifest(
@@ -156,7 +175,7 @@ def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
         )
     except FileNotFoundError:
         raise UsageError(f"{run} is not a run folder: it has no {FILE_NAME}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
 
 

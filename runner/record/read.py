@@ -119,7 +119,7 @@ def _described(run: Path) -> dict[str, Any]:
         "finished": pd.Timestamp(manifest.finished) if manifest.finished else pd.NaT,
         "rows": manifest.rows,
         "recorded": len(recorded),
-        "strategies": ",".join(manifest.command.strategies),
+        "strategies": ",".join(manifest.command.contenders),
         "ranks": manifest.command.ranks,
         "repeat": manifest.command.repeat,
         "method": manifest.command.method,

@@ -60,7 +60,8 @@ def judge(
     except MALFORMED as error:
         reports = [None] * task.ranks
         said = Answer(Verdict.ERROR, Cause.INTERNAL_ERROR, f"unreadable report: {error!r}")
-    answer, late = _in_time(said, reports[0], result.run_time_s, task.key().timeout_s)
+    heard = reports[0].verdict if reports[0] else None
+    answer, late = in_time(said, heard, result.run_time_s, task.key().timeout_s)
     present = [report for report in reports if report and _measured(report)]
     outcome = replace(
         refused(task, answer, prepare_time_s),
@@ -157,13 +158,15 @@ def _failure(result: GangResult, reports: Sequence[RankReport | None]) -> Answer
     return Answer(Verdict.ERROR, failed[0].cause, failed[0].message)
 
 
-def _in_time(
-    said: Answer, speaker: RankReport | None, run_time_s: float, timeout_s: float | None
+def in_time(
+    said: Answer, heard: Verdict | None, run_time_s: float, timeout_s: float | None
 ) -> tuple[Answer, str]:
-    """The answer that counts, and the one that came too late (empty when there is none)."""
+    """The answer that counts, and the one that came too late (empty when there is none).
+
+    `heard`: what was answered before the end, whatever the end was.
+    """
     if said.verdict is Verdict.TIMEOUT:
-        unheard = speaker.verdict if speaker and speaker.verdict in _DECIDED else ""
-        return said, str(unheard)
+        return said, str(heard) if heard in _DECIDED else ""
     if timeout_s is None or run_time_s <= timeout_s:
         return said, ""
     cause = said.cause if said.verdict is Verdict.ERROR else Cause.LATE_ANSWER

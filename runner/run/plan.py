@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from runner.contract.errors import UsageError
 from runner.contract.strategy import Engine, Strategy
+from runner.contract.verifier import Tool, Verifier
 from runner.contract.vocabulary import Device, Method
 from runner.problem.instances import Instance, MalformedRow, Row, read_categories
 from runner.problem.names import full_name, instance_name, matches, one_line
 from runner.record.schema import Key
 from runner.run.auto import UNSETTLED, strategy_or_auto, this_machine
+from runner.verifiers.kinds import verifier_of
 
 if TYPE_CHECKING:  # it looks at the machine, which one question alone need not wait for
     from runner.record.manifest import Command
@@ -26,7 +28,7 @@ _log = logging.getLogger(__name__)
 class Task:
     """One row of instances.csv under one strategy. `name` is what its files are called.
 
-    `repeat` counts from 1.
+    `repeat` counts from 1. `verifier`: who answers, where the strategy is none of ours.
     """
 
     row: Row
@@ -34,6 +36,7 @@ class Task:
     ranks: int
     name: str
     repeat: int = 1
+    verifier: Verifier | None = None
 
     def key(self) -> Key:
         return Key(*_question(self.row), self.strategy.name, self.repeat)
@@ -45,12 +48,18 @@ def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> li
     Everything is run once before anything is repeated. `left_out` is told of categories without
     anything to run.
 
-    Raises UsageError for a strategy or category that does not exist, and when nothing is left.
+    Raises UsageError for a strategy, verifier or category that does not exist, and when nothing
+    is left.
     """
     _check_options(command)
-    strategies = [strategy_or_auto(name) for name in command.strategies]
+    strategies: list[tuple[Strategy, Verifier | None]] = [
+        *((strategy_or_auto(name), None) for name in command.strategies),
+        *map(_foreign, command.verifiers),
+    ]
+    if not strategies:
+        raise UsageError("nobody would answer: name a strategy, or another verifier by --verifier")
     if command.workload is not None:
-        _check_searched(command.method, strategies)
+        _check_searched(command.method, (strategy for strategy, _ in strategies))
     rows = [
         row
         for category in read_categories(command.categories, command.timeout_s, left_out)
@@ -66,16 +75,24 @@ def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> li
             ranks_of(strategy, command.ranks, command.device),
             name if repeat == 1 else f"{name}.repeat{repeat}",
             repeat,
+            verifier,
         )
         for repeat in range(1, command.repeat + 1)
         for row, name in named
-        for strategy in strategies
+        for strategy, verifier in strategies
     ]
 
 
 def ranks_of(strategy: Strategy, asked: int, device: Device) -> int:
     """`auto` has as many ranks as the machine is good for, whatever it chooses later."""
     return this_machine(device).ranks if strategy == UNSETTLED else strategy.ranks_of(asked)
+
+
+def _foreign(tool: Tool) -> tuple[Strategy, Verifier]:
+    """One process for us, whatever it starts. Raises UsageError where a part of it is missing."""
+    verifier = verifier_of(tool)
+    verifier.check()
+    return Strategy(tool.name, engine=Engine.TOOL, parallel=False), verifier
 
 
 def _check_options(command: Command) -> None:

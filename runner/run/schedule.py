@@ -20,13 +20,20 @@ from runner.record.folder import RunFolder
 from runner.record.manifest import Command
 from runner.record.schema import Outcome, RankRow
 from runner.run.auto import settled, told
+from runner.run.foreign import Foreign
 from runner.run.judge import Answer, judge, refused
 from runner.run.plan import Task
 from runner.run.prepare import Preparer, Server
 from runner.run.programs import VERIFY
 
 # A rank without room for its report dies without one.
-_PERHAPS_THE_DISK = frozenset({Cause.INTERNAL_ERROR, Cause.RANK_DIED})
+_PERHAPS_THE_DISK = frozenset(
+    {
+        *(Cause.INTERNAL_ERROR, Cause.RANK_DIED),
+        # So does another verifier, without its answer.
+        *(Cause.PREPARE_FAILED, Cause.VERIFIER_FAILED, Cause.UNREADABLE_ANSWER),
+    }
+)
 
 _GIB, _MIB = 2**30, 2**20
 
@@ -51,7 +58,8 @@ def schedule(
 ) -> None:
     """Runs and records every task that `folder` has no outcome of.
 
-    `target`: what a rank does with a Job; it gives a RankReport, both as JSON.
+    `target`: what a rank does with a Job; it gives a RankReport, both as JSON. `server` need not
+    have been entered where no task is of our own strategies.
 
     Raises DiskFullError when there is no room left, and UsageError when no gang can be started.
     """
@@ -86,11 +94,14 @@ class _Worker:
         work = command.work_memory_mib
         self._work_bytes = None if work is None else int(work * _MIB)
         self._preparer = Preparer(server, scratch, self._memory_limit_bytes)
+        self._foreign = Foreign(command, folder, scratch)
 
     def run(self, task: Task) -> tuple[Outcome, list[RankRow]]:
         row = task.row
         if isinstance(row, MalformedRow):
             return refused(task, Answer(Verdict.ERROR, row.cause, row.message)), []
+        if task.verifier is not None:
+            return self._foreign.run(task, row, task.verifier)
         if task.strategy.engine is Engine.NULL:
             return self._verify(task, row, None, None)
         with self._gang_folder(task) as gang:

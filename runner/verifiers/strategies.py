@@ -29,6 +29,8 @@ STRATEGIES: dict[str, Strategy] = {
 
 # Chosen for a machine and a network (runner.run.auto).
 AUTO = "auto"
+# Only other verifiers run.
+NO_STRATEGY = "none"
 # After the name of any strategy of the driver.
 CHECKPOINT = "+checkpoint"
 
