@@ -8,7 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from runner.contract.question import RankReport
+from runner.contract.measurements import Measurements
+from runner.contract.question import Report
 from runner.contract.vocabulary import Meter, Verdict
 from runner.contract.wire import report_to_json
 from runner.execute.watch import Ending, GangResult
@@ -25,14 +26,16 @@ def answer(payload: dict[str, Any], ranks: int) -> GangResult:
         Path(payload["counterexample"]).write_bytes(digest)
     reports = tuple(
         report_to_json(
-            RankReport(
+            Report(
                 rank,
                 verdict,
-                wall_s=digest[1] / 7,
-                meter=Meter.DISPATCH,
-                peak_tensor_bytes=1000 * digest[2] // ranks + 1,
-                weight_bytes=1000 // ranks,
                 counterexample=verdict is Verdict.SAT,
+                measured=Measurements(
+                    wall_s=digest[1] / 7,
+                    meter=Meter.DISPATCH,
+                    peak_tensor_bytes=1000 * digest[2] // ranks + 1,
+                    weight_bytes=1000 // ranks,
+                ),
             )
         )
         for rank in range(ranks)

@@ -11,9 +11,9 @@ import typer
 
 from runner.cli.terminal import exit_codes
 from runner.contract.errors import UsageError
-from runner.contract.question import Job
+from runner.contract.question import Question
 from runner.contract.vocabulary import Cause, Device, Method
-from runner.contract.wire import job_to_json
+from runner.contract.wire import question_to_json
 from runner.execute.gang import RankServer
 from runner.problem.files import read_bytes
 from runner.problem.instances import Instance
@@ -73,7 +73,7 @@ def job(
             done = Preparer(server, folder.absolute(), None).prepare(row, folder / "prepare")
         if done.failure:
             raise UsageError(f"{done.failure.cause}: {done.failure.message}")
-        made = Job(
+        made = Question(
             network=str(row.network),
             prepared=str(done.prepared),
             property=str(row.property),
@@ -87,7 +87,7 @@ def job(
             counterexample=str(folder.absolute() / _COUNTEREXAMPLE),
             files=_digest(row),
         )
-        replace_file(folder / _JOB, json.dumps(job_to_json(made), indent=2) + "\n")
+        replace_file(folder / _JOB, json.dumps(question_to_json(made), indent=2) + "\n")
         typer.echo(f"{folder / _JOB} is ready for {count} rank(s): -m runner.engine.torchrun")
 
 

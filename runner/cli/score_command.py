@@ -18,7 +18,7 @@ from runner.record.folder import OFFICIAL
 from runner.record.manifest import FILE_NAME, read_manifest
 
 if TYPE_CHECKING:
-    from runner.report.official import Tool
+    from runner.report.official import Contestant
     from runner.report.sources import Sources
 
 _MOST_PENALTIES = 20
@@ -66,7 +66,7 @@ def score(
         from runner.report.table import Column, Table, grid
 
         terminal = console()
-        found: list[tuple[str, Tool]] = []
+        found: list[tuple[str, Contestant]] = []
         files: Sources = {}
         named = list(dict.fromkeys(paths or [str(newest_run(results))]))
         for path in named:
@@ -92,7 +92,7 @@ def score(
             terminal.print(f"Tables: {out}/", soft_wrap=True)
 
 
-def _tools(path: str, results: Path, several: bool) -> tuple[list[Tool], Sources]:
+def _tools(path: str, results: Path, several: bool) -> tuple[list[Contestant], Sources]:
     """The tools of one argument, and the files of the questions if it is a run."""
     from dataclasses import replace
 
@@ -118,7 +118,7 @@ def _tools(path: str, results: Path, several: bool) -> tuple[list[Tool], Sources
     return tools, sources_of(command)
 
 
-def _told_apart(found: Sequence[tuple[str, Tool]]) -> list[Tool]:
+def _told_apart(found: Sequence[tuple[str, Contestant]]) -> list[Contestant]:
     """Tools, of which those with one name get the path that each was found under."""
     from dataclasses import replace
 

@@ -25,9 +25,9 @@ from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.counterexample import read_assignment
 from runner.problem.property.declared import ELEMENT_TYPES, REAL, Network, Variable
 from runner.problem.property.read import read_networks
-from runner.run.competitor import Options, Said, ask
+from runner.run.competitor import Options, Reply, ask
 from runner.run.kept import Kept
-from runner.run.single import Question
+from runner.run.single import Posed
 
 FAILED = 1
 EXIT_CODES = (
@@ -102,7 +102,7 @@ def verify(
 
 def _asked(
     query: Path, models: Sequence[str], options: Options, until: float
-) -> tuple[Question, Sequence[Network], Said]:
+) -> tuple[Posed, Sequence[Network], Reply]:
     """With the networks that the query declares."""
     query = find_maybe_gz(query) or query
     declared = read_networks(query)
@@ -113,7 +113,7 @@ def _asked(
     return asked, declared, ask(asked, until, options, Kept())
 
 
-def _tell(asked: Question, declared: Sequence[Network], said: Said, folder: Path | None) -> int:
+def _tell(asked: Posed, declared: Sequence[Network], said: Reply, folder: Path | None) -> int:
     """Print the verdict and the assignment, which goes to `folder` where there is one."""
     if said.message:
         typer.echo(f"{said.cause}: {said.message}", err=True)
@@ -174,7 +174,7 @@ def _check_types(network: Network, model: Path) -> None:
             )
 
 
-def _variables(declared: Sequence[Network], model: Path, said: Said) -> tuple[Variable, Variable]:
+def _variables(declared: Sequence[Network], model: Path, said: Reply) -> tuple[Variable, Variable]:
     """Input and output: as declared, or of VNN-LIB 1.0, where X and Y are flat."""
     if declared:
         return declared[0].inputs[0], declared[0].outputs[0]

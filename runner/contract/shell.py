@@ -14,7 +14,8 @@ from typing import Any
 
 from runner.contract.errors import InstanceError
 from runner.contract.limits import lift_memory_cap
-from runner.contract.question import RankReport
+from runner.contract.measurements import Measurements
+from runner.contract.question import Report
 from runner.contract.vocabulary import Cause, Verdict
 from runner.contract.wire import report_to_json
 
@@ -40,9 +41,9 @@ _log = logging.getLogger(__name__)
 
 
 class MeasuredFailure(Exception):
-    """Raised from what a rank ran into: the fields of its RankReport that were known by then."""
+    """Raised from what a rank ran into, with what was measured by then."""
 
-    def __init__(self, measured: Mapping[str, Any]) -> None:
+    def __init__(self, measured: Measurements) -> None:
         super().__init__("a rank failed; its cause says how")
         self.measured = measured
 
@@ -66,10 +67,10 @@ def run_guarded(work: Callable[[], Mapping[str, Any]], rank: int, folder: Path) 
     return REPORTED
 
 
-def failure_report(rank: int, error: BaseException) -> RankReport:
+def failure_report(rank: int, error: BaseException) -> Report:
     """The report of a rank that ended with `error`."""
     if isinstance(error, MeasuredFailure) and error.__cause__ is not None:
-        return replace(failure_report(rank, error.__cause__), **error.measured)
+        return replace(failure_report(rank, error.__cause__), measured=error.measured)
     last_line = traceback.format_exception_only(error)[-1].strip()
     if _is_out_of_memory(error):
         remedy = "give it more memory, or share it between more ranks"
@@ -80,7 +81,7 @@ def failure_report(rank: int, error: BaseException) -> RankReport:
         cause, message = error.cause, str(error)
     else:
         cause, message = Cause.INTERNAL_ERROR, last_line
-    return RankReport(rank=rank, verdict=Verdict.ERROR, cause=cause, message=message)
+    return Report(rank=rank, verdict=Verdict.ERROR, cause=cause, message=message)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -28,7 +28,7 @@ class Cause(StrEnum):
     LATE_ANSWER = "late_answer"  # an answer came after the timeout
     RANK_STOPPED = "rank_stopped"  # a rank was suspended (SIGSTOP) until the deadline
     RANK_DIED = "rank_died"
-    GANG_MISMATCH = "gang_mismatch"  # the ranks that run are not those that the job is for
+    GANG_MISMATCH = "gang_mismatch"  # the ranks that run are not those that the question is for
     OUT_OF_MEMORY = "out_of_memory"
     DISK_FULL = "disk_full"  # ends the run and is not recorded: resumed, it starts there
     MISSING_FILE = "missing_file"
@@ -72,7 +72,7 @@ class Phase(StrEnum):
 class Memory(StrEnum):
     """What a live tensor is for."""
 
-    WEIGHTS = "weights"
+    WEIGHTS = "weight"
     A = "a"
     ALPHA = "alpha"
     BETA = "beta"

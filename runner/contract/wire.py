@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.preconf.json import make_converter
 
-from runner.contract.question import Job, RankReport
+from runner.contract.question import CONTRACT_VERSION, Question, Report
 
 T = TypeVar("T")
 
 # What `from_json` raises where values are not of the type; AttributeError: no object where one is
-# wanted, as the name of a strategy in a job that was made before strategies travelled as data.
+# wanted, as the name of a strategy in a question that was made before strategies travelled as data.
 MALFORMED = (AttributeError, KeyError, TypeError, ValueError, ForbiddenExtraKeysError)
 
 _converter = make_converter(forbid_extra_keys=True, detailed_validation=False)
@@ -32,24 +32,32 @@ def from_json(data: Any, kind: type[T]) -> T:
     return _converter.structure(data, kind)
 
 
-def job_to_json(job: Job) -> dict[str, Any]:
-    plain: dict[str, Any] = to_json(job)
+def question_to_json(question: Question) -> dict[str, Any]:
+    plain: dict[str, Any] = to_json(question)
     return plain
 
 
-def job_from_json(data: Mapping[str, Any]) -> Job:
-    """Raises one of MALFORMED."""
-    return from_json(data, Job)
+def question_from_json(data: Mapping[str, Any]) -> Question:
+    """Raises one of MALFORMED, also for a question of another version of the contract."""
+    return _of_this_version(data, Question)
 
 
-def report_to_json(report: RankReport) -> dict[str, Any]:
+def report_to_json(report: Report) -> dict[str, Any]:
     plain: dict[str, Any] = to_json(report)
     return plain
 
 
-def report_from_json(data: Mapping[str, Any]) -> RankReport:
-    """Raises one of MALFORMED."""
-    return from_json(data, RankReport)
+def report_from_json(data: Mapping[str, Any]) -> Report:
+    """Raises one of MALFORMED, also for a report of another version of the contract."""
+    return _of_this_version(data, Report)
+
+
+def _of_this_version(data: Mapping[str, Any], kind: type[T]) -> T:
+    found = data.get("version")
+    if found != CONTRACT_VERSION:
+        name = kind.__name__.lower()
+        raise ValueError(f"a {name} of version {found}, but this program has {CONTRACT_VERSION}")
+    return from_json(data, kind)
 
 
 def _sorted(plain: Any) -> Any:

@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 2 -m runner.engine.torchrun JOB.json
 
-JOB.json is what `runner.contract.wire.job_to_json` gives; rank r writes `rank<r>.json` beside it.
+JOB.json is what `runner.contract.wire.question_to_json` gives; rank r writes `rank<r>.json` beside
+it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from runner.engine.finding import Confirmation, Finding
 from runner.engine.incomplete import OpenCase
 from runner.engine.measure.probe import Probe
 from runner.engine.search.complete import Complete, few_inputs, tightest_bounds
-from runner.engine.search.search import Outcome, Progress
+from runner.engine.search.search import Progress, SearchEnd
 from runner.problem.property.model import Property
 
 FIRST_ATTACK = AttackSettings(restarts=10, steps=15)
@@ -98,9 +98,9 @@ class Verification:
             with self.probe.phase(Phase.COMPLETE):
                 self._step = "branch and bound"
                 outcome = self._searches().run(cases)
-                if outcome is Outcome.COUNTEREXAMPLE:
+                if outcome is SearchEnd.COUNTEREXAMPLE:
                     return Finding(Verdict.SAT, Cause.NONE, self.progress.method)
-                if outcome is Outcome.PROVED and not self._aside:
+                if outcome is SearchEnd.PROVED and not self._aside:
                     return self._proved()
         return self._finding(Verdict.UNKNOWN, Cause.INCOMPLETE)
 

@@ -13,7 +13,6 @@ from runner.contract.shell import REPORTED, report_path
 from runner.execute.channel import Message
 from runner.execute.launch import Launch
 
-Report = dict[str, Any]
 _PF_EXITING = 0x4
 
 
@@ -38,7 +37,7 @@ class GangResult:
 
     ended: Ending
     run_time_s: float
-    reports: tuple[Report | None, ...]
+    reports: tuple[dict[str, Any] | None, ...]
     dead_rank: int | None = None
     how: str = ""
     stopped_ranks: tuple[int, ...] = ()
@@ -114,9 +113,9 @@ class Watch:
         self._dead_rank = rank
         self._how = _signal_name(number) if number is not None else f"exit code {code}"
 
-    def _report(self, rank: int) -> Report | None:
+    def _report(self, rank: int) -> dict[str, Any] | None:
         path = report_path(self._folder, rank)
-        report: Report | None = json.loads(path.read_text()) if path.exists() else None
+        report: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
         return report
 
 

@@ -17,12 +17,14 @@ from runner.contract.errors import UsageError
 from runner.record.append import whole_lines
 from runner.record.folder import OUTCOMES, RANKS
 from runner.record.manifest import FILE_NAME, Manifest, read_manifest
-from runner.record.schema import Column, Key, Outcome, RankRow, Row, columns, parse_row
+from runner.record.schema import CsvColumn, Key, Outcome, RankRow, Row, columns, parse_row
 
 _log = logging.getLogger(__name__)
 
-# Later versions only appended columns, whose defaults stand for what was not recorded then.
+# Later versions added columns, whose defaults stand for what was not recorded then.
 OLDEST_SCHEMA = 2
+# What columns of theirs are called now.
+_RENAMED = {"peak_gpu_bytes": "peak_gpu_reserved_bytes"}
 
 _KEY = list(Key._fields)
 _RUNS = {
@@ -151,27 +153,29 @@ def _table(path: Path, row_type: type[Row]) -> tuple[pd.DataFrame, list[LeftOut]
     return _completed(parsed, row_type), left_out
 
 
-def _columns(path: Path, head: str, row_type: type[Row]) -> tuple[Column, ...]:
-    """Those that the file has: all, or without the last ones if an older version wrote it."""
-    names, table = head.split(","), columns(row_type)
-    required = [field.name for field in fields(row_type) if field.default is MISSING]
-    if names != [column.name for column in table][: len(names)] or len(names) < len(required):
+def _columns(path: Path, head: str, row_type: type[Row]) -> tuple[CsvColumn, ...]:
+    """Those that the file has, in its order: an older version wrote fewer, and in another one."""
+    names = [_RENAMED.get(name, name) for name in head.split(",")]
+    known = {column.name: column for column in columns(row_type)}
+    required = {field.name for field in fields(row_type) if field.default is MISSING}
+    twice = len(names) != len(set(names))
+    if twice or not required <= set(names) <= set(known):
         raise UsageError(f"{path}:1: these are not the columns of a run; start a new run")
-    return table[: len(names)]
+    return tuple(known[name] for name in names)
 
 
 def _completed(frame: pd.DataFrame, row_type: type[Row]) -> pd.DataFrame:
-    """With the columns that the file does not have yet."""
+    """With the columns that the file does not have, and all of them in one order."""
     defaults = {field.name: field.default for field in fields(row_type)}
     missing = {
         column.name: pd.Series(defaults[column.name], index=frame.index, dtype=column.dtype())
         for column in columns(row_type)
         if column.name not in frame
     }
-    return frame.assign(**missing)
+    return frame.assign(**missing)[[column.name for column in columns(row_type)]]
 
 
-def _parsed(text: str, table: Sequence[Column]) -> pd.DataFrame:
+def _parsed(text: str, table: Sequence[CsvColumn]) -> pd.DataFrame:
     """All rows, column by column; raises ValueError or csv.Error when one of them is damaged."""
     rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))[1:]
     if len(rows) != text.count("\n") - 1 or any(len(row) != len(table) for row in rows):
@@ -185,8 +189,8 @@ def _parsed(text: str, table: Sequence[Column]) -> pd.DataFrame:
     )
 
 
-def _values(column: Column, cells: tuple[str, ...]) -> pd.Series[Any]:
-    """A column's cells parsed, as `Column.parse` would one by one, which is slow for many."""
+def _values(column: CsvColumn, cells: tuple[str, ...]) -> pd.Series[Any]:
+    """A column's cells parsed, as `CsvColumn.parse` would one by one, which is slow for many."""
     if column.optional and not any(cells):
         return pd.Series(index=range(len(cells)), dtype=column.dtype())
     missing = [cell == "" for cell in cells] if column.optional and "" in cells else []
@@ -204,7 +208,7 @@ def _values(column: Column, cells: tuple[str, ...]) -> pd.Series[Any]:
 
 
 def _row_by_row(
-    path: Path, text: str, row_type: type[Row], table: Sequence[Column]
+    path: Path, text: str, row_type: type[Row], table: Sequence[CsvColumn]
 ) -> tuple[list[list[Any]], list[LeftOut]]:
     """The rows that can be read, and the others with what is wrong with them."""
     rows, damaged = [], []

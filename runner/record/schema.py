@@ -12,10 +12,11 @@ from dataclasses import astuple, dataclass, fields
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
-from runner.contract.vocabulary import Cause, Meter, Verdict
+from runner.contract.measurements import Measurements
+from runner.contract.vocabulary import Cause, Verdict
 from runner.problem.names import one_line
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 Cell = str | int | float | None
 
@@ -33,9 +34,9 @@ class Key(NamedTuple):
     repeat: int = 1
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A row of outcomes.csv; `peak_*` and `weight_bytes` are the greatest over the ranks."""
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a row of either table is about."""
 
     category: str
     network: str
@@ -43,97 +44,54 @@ class Outcome:
     strategy: str
     ranks: int
     timeout_s: float | None
+    repeat: int = 1
+
+    def key(self) -> Key:
+        return Key(*(getattr(self, name) for name in Key._fields))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answered(_Asked):
+    """What was answered, and by whom."""
+
     verdict: Verdict
     cause: Cause
-    late_answer: str = ""  # the verdict that came after the timeout
-    prepare_time_s: float | None = None
-    run_time_s: float | None = None
-    method: str = ""  # what decided, or the last one tried
-    lower_bound: float | None = None
-    peak_tensor_bytes: int | None = None
-    peak_rss_bytes: int | None = None
-    peak_gpu_bytes: int | None = None
-    weight_bytes: int | None = None
-    meter: Meter = Meter.NONE
+    late_answer: str = ""
+    """The verdict that came after the timeout."""
     message: str = ""
-    repeat: int = 1
-    domains: int | None = None  # sub-problems that branch and bound bounded
-    rounds: int | None = None
-    domains_per_s: float | None = None
-    depth: int | None = None  # splits above the deepest domain
-    # Of the rank with the greatest `peak_tensor_bytes`, at that moment.
-    at_peak_weight_bytes: int | None = None
-    at_peak_a_bytes: int | None = None
-    at_peak_alpha_bytes: int | None = None
-    at_peak_beta_bytes: int | None = None
-    at_peak_bounds_bytes: int | None = None
-    at_peak_other_bytes: int | None = None
-
-    def key(self) -> Key:
-        return _key(self)
+    """The cause in words."""
+    method: str = ""
+    """What decided, or what was tried last."""
+    lower_bound: float | None = None
+    """The worst margin: above 0, it proves `unsat`."""
+    prepare_time_s: float | None = None
+    """Of converting the network; empty where it had been converted."""
+    run_time_s: float | None = None
+    """From the start of the gang to its end."""
 
 
-@dataclass(frozen=True)
-class RankRow:
-    """A row of ranks.csv; measurements are empty for a rank that left no report."""
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Measurements, _Answered):
+    """A row of outcomes.csv: measurements of the ranks together (`OfGang` says how)."""
 
-    category: str
-    network: str
-    property: str
-    strategy: str
-    ranks: int
+
+@dataclass(frozen=True, kw_only=True)
+class _Rank(_Asked):
+    """Which rank."""
+
     rank: int
-    device: str = ""
-    wall_s: float | None = None
-    cpu_s: float | None = None
-    attack_s: float | None = None
-    incomplete_s: float | None = None
-    complete_s: float | None = None
-    peak_tensor_bytes: int | None = None
-    peak_weight_bytes: int | None = None
-    peak_a_bytes: int | None = None
-    peak_alpha_bytes: int | None = None
-    peak_rss_bytes: int | None = None
-    peak_gpu_allocated_bytes: int | None = None
-    peak_gpu_reserved_bytes: int | None = None
-    nvml_peak_bytes: int | None = None
-    comm_bytes: int | None = None
-    comm_s: float | None = None
-    collectives: int | None = None
-    timeout_s: float | None = None
-    load_s: float | None = None
-    weight_bytes: int | None = None  # resting
-    peak_beta_bytes: int | None = None
-    peak_bounds_bytes: int | None = None
-    peak_other_bytes: int | None = None
-    meter: Meter = Meter.NONE
-    repeat: int = 1
-    domains: int | None = None  # sub-problems that branch and bound bounded
-    rounds: int | None = None
-    domains_per_s: float | None = None
-    depth: int | None = None  # splits above the deepest domain
-    # Live bytes when those of all kinds together were at their peak; the others, `peak_*_bytes`,
-    # are each at its own.
-    at_peak_weight_bytes: int | None = None
-    at_peak_a_bytes: int | None = None
-    at_peak_alpha_bytes: int | None = None
-    at_peak_beta_bytes: int | None = None
-    at_peak_bounds_bytes: int | None = None
-    at_peak_other_bytes: int | None = None
 
-    def key(self) -> Key:
-        return _key(self)
+
+@dataclass(frozen=True, kw_only=True)
+class RankRow(Measurements, _Rank):
+    """A row of ranks.csv; measurements are empty for a rank that left no report."""
 
 
 Row = TypeVar("Row", Outcome, RankRow)
 
 
-def _key(row: Outcome | RankRow) -> Key:
-    return Key(*(getattr(row, name) for name in Key._fields))
-
-
 @dataclass(frozen=True)
-class Column:
+class CsvColumn:
     """One column: the Python type of its cells and whether they may be empty."""
 
     name: str
@@ -149,18 +107,18 @@ class Column:
         return None if self.optional and cell == "" else self.kind(cell)
 
 
-def columns(row_type: type) -> tuple[Column, ...]:
+def columns(row_type: type) -> tuple[CsvColumn, ...]:
     """The columns of `Outcome` or `RankRow`, in file order."""
     hints = get_type_hints(row_type)
     return tuple(_column(field.name, hints[field.name]) for field in fields(row_type))
 
 
-def _column(name: str, hint: type) -> Column:
+def _column(name: str, hint: type) -> CsvColumn:
     kinds = get_args(hint)
     if not kinds:
-        return Column(name, hint, optional=False)
+        return CsvColumn(name, hint, optional=False)
     (kind,) = (kind for kind in kinds if kind is not NoneType)
-    return Column(name, kind, optional=True)
+    return CsvColumn(name, kind, optional=True)
 
 
 def header(row_type: type) -> str:
@@ -173,15 +131,15 @@ def format_row(row: Outcome | RankRow) -> str:
     return csv_line(astuple(row))
 
 
-def parse_row(row_type: type[Row], table: Sequence[Column], cells: Sequence[str]) -> Row:
-    """The inverse of `format_row`, where `table` is `columns(row_type)`.
+def parse_row(row_type: type[Row], table: Sequence[CsvColumn], cells: Sequence[str]) -> Row:
+    """The inverse of `format_row`, where `table` is what the file has of `columns(row_type)`.
 
     Raises ValueError for a row of another shape.
     """
     if len(cells) != len(table):
         raise ValueError(f"{len(cells)} cells where {len(table)} were expected")
     values: list[Any] = [column.parse(cell) for column, cell in zip(table, cells, strict=True)]
-    return row_type(*values)
+    return row_type(**dict(zip((column.name for column in table), values, strict=True)))
 
 
 def csv_line(cells: Sequence[Cell]) -> str:

@@ -18,7 +18,7 @@ from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Verdict
 from runner.problem.names import full_name, instance_name
 from runner.record.folder import OFFICIAL, file_name
-from runner.report.sources import Question, question
+from runner.report.sources import CommonName, common_name
 
 _COLUMNS = 6
 # What results.csv has said in some year, by how the word starts. `unsat` comes before `sat`.
@@ -42,10 +42,10 @@ _NETWORK = re.compile(r"\(\s*['\"]([^'\"]*)['\"]\s*,")  # a name in `[('name','p
 
 
 @dataclass(frozen=True)
-class Answer:
+class GivenAnswer:
     """One row. `folder`: where its results.csv lies; the names are as the row writes them."""
 
-    question: Question
+    question: CommonName
     category: str
     network: str
     property: str
@@ -77,15 +77,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Tool:
+class Contestant:
     """All answers of one tool. `problems` name rows that could not be used as they are."""
 
     name: str
-    answers: tuple[Answer, ...]
+    answers: tuple[GivenAnswer, ...]
     problems: tuple[str, ...]
 
 
-def read_tools(folder: Path) -> list[Tool]:
+def read_tools(folder: Path) -> list[Contestant]:
     """The tool whose results are in `folder`, or all tools in the folders below.
 
     Raises UsageError when there are no results.
@@ -108,12 +108,12 @@ def read_tools(folder: Path) -> list[Tool]:
 def _is_of_one_category(file: Path) -> bool:
     """Whether the file is one category of a tool, and not all of another tool's."""
     answers = _read_tool("", [file]).answers
-    here = question(file.parent.name, "", "").category
+    here = common_name(file.parent.name, "", "").category
     return {answer.question.category for answer in answers} <= {here}
 
 
-def _read_tool(name: str, files: list[Path]) -> Tool:
-    answers: dict[Question, Answer] = {}
+def _read_tool(name: str, files: list[Path]) -> Contestant:
+    answers: dict[CommonName, GivenAnswer] = {}
     problems: list[str] = []
     for file in files:
         for found in _rows(file):
@@ -130,10 +130,10 @@ def _read_tool(name: str, files: list[Path]) -> Tool:
         for answer in answers.values()
         if math.isnan(answer.run_s)
     ]
-    return Tool(name, tuple(answers.values()), tuple(problems))
+    return Contestant(name, tuple(answers.values()), tuple(problems))
 
 
-def _rows(file: Path) -> Iterator[Answer | str]:
+def _rows(file: Path) -> Iterator[GivenAnswer | str]:
     """Answers, and what is wrong with a row that is none."""
     text = file.read_bytes().decode("utf-8-sig", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
@@ -150,13 +150,13 @@ def _rows(file: Path) -> Iterator[Answer | str]:
             yield f"{place}: {len(cells)} columns where {_COLUMNS} are needed; left out"
             continue
         category, network, property_name, prepare, word, run = cells[:_COLUMNS]
-        asked = question(category, network, property_name)
+        asked = common_name(category, network, property_name)
         if _WARM_UP.search(network) and asked.category != "test":
             continue
         verdict = _verdict(word)
         if verdict is None:
             yield f"{place}: unknown result {word!r}; counted as unknown"
-        yield Answer(
+        yield GivenAnswer(
             question=asked,
             category=category,
             network=network,

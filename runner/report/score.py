@@ -16,9 +16,9 @@ import pandas as pd
 from runner.contract.vocabulary import Verdict
 from runner.problem.instances import Instance
 from runner.problem.replay import Replay, Validity, replay
-from runner.report.official import Answer, Tool
+from runner.report.official import Contestant, GivenAnswer
 from runner.report.points import POINTS, WRONG, percent
-from runner.report.sources import Question, Sources
+from runner.report.sources import CommonName, Sources
 
 Checker = Callable[[Path, Path, Path | None], Replay]
 
@@ -30,7 +30,7 @@ ANSWERS = {
 _CREDITED = (Validity.VALID, Validity.TOLERATED)
 
 
-def answers(tools: Sequence[Tool], files: Sources, check: Checker = replay) -> pd.DataFrame:
+def answers(tools: Sequence[Contestant], files: Sources, check: Checker = replay) -> pd.DataFrame:
     """One row per question and tool, with the columns of `ANSWERS`; every tool has every question
     that any tool has in a category.
 
@@ -49,8 +49,8 @@ def answers(tools: Sequence[Tool], files: Sources, check: Checker = replay) -> p
 
 
 def _question(
-    asked: Question,
-    given: Mapping[str, Answer | None],
+    asked: CommonName,
+    given: Mapping[str, GivenAnswer | None],
     source: Instance | None,
     check: Checker,
 ) -> list[dict[str, object]]:
@@ -88,13 +88,13 @@ def _soundest(replays: Mapping[str, Replay], refuting: Sequence[str]) -> Replay:
     return min((replays[name] for name in refuting), key=lambda found: bool(found.rounding))
 
 
-def _said(answer: Answer, source: Instance | None) -> Verdict:
+def _said(answer: GivenAnswer, source: Instance | None) -> Verdict:
     """What counts: an answer after the timeout is none."""
     late = source is not None and answer.run_s > source.timeout_s
     return Verdict.TIMEOUT if late else answer.verdict
 
 
-def _replay(answer: Answer, source: Instance | None, check: Checker) -> Replay:
+def _replay(answer: GivenAnswer, source: Instance | None, check: Checker) -> Replay:
     if source is None:
         path = answer.counterexample()
         if path is None:
@@ -104,7 +104,10 @@ def _replay(answer: Answer, source: Instance | None, check: Checker) -> Replay:
 
 
 def _points(
-    answer: Answer | None, source: Instance | None, found: Replay | None, refuting: Sequence[str]
+    answer: GivenAnswer | None,
+    source: Instance | None,
+    found: Replay | None,
+    refuting: Sequence[str],
 ) -> tuple[int, str]:
     if answer is None:
         return 0, "not run"

@@ -19,7 +19,7 @@ _VERSION = re.compile(r"\d+\.\d+")
 _ABOVE = re.compile(r"[^'\"]*/onnx/")  # the folders above a network in `[('name','path'), …]`
 
 
-class Question(NamedTuple):
+class CommonName(NamedTuple):
     """An instance by the names that every tool gives it: without year, folders above `onnx` and
     `vnnlib` or else above the category's own files, and compression.
     """
@@ -29,15 +29,15 @@ class Question(NamedTuple):
     property: str
 
 
-Sources = dict[Question, Instance]
+Sources = dict[CommonName, Instance]
 
 
-def question(category: str, network: str, property_name: str) -> Question:
+def common_name(category: str, network: str, property_name: str) -> CommonName:
     """From names as a results.csv or instances.csv writes them."""
     home = _YEAR.sub("", category.strip())
     several = network.startswith("[")
     name = _ABOVE.sub("", network) if several else _inside(network, "onnx", home)
-    return Question(home, name, _inside(property_name, "vnnlib", home))
+    return CommonName(home, name, _inside(property_name, "vnnlib", home))
 
 
 def sources(categories: Iterable[Path], timeout_s: float | None = None) -> Sources:
@@ -46,7 +46,7 @@ def sources(categories: Iterable[Path], timeout_s: float | None = None) -> Sourc
     Raises UsageError when a folder is no category, and when none has files.
     """
     return {
-        question(row.category, row.network_name, row.property_name): row
+        common_name(row.category, row.network_name, row.property_name): row
         for category in read_categories(categories, timeout_s)
         for row in category
         if isinstance(row, Instance)

@@ -25,7 +25,7 @@ from runner.report.columns import number, of_kinds, short_name
 from runner.report.gather import QUESTION, Evidence
 from runner.report.grid import Grid
 from runner.report.progress import curve, history, history_table
-from runner.report.sources import Sources, question, sources_of
+from runner.report.sources import Sources, common_name, sources_of
 from runner.report.table import Column, Table, grid
 from runner.report.text import seconds, size
 
@@ -91,7 +91,7 @@ def describe_network(path: Path) -> str:
 def _story(rows: pd.DataFrame, ranks: pd.DataFrame, artefacts: Artefacts, files: Sources) -> Story:
     first = rows.iloc[0]
     names = (str(first["category"]), str(first["network"]), str(first["property"]))
-    source = files.get(question(*names))
+    source = files.get(common_name(*names))
     here = ranks.merge(rows[["label", *QUESTION, "repeat"]], on=["label", *QUESTION, "repeat"])
     facts = [
         ("property", _told(source, _property_fact)),

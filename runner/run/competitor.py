@@ -16,7 +16,7 @@ from runner.problem.files import find_maybe_gz, read_bytes
 from runner.run.judge import Answer
 from runner.run.kept import Kept
 from runner.run.prepare import Preparation, Preparer, Server
-from runner.run.single import Question, answer, counterexample_in, question
+from runner.run.single import Posed, answer, counterexample_in, posed
 
 # Of these an absent one is imported when it is needed, so a cold start need not wait for it.
 COLD = ("runner.engine.programs.verify",)
@@ -52,9 +52,9 @@ class Options:
             warm=_number("warm", Options.warm, least=0),
         )
 
-    def question(self, network: Path, property: Path, timeout_s: float) -> Question:
+    def question(self, network: Path, property: Path, timeout_s: float) -> Posed:
         """Raises UsageError for words that mean nothing. Either file may be packed or not."""
-        return question(
+        return posed(
             find_maybe_gz(network) or network,
             find_maybe_gz(property) or property,
             timeout=timeout_s,
@@ -66,7 +66,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Said:
+class Reply:
     """`counterexample`: of a `sat`, as VNN-LIB 1.0 writes it. `message`: for people."""
 
     verdict: Verdict
@@ -91,9 +91,9 @@ def prepare(network: Path, property: Path, options: Options) -> Answer | None:
     return done.failure
 
 
-def ask(asked: Question, until: float, options: Options, kept: Kept) -> Said:
+def ask(asked: Posed, until: float, options: Options, kept: Kept) -> Reply:
     """What ranks find before the time `until` (of `time.monotonic`), which may still be missed."""
-    said = Said(Verdict.TIMEOUT, Cause.DEADLINE, "there was no time for it")
+    said = Reply(Verdict.TIMEOUT, Cause.DEADLINE, "there was no time for it")
     for door in (kept.door, None) if options.warm else (None,):
         if time.monotonic() >= until:
             break
@@ -104,7 +104,7 @@ def ask(asked: Question, until: float, options: Options, kept: Kept) -> Said:
     return said
 
 
-def printed(said: Said, asked: Question) -> str:
+def printed(said: Reply, asked: Posed) -> str:
     """The counterexample in the form of the property's own version of VNN-LIB."""
     content = read_bytes(asked.instance.property, Cause.MALFORMED_PROPERTY)
     if _ONLY_2_0 not in content:
@@ -121,23 +121,23 @@ def printed(said: Said, asked: Question) -> str:
     return format_assignment(network.inputs[0], network.outputs[0], assigned)
 
 
-def _answered(asked: Question, until: float, server: Server, scratch: Path, kept: Kept) -> Said:
+def _answered(asked: Posed, until: float, server: Server, scratch: Path, kept: Kept) -> Reply:
     taken = scratch / "taken.safetensors"
     done = kept.take(asked.instance.network, asked.instance.property, taken)
     if done is None:
         done = _prepared(asked, server, scratch)
     left = until - time.monotonic()
     if left <= 0:
-        return Said(Verdict.TIMEOUT, Cause.DEADLINE, "converting the network took all the time")
+        return Reply(Verdict.TIMEOUT, Cause.DEADLINE, "converting the network took all the time")
     outcome, _ = answer(asked.within(left), done, server, scratch)
     text = ""
     if outcome.verdict is Verdict.SAT:
         file = counterexample_in(scratch)
         text = read_bytes(file, Cause.INVALID_COUNTEREXAMPLE).decode()
-    return Said(outcome.verdict, outcome.cause, outcome.message, text)
+    return Reply(outcome.verdict, outcome.cause, outcome.message, text)
 
 
-def _prepared(asked: Question, server: Server, scratch: Path) -> Preparation:
+def _prepared(asked: Posed, server: Server, scratch: Path) -> Preparation:
     return Preparer(server, scratch, None).prepare(asked.instance, scratch / "prepare")
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from runner.contract.measurements import Measurements, of_gang
 from runner.contract.verifier import Said
 from runner.contract.vocabulary import Cause, Verdict
 from runner.execute.program import ProgramEnd, ProgramResult
 from runner.problem.confirm import Checked
 from runner.record.schema import Outcome, RankRow
-from runner.run.judge import Answer, in_time, refused
+from runner.run.judge import Answer, in_time, rank_row, refused
 from runner.run.plan import Task
 from runner.run.step import how_it_ended
 
@@ -23,30 +24,20 @@ def judge_program(
 
     `answer`: as `answered` gives it; `heard`: what it said, believed or not.
     """
-    category, network, property_name, timeout_s, strategy, repeat = task.key()
-    counts, late = in_time(answer, heard.verdict, result.run_time_s, timeout_s)
-    outcome = replace(
-        refused(task, counts, prepare_time_s),
-        late_answer=late,
-        run_time_s=result.run_time_s,
-        peak_rss_bytes=result.peak_rss_bytes,
-        peak_gpu_bytes=result.peak_gpu_bytes,
-    )
-    rank = RankRow(
-        category=category,
-        network=network,
-        property=property_name,
-        strategy=strategy,
-        ranks=task.ranks,
-        rank=0,
+    counts, late = in_time(answer, heard.verdict, result.run_time_s, task.key().timeout_s)
+    measured = Measurements(
         wall_s=result.run_time_s,
         cpu_s=result.cpu_s,
         peak_rss_bytes=result.peak_rss_bytes,
         nvml_peak_bytes=result.peak_gpu_bytes,
-        timeout_s=timeout_s,
-        repeat=repeat,
     )
-    return outcome, [rank]
+    outcome = replace(
+        refused(task, counts, prepare_time_s),
+        late_answer=late,
+        run_time_s=result.run_time_s,
+        **of_gang([measured], {}),
+    )
+    return outcome, [rank_row(task, 0, measured)]
 
 
 def believed(said: Said, checked: Checked | None, last_error: str) -> Answer:

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from runner.contract.question import Job
+from runner.contract.question import Question
 from runner.contract.strategy import Engine
 from runner.contract.vocabulary import Cause, Verdict
-from runner.contract.wire import job_to_json
+from runner.contract.wire import question_to_json
 from runner.problem.instances import Instance, MalformedRow
 from runner.record.folder import RunFolder
 from runner.record.manifest import Command
@@ -58,7 +58,7 @@ def schedule(
 ) -> None:
     """Runs and records every task that `folder` has no outcome of.
 
-    `target`: what a rank does with a Job; it gives a RankReport, both as JSON. `server` need not
+    `target`: what a rank does with a Question; it gives a Report, both as JSON. `server` need not
     have been entered where no task is of our own strategies.
 
     Raises DiskFullError when there is no room left, and UsageError when no gang can be started.
@@ -117,7 +117,7 @@ class _Worker:
         self, task: Task, row: Instance, prepared: Path | None, prepare_time_s: float | None
     ) -> tuple[Outcome, list[RankRow]]:
         strategy, category = task.strategy.name, task.key().category
-        job = Job(
+        question = Question(
             network=str(row.network),
             prepared=str(prepared) if prepared else "",
             property=str(row.property),
@@ -137,7 +137,7 @@ class _Worker:
         with self._gang_folder(task) as gang:
             result = self._server.run(
                 self._target,
-                job_to_json(job),
+                question_to_json(question),
                 ranks=task.ranks,
                 folder=gang,
                 timeout_s=row.timeout_s,

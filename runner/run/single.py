@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from runner.contract.errors import UsageError
-from runner.contract.question import Job
+from runner.contract.question import Question
 from runner.contract.strategy import Engine
 from runner.contract.vocabulary import Cause, Device, Method, Verdict
-from runner.contract.wire import job_to_json
+from runner.contract.wire import question_to_json
 from runner.execute.gang import RankServer
 from runner.problem.files import read_bytes
 from runner.problem.instances import Instance
@@ -43,22 +43,22 @@ class Verified:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question that makes sense: `instance` with its time limit, and the `job` of its ranks,
-    which lacks the converted network and where a counterexample is to be written.
+class Posed:
+    """A question that makes sense: `instance` with its time limit, and what its ranks
+    are asked, which lacks the converted network and where a counterexample is to be written.
     """
 
     instance: Instance
-    job: Job
+    question: Question
 
     @property
     def task(self) -> Task:
-        return Task(self.instance, self.job.strategy, self.job.ranks, "question")
+        return Task(self.instance, self.question.strategy, self.question.ranks, "question")
 
-    def within(self, timeout_s: float) -> Question:
+    def within(self, timeout_s: float) -> Posed:
         """The same, with another time limit."""
         instance = replace(self.instance, timeout_s=timeout_s)
-        return Question(instance, replace(self.job, timeout_s=timeout_s))
+        return Posed(instance, replace(self.question, timeout_s=timeout_s))
 
 
 def verify(
@@ -83,7 +83,7 @@ def verify(
     Raises UsageError for a strategy, method or device that does not exist, or a time limit that is
     none.
     """
-    asked = question(
+    asked = posed(
         network,
         property,
         timeout=timeout,
@@ -101,7 +101,7 @@ def verify(
             return _verified(asked, own, Path(scratch))
 
 
-def question(
+def posed(
     network: str | Path,
     property: str | Path,
     *,
@@ -112,7 +112,7 @@ def question(
     device: Device | str = Device.AUTO,
     seed: int = 0,
     work_memory_mib: float | None = None,
-) -> Question:
+) -> Posed:
     """See `verify`. Raises UsageError as it does."""
     chosen = strategy_or_auto(strategy)
     if not 0 < timeout < float("inf"):
@@ -129,7 +129,7 @@ def question(
         source=Path(network),
         line=1,
     )
-    job = Job(
+    question = Question(
         network=str(row.network),
         prepared="",
         property=str(row.property),
@@ -141,26 +141,28 @@ def question(
         seed=seed,
         work_bytes=None if work_memory_mib is None else int(work_memory_mib * 2**20),
     )
-    return Question(row, job)
+    return Posed(row, question)
 
 
 def answer(
-    asked: Question, done: Preparation, server: Server, scratch: Path
+    asked: Posed, done: Preparation, server: Server, scratch: Path
 ) -> tuple[Outcome, tuple[RankRow, ...]]:
     """What ranks say of it; the counterexample of a `sat` is `counterexample_in(scratch)`."""
     if done.failure:
         return refused(asked.task, done.failure, done.seconds), ()
     file = counterexample_in(scratch)
     file.unlink(missing_ok=True)
-    choice = settled(asked.job.strategy, done.prepared, done.inputs, asked.job.device)
+    choice = settled(asked.question.strategy, done.prepared, done.inputs, asked.question.device)
     task = replace(asked.task, strategy=choice.strategy)
-    job = replace(
-        asked.job,
+    question = replace(
+        asked.question,
         prepared=str(done.prepared),
         strategy=task.strategy,
         counterexample=str(file),
     )
-    result = server.run(VERIFY, job_to_json(job), job.ranks, scratch / "gang", job.timeout_s)
+    result = server.run(
+        VERIFY, question_to_json(question), question.ranks, scratch / "gang", question.timeout_s
+    )
     outcome, rows = judge(task, done.seconds, result)
     return told(outcome, choice), tuple(rows)
 
@@ -169,7 +171,7 @@ def counterexample_in(scratch: Path) -> Path:
     return scratch / "counterexample.gz"
 
 
-def _verified(asked: Question, server: Server, scratch: Path) -> Verified:
+def _verified(asked: Posed, server: Server, scratch: Path) -> Verified:
     done = Preparer(server, scratch, None).prepare(asked.instance, scratch / "prepare")
     outcome, rows = answer(asked, done, server, scratch)
     return Verified(outcome, rows, _counterexample(outcome, counterexample_in(scratch)))

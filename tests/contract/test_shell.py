@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from runner.contract.errors import InstanceError
+from runner.contract.measurements import Measurements
 from runner.contract.shell import (
     REPORTED,
     REPORTED_ERROR,
@@ -78,9 +79,10 @@ def test_other_errors_keep_their_cause_and_words(
 
 
 def test_what_was_measured_before_a_failure_is_reported_with_it() -> None:
-    failure = MeasuredFailure({"wall_s": 2.5, "weight_bytes": 7})
+    failure = MeasuredFailure(Measurements(wall_s=2.5, weight_bytes=7))
     report = failure_report(1, _raised_from(failure, MemoryError("no more")))
-    assert (report.cause, report.wall_s, report.weight_bytes) == (Cause.OUT_OF_MEMORY, 2.5, 7)
+    assert report.cause is Cause.OUT_OF_MEMORY
+    assert (report.measured.wall_s, report.measured.weight_bytes) == (2.5, 7)
     assert "MemoryError: no more" in report.message
 
 

@@ -136,13 +136,13 @@ def joined_for_a_job(payload: Payload) -> Payload:
     """Joins the gang and checks it as a rank that verifies does; rank 1's job is another one."""
     import torch
 
-    from runner.contract.wire import job_from_json
+    from runner.contract.wire import question_from_json
     from runner.engine.layout.group import joined_group
     from runner.engine.programs.gang import check_gang
 
     own = payload["of_rank_1"] if rank() == 1 else {}
     with joined_group(torch.device("cpu")) as group:
-        check_gang(job_from_json({**payload["job"], **own}), group)
+        check_gang(question_from_json({**payload["job"], **own}), group)
     return {}
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from runner.contract.question import Job, RankReport
+from runner.contract.question import Question, Report
 from runner.contract.shell import REPORTED, REPORTED_ERROR, report_path
 from runner.contract.vocabulary import Cause, Verdict
-from runner.contract.wire import job_to_json, report_from_json, to_json
+from runner.contract.wire import question_to_json, report_from_json, to_json
 from runner.engine import torchrun as rank_module
 from runner.engine.torchrun import main
 from runner.execute.gang import GangResult
@@ -29,7 +29,7 @@ SP = strategy_named("sp")
 
 
 def _job(folder: Path, ranks: int, strategy: str = "null") -> Path:
-    job = Job(
+    job = Question(
         network="",
         prepared="",
         property="",
@@ -38,11 +38,11 @@ def _job(folder: Path, ranks: int, strategy: str = "null") -> Path:
         timeout_s=10.0,
     )
     path = folder / "job.json"
-    path.write_text(json.dumps(job_to_json(job)))
+    path.write_text(json.dumps(question_to_json(job)))
     return path
 
 
-def _reported(folder: Path, rank: int = 0) -> RankReport:
+def _reported(folder: Path, rank: int = 0) -> Report:
     return report_from_json(json.loads(report_path(folder, rank).read_text()))
 
 
@@ -123,7 +123,7 @@ def test_ranks_that_were_given_different_jobs_say_so(
     of_rank_1: dict[str, Any], words: str, run: Callable[..., GangResult]
 ) -> None:
     """Under `sp`, two ranks with two properties would prove half of each."""
-    job = Job(
+    job = Question(
         "a",
         "b",
         "c",
@@ -132,7 +132,7 @@ def test_ranks_that_were_given_different_jobs_say_so(
         timeout_s=10.0,
         files="of one property",
     )
-    result = run("joined_for_a_job", 2, job=job_to_json(job), of_rank_1=of_rank_1)
+    result = run("joined_for_a_job", 2, job=question_to_json(job), of_rank_1=of_rank_1)
     failed = [report for report in result.reports if report]
     assert result.dead_rank is not None
     assert {report["cause"] for report in failed} == {Cause.GANG_MISMATCH}
@@ -140,7 +140,7 @@ def test_ranks_that_were_given_different_jobs_say_so(
 
 
 def test_paths_may_differ_from_rank_to_rank(run: Callable[..., GangResult]) -> None:
-    job = Job(
+    job = Question(
         "a",
         "b",
         "c",
@@ -150,13 +150,13 @@ def test_paths_may_differ_from_rank_to_rank(run: Callable[..., GangResult]) -> N
         files="of one property",
     )
     own = {"network": "/other/a", "prepared": "/other/b", "counterexample": "/other/d"}
-    result = run("joined_for_a_job", 2, job=job_to_json(job), of_rank_1=own)
+    result = run("joined_for_a_job", 2, job=question_to_json(job), of_rank_1=own)
     assert result.reports == ({}, {})
 
 
 def test_a_gang_of_the_rank_server_is_held_to_its_job_too(run: Callable[..., GangResult]) -> None:
-    job = Job("a", "b", "c", strategy=SP, ranks=3, timeout_s=10.0)
-    result = run("joined_for_a_job", 2, job=job_to_json(job), of_rank_1={})
+    job = Question("a", "b", "c", strategy=SP, ranks=3, timeout_s=10.0)
+    result = run("joined_for_a_job", 2, job=question_to_json(job), of_rank_1={})
     for failed in (report for report in result.reports if report):
         assert failed["message"].startswith("the job is for 3 rank(s), but 2 joined")
     assert result.dead_rank is not None

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from runner.cli.app import app
-from runner.contract.question import RankReport
+from runner.contract.question import Report
 from runner.contract.shell import report_path
 from runner.contract.vocabulary import Verdict
 from runner.contract.wire import report_from_json, to_json
@@ -66,7 +66,7 @@ def port() -> str:
         return str(free.getsockname()[1])
 
 
-def reports(copies: Sequence[Path], ranks: Sequence[subprocess.Popen[bytes]]) -> list[RankReport]:
+def reports(copies: Sequence[Path], ranks: Sequence[subprocess.Popen[bytes]]) -> list[Report]:
     try:
         assert [rank.wait(timeout=90) for rank in ranks] == [0] * MACHINES
     finally:
@@ -78,12 +78,12 @@ def reports(copies: Sequence[Path], ranks: Sequence[subprocess.Popen[bytes]]) ->
     ]
 
 
-def assert_verified_together(reports: Sequence[RankReport], ready: Path) -> None:
+def assert_verified_together(reports: Sequence[Report], ready: Path) -> None:
     whole_bytes = (ready / "network0.safetensors").stat().st_size
     assert [report.verdict for report in reports] == [Verdict.UNSAT] * MACHINES
     assert len({report.lower_bound for report in reports}) == 1
-    assert all((report.comm_bytes or 0) > 0 for report in reports)
-    assert all((report.weight_bytes or whole_bytes) < whole_bytes for report in reports)
+    assert all((report.measured.comm_bytes or 0) > 0 for report in reports)
+    assert all((report.measured.weight_bytes or whole_bytes) < whole_bytes for report in reports)
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "tp"])

@@ -16,16 +16,16 @@ COMMAND = Command(categories=("/benchmarks/digits",), strategies=("baseline", "f
 
 def outcome(number: int, strategy: str = "fsdp") -> Outcome:
     return Outcome(
-        "digits", "onnx/net.onnx", f"vnnlib/prop_{number}.vnnlib", strategy, 2, 10.0,
-        Verdict.UNSAT, Cause.NONE, prepare_time_s=0.1, run_time_s=number / 3, lower_bound=1e-9,
+        category="digits", network="onnx/net.onnx", property=f"vnnlib/prop_{number}.vnnlib",
+        strategy=strategy, ranks=2, timeout_s=10.0, verdict=Verdict.UNSAT, cause=Cause.NONE,
+        prepare_time_s=0.1, run_time_s=number / 3, lower_bound=1e-9,
         peak_tensor_bytes=2**40 + number, meter=Meter.DISPATCH,
     )  # fmt: skip
 
 
 def rank_rows(of: Outcome) -> list[RankRow]:
     return [
-        RankRow(of.category, of.network, of.property, of.strategy, of.ranks, rank,
-                timeout_s=of.timeout_s, wall_s=0.1 + rank)
+        RankRow(**of.key()._asdict(), ranks=of.ranks, rank=rank, wall_s=0.1 + rank)
         for rank in range(of.ranks)
     ]  # fmt: skip
 

@@ -15,18 +15,19 @@ from runner.problem.names import one_line
 from runner.record.schema import Outcome, columns, format_row, header, parse_row
 
 OUTCOMES_HEADER = (
-    "category,network,property,strategy,ranks,timeout_s,verdict,cause,late_answer,"
-    "prepare_time_s,run_time_s,method,lower_bound,peak_tensor_bytes,peak_rss_bytes,"
-    "peak_gpu_bytes,weight_bytes,meter"
+    "category,network,property,strategy,ranks,timeout_s,repeat,verdict,cause,late_answer,message,"
+    "method,lower_bound,prepare_time_s,run_time_s,device,wall_s,"
 )
 
 text = st.text(max_size=12).map(one_line)
 real = st.none() | st.floats(allow_nan=False)
 count = st.none() | st.integers(min_value=0, max_value=2**62)
 outcomes = st.builds(
-    Outcome, text, text, text, text, st.integers(1, 99), real, st.sampled_from(Verdict),
-    st.sampled_from(Cause), text, real, real, text, real, count, count, count, count,
-    st.sampled_from(Meter), text,
+    Outcome, category=text, network=text, property=text, strategy=text, ranks=st.integers(1, 99),
+    timeout_s=real, verdict=st.sampled_from(Verdict), cause=st.sampled_from(Cause),
+    late_answer=text,
+    prepare_time_s=real, run_time_s=real, method=text, lower_bound=real, peak_tensor_bytes=count,
+    peak_rss_bytes=count, weight_bytes=count, meter=st.sampled_from(Meter), message=text,
 )  # fmt: skip
 
 

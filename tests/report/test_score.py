@@ -15,9 +15,9 @@ from onnx import TensorProto, helper
 from runner.contract.errors import UsageError
 from runner.problem.property.counterexample import format_counterexample
 from runner.problem.replay import Replay, Validity, replay
-from runner.report.official import Tool, read_tools
+from runner.report.official import Contestant, read_tools
 from runner.report.score import answers, by_category, losses, penalties, rounded, totals
-from runner.report.sources import Sources, category_folders, question, sources
+from runner.report.sources import Sources, category_folders, common_name, sources
 
 TIMEOUT_S = 10
 IN_BOX, IN_SLACK, FAR_OUT, HARMLESS = (0.5, 0.5), (0.50005, 0.5), (0.6, 0.5), (0.1, 0.5)
@@ -123,7 +123,7 @@ def write_tool(folder: Path, given: dict[str, tuple[str, tuple[float, ...] | str
 
 
 @pytest.fixture(scope="module")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> list[Tool]:
+def tools(tmp_path_factory: pytest.TempPathFactory) -> list[Contestant]:
     root = tmp_path_factory.mktemp("published")
     write_tool(root / "first", {case.name: case.first for case in CASES})
     write_tool(root / "second", {case.name: case.second for case in CASES})
@@ -136,7 +136,7 @@ def files(benchmarks: Path) -> Sources:
 
 
 @pytest.fixture(scope="module")
-def scored(tools: list[Tool], files: Sources) -> pd.DataFrame:
+def scored(tools: list[Contestant], files: Sources) -> pd.DataFrame:
     return answers(tools, files)
 
 
@@ -188,7 +188,7 @@ def test_a_category_gives_100_to_the_best_and_nobody_less_than_0(scored: pd.Data
 
 
 def test_totals_add_percents_of_categories_and_name_the_overhead(
-    tools: list[Tool], files: Sources, tmp_path: Path
+    tools: list[Contestant], files: Sources, tmp_path: Path
 ) -> None:
     scored = answers(tools, files)
     second = scored[scored["tool"] == "second"].assign(category="other", points=10)
@@ -213,7 +213,9 @@ def test_a_counterexample_that_is_malformed_is_named_with_its_file(scored: pd.Da
         assert f"net_{name}.counterexample.gz: " in of(scored, case, "first")["detail"]
 
 
-def test_without_the_benchmarks_sat_is_neither_credited_nor_punished(tools: list[Tool]) -> None:
+def test_without_the_benchmarks_sat_is_neither_credited_nor_punished(
+    tools: list[Contestant],
+) -> None:
     scored = answers(tools, {})
     (case,) = (case for case in CASES if case.name == "correct_sat")
     row = of(scored, case, "first")
@@ -281,7 +283,7 @@ def test_points_that_depend_on_rounding_are_listed(tmp_path: Path, benchmarks: P
 
 
 def test_a_loss_to_a_point_inside_the_box_does_not_depend_on_rounding(
-    tools: list[Tool], files: Sources, tmp_path: Path
+    tools: list[Contestant], files: Sources, tmp_path: Path
 ) -> None:
     def check(network: Path, property_path: Path, counterexample: Path | None) -> Replay:
         assert counterexample is not None
@@ -297,7 +299,7 @@ def test_a_loss_to_a_point_inside_the_box_does_not_depend_on_rounding(
     )
     (answer,) = second.answers
     write_tool(tmp_path / "third", {"wrong_unsat": ("sat", IN_BOX, 1.0)})
-    third = Tool("third", (replace(answer, folder=tmp_path / "third"),), ())
+    third = Contestant("third", (replace(answer, folder=tmp_path / "third"),), ())
 
     alone = answers([first, second], files, check)
     assert list(alone["rounding"]) == ["only by rounding"] * 2
@@ -377,10 +379,12 @@ def test_several_networks_name_a_question_and_its_counterexample(tmp_path: Path)
     (tmp_path / "2026_pairs" / "f_g_p.counterexample.gz").touch()
     ((answer,),) = (tool.answers for tool in read_tools(tmp_path))
 
-    assert answer.question == question(
+    assert answer.question == common_name(
         "2026_pairs", networks.format("elsewhere"), "vnnlib/p.vnnlib"
     )
-    assert answer.question != question("pairs", "[('f', 'onnx/c.onnx'), ('g', 'onnx/b.onnx')]", "p")
+    assert answer.question != common_name(
+        "pairs", "[('f', 'onnx/c.onnx'), ('g', 'onnx/b.onnx')]", "p"
+    )
     assert answer.counterexample() is not None
 
 
@@ -393,7 +397,7 @@ def test_a_category_without_rows_is_no_tool_of_its_own(tmp_path: Path) -> None:
 
 
 def test_folders_inside_a_category_are_part_of_names(tmp_path: Path) -> None:
-    names = [question("2024_safenlp", f"x/onnx/{inside}/net.onnx", f"x/vnnlib/{inside}/p.vnnlib")
+    names = [common_name("2024_safenlp", f"x/onnx/{inside}/net.onnx", f"x/vnnlib/{inside}/p.vnnlib")
              for inside in ("medical", "ruarobot")]  # fmt: skip
     assert names[0] == ("safenlp", "medical/net.onnx", "medical/p.vnnlib") != names[1]
     row = "safenlp,x/onnx/medical/net.onnx,x/vnnlib/medical/p.vnnlib,0.1,sat,1.0\n"
@@ -414,10 +418,10 @@ def test_folders_inside_a_category_are_part_of_names(tmp_path: Path) -> None:
     ],
 )
 def test_files_of_one_name_in_two_folders_are_two_questions(one: str, other: str) -> None:
-    first, second = (question("nets", name, "prop/p.vnnlib") for name in (one, other))
+    first, second = (common_name("nets", name, "prop/p.vnnlib") for name in (one, other))
     assert first == ("nets", "a/net.onnx", "prop/p.vnnlib")
     assert second == ("nets", "b/net.onnx", "prop/p.vnnlib")
-    assert question("nets", "./net.onnx.gz", "specs/p.vnnlib") == (
+    assert common_name("nets", "./net.onnx.gz", "specs/p.vnnlib") == (
         "nets", "net.onnx", "specs/p.vnnlib"
     )  # fmt: skip
 

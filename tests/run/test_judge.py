@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from runner.contract.question import RankReport
-from runner.contract.vocabulary import Cause, Memory, Meter, Phase, Verdict
+from runner.contract.measurements import MEASURED, Measurements
+from runner.contract.question import Report
+from runner.contract.vocabulary import Cause, Meter, Verdict
 from runner.contract.wire import report_to_json
 from runner.execute.watch import Ending, GangResult
 from runner.problem.instances import Instance
@@ -26,7 +27,10 @@ TASK = Task(INSTANCE, strategy_named("fsdp"), 2, "net_prop")
 
 
 def said(rank: int, verdict: Verdict, cause: Cause = Cause.NONE, **more: Any) -> dict[str, Any]:
-    return report_to_json(RankReport(rank, verdict, cause, **{"wall_s": 1.0, **more}))
+    """`more`: fields of the report, or of what was measured."""
+    costs = {name: more.pop(name) for name in MEASURED if name in more}
+    measured = Measurements(**{"wall_s": 1.0, **costs})
+    return report_to_json(Report(rank, verdict, cause, **more, measured=measured))
 
 
 def both(verdict: Verdict, cause: Cause = Cause.NONE, **more: Any) -> tuple[dict[str, Any], ...]:
@@ -34,7 +38,7 @@ def both(verdict: Verdict, cause: Cause = Cause.NONE, **more: Any) -> tuple[dict
 
 
 def error(rank: int, cause: Cause, message: str = "") -> dict[str, Any]:
-    return report_to_json(RankReport(rank, Verdict.ERROR, cause, message))
+    return report_to_json(Report(rank, Verdict.ERROR, cause, message))
 
 
 OOM = error(1, Cause.OUT_OF_MEMORY, "cannot allocate")
@@ -165,12 +169,13 @@ def test_the_message_names_the_rank_and_what_happened(result: GangResult, words:
 def test_the_outcome_has_the_greatest_of_the_ranks_and_the_rows_have_their_own() -> None:
     measured: dict[str, Any] = {
         "meter": Meter.DISPATCH,
-        "phase_s": {Phase.LOAD: 0.25, Phase.ATTACK: 0.5},
+        "load_s": 0.25,
+        "attack_s": 0.5,
     }
     reports = (
         said(0, Verdict.UNSAT, weight_bytes=100, peak_tensor_bytes=700, peak_rss_bytes=9,
-             lower_bound=1 / 3, method="crown", peak_bytes={Memory.A: 64, Memory.WEIGHTS: 30},
-             at_peak_bytes={Memory.A: 32}, **measured),
+             lower_bound=1 / 3, method="crown", peak_a_bytes=64, peak_weight_bytes=30,
+             at_peak_a_bytes=32, **measured),
         said(1, Verdict.UNSAT, weight_bytes=120, peak_tensor_bytes=600, peak_rss_bytes=11,
              comm_s=0.1, comm_bytes=10, collectives=2, **measured),
     )  # fmt: skip
@@ -181,7 +186,7 @@ def test_the_outcome_has_the_greatest_of_the_ranks_and_the_rows_have_their_own()
     assert outcome.meter is Meter.DISPATCH
     assert outcome.weight_bytes == 120
     assert (outcome.peak_tensor_bytes, outcome.peak_rss_bytes) == (700, 11)
-    assert (outcome.peak_gpu_bytes, outcome.at_peak_a_bytes) == (None, 32)
+    assert (outcome.peak_gpu_reserved_bytes, outcome.at_peak_a_bytes) == (None, 32)
     assert (first.load_s, first.attack_s, first.complete_s) == (0.25, 0.5, None)
     assert (first.peak_a_bytes, first.peak_alpha_bytes, first.weight_bytes) == (64, None, 100)
     assert (first.peak_weight_bytes, first.at_peak_a_bytes) == (30, 32)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runner.contract.question import RankReport
+from runner.contract.question import Report
 from runner.contract.vocabulary import Cause, Verdict
 from runner.contract.wire import report_to_json
 from runner.execute.gang import RankServer
@@ -49,7 +49,7 @@ KILLED = GangResult(Ending.KILLED_AT_DEADLINE, 30.1, (None,))
 
 
 def failed(cause: Cause) -> GangResult:
-    report = report_to_json(RankReport(0, Verdict.ERROR, cause, "broken"))
+    report = report_to_json(Report(0, Verdict.ERROR, cause, "broken"))
     return GangResult(Ending.FINISHED, 0.5, (report,), 0, "exit code 1")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from fake_server import FakeServer, Silent, answer, make_category
 
-from runner.contract.question import RankReport
+from runner.contract.question import Report
 from runner.contract.vocabulary import Cause, Verdict
 from runner.contract.wire import report_to_json
 from runner.execute.watch import Ending, GangResult
@@ -120,7 +120,7 @@ def test_a_malformed_row_is_an_error_under_every_strategy_and_the_rest_runs(
 
 
 def failure(cause: Cause) -> GangResult:
-    report = report_to_json(RankReport(0, Verdict.ERROR, cause, "broken"))
+    report = report_to_json(Report(0, Verdict.ERROR, cause, "broken"))
     return GangResult(Ending.FINISHED, 0.5, (report,), 0, "exit code 1")
 
 
@@ -155,7 +155,7 @@ def test_a_counterexample_of_a_killed_attempt_does_not_survive(tmp_path: Path) -
         raise KeyboardInterrupt
 
     def undecided(payload: dict[str, Any], ranks: int) -> GangResult:
-        report = report_to_json(RankReport(0, Verdict.UNKNOWN, Cause.INCOMPLETE))
+        report = report_to_json(Report(0, Verdict.UNKNOWN, Cause.INCOMPLETE))
         return GangResult(Ending.FINISHED, 1.0, (report,) * ranks)
 
     with pytest.raises(KeyboardInterrupt):
@@ -209,7 +209,7 @@ def test_a_disk_that_was_full_for_a_rank_ends_the_run_and_is_not_recorded(
 ) -> None:
     """Even if there is room again by the time the rank is gone."""
     category = make_category(tmp_path / "digits", 1)
-    report = RankReport(0, Verdict.ERROR, Cause.DISK_FULL, "No space left on device: x.gz")
+    report = Report(0, Verdict.ERROR, Cause.DISK_FULL, "No space left on device: x.gz")
     full = GangResult(Ending.FINISHED, 0.1, (report_to_json(report),), 0, "exit code 1")
     server = FakeServer(lambda payload, ranks: full) if target == "verify" else FakeServer()
     if target == "prepare":

@@ -9,7 +9,7 @@ from typing import Any
 from device import TORCH_DEVICE
 
 from runner.contract.errors import InstanceError
-from runner.contract.question import Job
+from runner.contract.question import Question
 from runner.contract.vocabulary import Verdict
 from runner.engine.layout.group import Group, joined_group
 from runner.engine.measure.probe import Probe
@@ -38,7 +38,7 @@ def only(search: str) -> Iterator[None]:
 def answer(paths: list[str], strategy: str, group: Group, search: str = "") -> list[str]:
     """Verdict, cause and method. `paths`: network, prepared network, property, counterexample."""
     network, prepared, instance, found = paths
-    job = Job(
+    job = Question(
         network=network,
         prepared=prepared,
         property=instance,

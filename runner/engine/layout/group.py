@@ -40,7 +40,7 @@ class Traffic:
     collectives: int = 0
 
 
-class Store(Protocol):
+class KeyValueStore(Protocol):
     """What torch's stores have that signals need."""
 
     def set(self, key: str, value: str, /) -> None: ...
@@ -60,7 +60,7 @@ class Group:
         self,
         rank: int = 0,
         size: int = 1,
-        store: Store | None = None,
+        store: KeyValueStore | None = None,
         through_host: bool = False,
         backend: str | None = None,
     ) -> None:

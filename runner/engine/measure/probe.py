@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
-from typing import TypedDict
+from typing import Any
 
 import pynvml
 import torch
 
+from runner.contract.measurements import Measurements, by_kind, by_phase
 from runner.contract.vocabulary import Memory, Meter, Phase
 from runner.engine.measure.clock import Stopwatch
 from runner.engine.measure.gpu import CudaMeter, NvmlProcessPeak, NvmlReader
@@ -17,22 +18,6 @@ from runner.engine.measure.rss import RssMeter
 from runner.engine.measure.tensors import TensorMeter
 
 _log = logging.getLogger(__name__)
-
-
-class Measurements(TypedDict):
-    """The fields of a RankReport that a probe fills."""
-
-    wall_s: float
-    cpu_s: float
-    phase_s: dict[Phase, float]
-    meter: Meter
-    peak_tensor_bytes: int
-    peak_bytes: dict[Memory, int]
-    at_peak_bytes: dict[Memory, int]
-    peak_rss_bytes: int
-    peak_gpu_allocated_bytes: int | None
-    peak_gpu_reserved_bytes: int | None
-    nvml_peak_bytes: int | None
 
 
 class Probe:
@@ -86,18 +71,21 @@ class Probe:
         """What was measured up to now."""
         tensors, cuda, nvml = self._tensors, self._cuda, self._nvml
         allocated = None if cuda is None else cuda.allocated_bytes
+        kinds: dict[str, Any] = {}
+        if tensors is not None:
+            kinds = by_kind("peak", tensors.peak_by_kind())
+            kinds |= by_kind("at_peak", tensors.at_peak_by_kind())
         return Measurements(
             wall_s=self._stopwatch.wall_s,
             cpu_s=self._stopwatch.cpu_s,
-            phase_s=self._stopwatch.phase_s,
             meter=Meter.CUDA if tensors is None else Meter.DISPATCH,
-            peak_tensor_bytes=(allocated or 0) if tensors is None else tensors.total.peak,
-            peak_bytes={} if tensors is None else tensors.peak_by_kind(),
-            at_peak_bytes={} if tensors is None else tensors.at_peak_by_kind(),
+            peak_tensor_bytes=allocated if tensors is None else tensors.total.peak,
             peak_rss_bytes=self._rss.peak_bytes,
             peak_gpu_allocated_bytes=allocated,
             peak_gpu_reserved_bytes=None if cuda is None else cuda.reserved_bytes,
             nvml_peak_bytes=None if nvml is None else nvml.peak_bytes,
+            **by_phase(self._stopwatch.phase_s),
+            **kinds,
         )
 
 

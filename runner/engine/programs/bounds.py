@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from runner.contract.question import Job, RankReport
+from runner.contract.question import Question, Report
 from runner.contract.shell import MeasuredFailure
 from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Cause, Memory, Method, Phase, Verdict
-from runner.contract.wire import job_from_json, report_to_json
+from runner.contract.wire import question_from_json, report_to_json
 from runner.engine.bounds.budget import budget_of
 from runner.engine.bounds.rounding import plain_products
 from runner.engine.bounds.rows import Rows
@@ -51,57 +51,57 @@ class Found:
 
 
 def bounds_target(payload: dict[str, Any]) -> dict[str, Any]:
-    """A job as JSON in, this rank's report out. Rank 0 writes the bounds to `job.bounds`."""
-    return report_to_json(_bounds(job_from_json(payload)))
+    """A question as JSON in, this rank's report out; rank 0 writes the bounds where it says."""
+    return report_to_json(_bounds(question_from_json(payload)))
 
 
-def _bounds(job: Job) -> RankReport:
-    rank = world_for(job).rank
-    strategy, device = job.strategy, rank_device(job.device)
+def _bounds(question: Question) -> Report:
+    rank = world_for(question).rank
+    strategy, device = question.strategy, rank_device(question.device)
     plain_products()
     bounded = _lirpa if strategy.engine is Engine.LIRPA else _driver
     with Probe(device) as probe, joined_group(device) as group:
-        check_gang(job, group)
+        check_gang(question, group)
         costs = Costs(device, probe, group)
-        method = str(job.method)
+        method = str(question.method)
         try:
-            found = bounded(job, strategy, group, device, probe)
+            found = bounded(question, strategy, group, device, probe)
         except DeadlineReached:
             ending = Verdict.TIMEOUT, Cause.DEADLINE
-            return RankReport(rank, *ending, method=method, **costs.so_far())
+            return Report(rank, *ending, method=method, measured=costs.so_far())
         except Exception as error:
             raise MeasuredFailure(costs.so_far()) from error
         costs.weight_bytes = found.weight_bytes
-        report = RankReport(
+        report = Report(
             rank=rank,
             verdict=Verdict.UNKNOWN,
             cause=Cause.INCOMPLETE,
             method=method,
             lower_bound=found.margin,
-            **costs.so_far(),
+            measured=costs.so_far(),
         )
     if rank == 0:
         # Metadata of safetensors is text.
         facts = {name: json.dumps(value) for name, value in found.facts.items()}
         # Copies: safetensors refuses tensors that share memory.
         tensors = {name: tensor.cpu().clone() for name, tensor in found.tensors.items()}
-        save_file(tensors, job.bounds, facts)
+        save_file(tensors, question.bounds, facts)
     return report
 
 
 def _driver(
-    job: Job, strategy: Strategy, group: Group, device: torch.device, probe: Probe
+    question: Question, strategy: Strategy, group: Group, device: torch.device, probe: Probe
 ) -> Found:
-    deadline = Deadline(group, job.timeout_s)
+    deadline = Deadline(group, question.timeout_s)
     with probe.phase(Phase.LOAD):
-        case = read_property(Path(job.property)).cases[0]
-        budget = budget_of(device, job.work_bytes)
-        engine = DriverEngine(Path(job.prepared), strategy, group, device, probe, budget)
+        case = read_property(Path(question.property)).cases[0]
+        budget = budget_of(device, question.work_bytes)
+        engine = DriverEngine(Path(question.prepared), strategy, group, device, probe, budget)
         box, specs = box_around(case, engine.input_shape, device), Specs.of(case, device)
     blocks: list[list[int]] = []
     with probe.phase(Phase.INCOMPLETE):
         propagator = engine.propagator(
-            job.method, deadline, lambda rows: _WatchedRows(rows, blocks)
+            question.method, deadline, lambda rows: _WatchedRows(rows, blocks)
         )
         bounds = propagator.bound(box)
         lower = propagator.spec_bounds(bounds, specs.rows.float())[:, 0]
@@ -109,7 +109,7 @@ def _driver(
     for name, interval in bounds.intervals.items():
         tensors |= {f"{name}.lower": interval.lower, f"{name}.upper": interval.upper}
     blocks_of: dict[str, list[int]] = {}
-    for cut in cut_weights(weights_of(engine.graph, Weights(Path(job.prepared)).shape)):
+    for cut in cut_weights(weights_of(engine.graph, Weights(Path(question.prepared)).shape)):
         blocks_of.setdefault(cut.weight, []).append(cut.bytes)
     facts = {
         "rows": sum(sum(counts) for counts in blocks),
@@ -125,18 +125,20 @@ def _driver(
     return Found(tensors, _margin(specs, lower), engine.weight_bytes, facts)
 
 
-def _lirpa(job: Job, strategy: Strategy, group: Group, device: torch.device, probe: Probe) -> Found:
+def _lirpa(
+    question: Question, strategy: Strategy, group: Group, device: torch.device, probe: Probe
+) -> Found:
     with probe.phase(Phase.LOAD):
-        case = read_property(Path(job.property)).cases[0]
+        case = read_property(Path(question.property)).cases[0]
         with probe.kind(Memory.WEIGHTS):
-            loaded = load_module(Path(job.network))
+            loaded = load_module(Path(question.network))
             module = loaded.module.to(device)
         box, specs = box_around(case, loaded.input_shape, device), Specs.of(case, device)
     with probe.phase(Phase.INCOMPLETE):
         rows = specs.rows.float()
-        run = lirpa_run(module, box.lower[0], box.upper[0], rows, job.method, job.network)
+        run = lirpa_run(module, box.lower[0], box.upper[0], rows, question.method, question.network)
     weights = sum(value.nbytes for value in module.state_dict().values())
-    facts = {"alpha_bytes": run.alpha_bytes} if job.method is Method.ALPHA_CROWN else {}
+    facts = {"alpha_bytes": run.alpha_bytes} if question.method is Method.ALPHA_CROWN else {}
     return Found({"specs": run.lower}, _margin(specs, run.lower), weights, facts)
 
 

@@ -13,9 +13,9 @@ import torch
 
 import runner
 from runner.contract.errors import InstanceError
-from runner.contract.question import Job
+from runner.contract.question import Question
 from runner.contract.vocabulary import Cause
-from runner.contract.wire import job_to_json
+from runner.contract.wire import question_to_json
 from runner.engine.layout.group import Group
 from runner.engine.layout.world import World, world
 
@@ -25,36 +25,38 @@ _PATHS = frozenset(
 )
 
 
-def world_for(job: Job) -> World:
+def world_for(question: Question) -> World:
     """This process's place. Raises InstanceError GANG_MISMATCH if it is not one the job is for."""
     here = world()
-    _check_size(job, here.size, f"WORLD_SIZE is {here.size}")
+    _check_size(question, here.size, f"WORLD_SIZE is {here.size}")
     return here
 
 
-def check_gang(job: Job, group: Group) -> None:
+def check_gang(question: Question, group: Group) -> None:
     """The same of the ranks that have joined, who must also have one and the same job."""
-    _check_size(job, group.size, f"{group.size} joined")
-    if job.files:
-        _check_same_job(job, group)
+    _check_size(question, group.size, f"{group.size} joined")
+    if question.files:
+        _check_same_job(question, group)
 
 
-def _check_size(job: Job, size: int, found: str) -> None:
-    if size != job.ranks:
+def _check_size(question: Question, size: int, found: str) -> None:
+    if size != question.ranks:
         raise InstanceError(
             Cause.GANG_MISMATCH,
-            f"the job is for {job.ranks} rank(s), but {found}: start {job.ranks} on all machines "
-            f"together (torchrun: --nnodes times --nproc-per-node), or make the job again with "
-            + (f"a layout of {size}" if job.strategy.layout else f"--ranks {size}"),
+            f"the job is for {question.ranks} rank(s), but {found}: start {question.ranks} on all "
+            f"machines together (torchrun: --nnodes times --nproc-per-node), or make the job again "
+            "with " + (f"a layout of {size}" if question.strategy.layout else f"--ranks {size}"),
         )
 
 
-def _check_same_job(job: Job, group: Group) -> None:
+def _check_same_job(question: Question, group: Group) -> None:
     """Every rank sees the same difference, so that all of them stop."""
-    options = {name: value for name, value in job_to_json(job).items() if name not in _PATHS}
+    options = {
+        name: value for name, value in question_to_json(question).items() if name not in _PATHS
+    }
     parts = {
         "options": json.dumps(options, sort_keys=True),
-        "network or property": job.files,
+        "network or property": question.files,
         "version of vnncomp-runner or torch": f"{runner.__version__} {torch.__version__}",
     }
     ranks = group.all_gather(torch.tensor([_digest(text) for text in parts.values()]))

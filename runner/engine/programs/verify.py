@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from runner.contract.errors import InstanceError
 from runner.contract.limits import cap_memory, lift_memory_cap
-from runner.contract.question import Job, RankReport
+from runner.contract.measurements import Measurements
+from runner.contract.question import Question, Report
 from runner.contract.shell import MeasuredFailure
 from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Cause, Phase, Verdict
-from runner.contract.wire import job_from_json, report_to_json
+from runner.contract.wire import question_from_json, report_to_json
 from runner.engine.bounds.budget import budget_of
 from runner.engine.bounds.rounding import plain_products
 from runner.engine.clock import Deadline
@@ -62,32 +63,32 @@ def prepare_target(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def verify_target(payload: dict[str, Any]) -> dict[str, Any]:
-    """A job as JSON in, this rank's report out."""
-    return report_to_json(verify_job(job_from_json(payload)))
+    """A question as JSON in, this rank's report out."""
+    return report_to_json(verify_question(question_from_json(payload)))
 
 
-def verify_job(job: Job) -> RankReport:
+def verify_question(question: Question) -> Report:
     """Verifies one instance as rank RANK of WORLD_SIZE (of the environment).
 
     Raises MeasuredFailure from whatever goes wrong once measuring has begun, InstanceError before:
-    for a gang, too, that is not the one which the job is for.
+    for a gang, too, that is not the one which the question is for.
     """
-    rank = world_for(job).rank
-    strategy = job.strategy
+    rank = world_for(question).rank
+    strategy = question.strategy
     if strategy.engine is Engine.NULL:
-        return RankReport(rank, Verdict.UNKNOWN, Cause.INCOMPLETE, method="null")
-    device = rank_device(job.device)
+        return Report(rank, Verdict.UNKNOWN, Cause.INCOMPLETE, method="null")
+    device = rank_device(question.device)
     with Probe(device) as probe, joined_group(device) as group:
-        check_gang(job, group)
+        check_gang(question, group)
         costs = Costs(device, probe, group)
         try:
-            finding = verified(job, strategy, costs)
+            finding = verified(question, strategy, costs)
         except Exception as error:
             lift_memory_cap()  # else there may be none to tell with
             raise MeasuredFailure(costs.so_far()) from error
-        if rank == 0 and job.progress and costs.progress.history:
-            costs.progress.write(Path(job.progress))
-        return RankReport(
+        if rank == 0 and question.progress and costs.progress.history:
+            costs.progress.write(Path(question.progress))
+        return Report(
             rank=rank,
             verdict=finding.verdict,
             cause=finding.cause,
@@ -95,7 +96,7 @@ def verify_job(job: Job) -> RankReport:
             method=finding.method,
             lower_bound=finding.lower_bound,
             counterexample=finding.verdict is Verdict.SAT,
-            **costs.so_far(),
+            measured=costs.so_far(),
         )
 
 
@@ -109,50 +110,59 @@ class Costs:
     progress: Progress = field(default_factory=Progress)
     weight_bytes: int | None = None
 
-    def so_far(self) -> dict[str, Any]:
-        """As fields of a RankReport."""
+    def so_far(self) -> Measurements:
+        traffic = self.group.traffic
+        return replace(
+            self.probe.measurements(),
+            device=str(self.device),
+            weight_bytes=self.weight_bytes,
+            comm_bytes=traffic.bytes,
+            comm_s=traffic.seconds,
+            collectives=traffic.collectives,
+            **self._searched(),
+        )
+
+    def _searched(self) -> dict[str, Any]:
+        """What branch and bound did; without a round, it was not there."""
+        progress = self.progress
+        if not progress.rounds:
+            return {}
         return {
-            "device": str(self.device),
-            "weight_bytes": self.weight_bytes,
-            "comm_bytes": self.group.traffic.bytes,
-            "comm_s": self.group.traffic.seconds,
-            "collectives": self.group.traffic.collectives,
-            "domains": self.progress.domains,
-            "rounds": self.progress.rounds,
-            "domains_per_s": self.progress.domains_per_s,
-            "depth": self.progress.depth,
-            **self.probe.measurements(),
+            "domains": progress.domains,
+            "rounds": progress.rounds,
+            "domains_per_s": progress.domains_per_s,
+            "depth": progress.depth,
         }
 
 
-def verified(job: Job, strategy: Strategy, costs: Costs) -> Finding:
+def verified(question: Question, strategy: Strategy, costs: Costs) -> Finding:
     """Loads network and property, and verifies."""
     device, probe, group = costs.device, costs.probe, costs.group
     plain_products()
-    if job.memory_limit_bytes is not None:
+    if question.memory_limit_bytes is not None:
         # Not before: a backend whose threads get no memory aborts the rank or waits for ever.
-        cap_device_memory(device, job.memory_limit_bytes)
-    ending = min(ENDING_SECONDS, ENDING_SHARE * job.timeout_s)
-    deadline = Deadline(group, job.timeout_s - ending)
-    network, prepared = Path(job.network), Path(job.prepared)
+        cap_device_memory(device, question.memory_limit_bytes)
+    ending = min(ENDING_SECONDS, ENDING_SHARE * question.timeout_s)
+    deadline = Deadline(group, question.timeout_s - ending)
+    network, prepared = Path(question.network), Path(question.prepared)
     with probe.phase(Phase.LOAD):
-        instance = read_property(Path(job.property))
-        if job.prepared:
-            check_fit(instance, read_graph(prepared), job.property, network)
-        budget = budget_of(device, job.work_bytes)
+        instance = read_property(Path(question.property))
+        if question.prepared:
+            check_fit(instance, read_graph(prepared), question.property, network)
+        budget = budget_of(device, question.work_bytes)
         engine = engine_for(strategy, network, prepared, group, device, probe, budget)
         costs.weight_bytes = engine.weight_bytes
     return Verification(
         engine,
         instance,
-        job.method,
-        job.seed,
+        question.method,
+        question.seed,
         device,
         deadline,
-        Confirmation(instance, network, Path(job.counterexample), group),
+        Confirmation(instance, network, Path(question.counterexample), group),
         probe,
         costs.progress,
-        job.workload,
+        question.workload,
     ).run()
 
 

@@ -22,7 +22,7 @@ STRONGER_CHILD = 0.1
 
 
 @dataclass(frozen=True)
-class Question:
+class Inspected:
     """Sub-domains with what one pass showed of them, and thresholds [K, B]."""
 
     bounds: SplitBounds
@@ -39,6 +39,10 @@ class Question:
         crossing = (lower < 0) & (upper > 0)
         triangle = torch.where(crossing, -lower * upper / (upper - lower), 0.0)
         return torch.where(crossing, self.bounds.whole(negative) * triangle, NOTHING)
+
+    def worst(self, children: Subdomains) -> Tensor:
+        """[B], by how much a bound is above its threshold, of the row where it is the least."""
+        return (self.bounds.bound(children) - self.thresholds).amax(0)
 
     def child(self, columns: Tensor, sign: int) -> Subdomains:
         """With the neurons of `columns` [B] active (1) or inactive (-1).
@@ -60,11 +64,11 @@ class Question:
         return Subdomains(domains.rows, phases, before, torch.where(chosen, beta, slopes))
 
 
-def filtered(question: Question, candidates: int) -> tuple[Tensor, Tensor]:
+def filtered(inspected: Inspected, candidates: int) -> tuple[Tensor, Tensor]:
     """Of the neurons with the best scores, the column [B] of the one whose children are best, and
     whether there is any [B].
     """
-    scores = question.scores()
+    scores = inspected.scores()
     if not scores.shape[1]:
         nothing = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
         return nothing, nothing.bool()
@@ -72,9 +76,7 @@ def filtered(question: Question, candidates: int) -> tuple[Tensor, Tensor]:
     gains = []
     for index in range(columns.shape[1]):
         margins = [
-            (question.bounds.bound(question.child(columns[:, index], sign)) - question.thresholds)
-            .amax(0)
-            .clamp(max=0)
+            inspected.worst(inspected.child(columns[:, index], sign)).clamp(max=0)
             for sign in (1, -1)
         ]
         gain = torch.minimum(*margins) + STRONGER_CHILD * torch.maximum(*margins)
@@ -83,16 +85,16 @@ def filtered(question: Question, candidates: int) -> tuple[Tensor, Tensor]:
     return columns.gather(1, best)[:, 0], values[:, 0] > NOTHING
 
 
-def early(question: Question, family: Tensor, families: int) -> tuple[Tensor, Tensor]:
+def early(inspected: Inspected, family: Tensor, families: int) -> tuple[Tensor, Tensor]:
     """The best neuron of the earliest layer that has one, and whether there is any; one choice
     for each family [B] of sub-domains, whose scores are added up.
     """
-    scores = question.scores()
+    scores = inspected.scores()
     most = scores.amax(1, keepdim=True).clamp(min=1e-30)
     total = scores.new_zeros((families, scores.shape[1]))
     total.index_add_(0, family, scores.clamp(min=0) / most)
     share = total / total.amax(1, keepdim=True).clamp(min=1e-30)
-    nodes = question.bounds.space.nodes
+    nodes = inspected.bounds.space.nodes
     for number, node in enumerate(nodes):
         columns = slice(node.start, node.stop)
         early_ones = share[:, columns]

@@ -16,7 +16,7 @@ from runner.engine.incomplete import OpenCase
 from runner.engine.network.graph import Op
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.relu_split import ReluSplit
-from runner.engine.search.search import Outcome, Progress, Search, SearchContext
+from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
 from runner.engine.search.sharing import Sharing
 from runner.engine.specs import box_around, box_within
 from runner.problem.property.model import Property
@@ -65,57 +65,57 @@ class Complete:
     progress: Progress
     workload: Workload | None = None
 
-    def run(self, cases: list[OpenCase]) -> Outcome:
+    def run(self, cases: list[OpenCase]) -> SearchEnd:
         """PROVED when every case is; may raise DeadlineReached."""
         outcomes = []
         for case in cases:
             outcome = self._decide(case)
-            if outcome is Outcome.GAVE_UP and self.workload is None:
+            if outcome is SearchEnd.GAVE_UP and self.workload is None:
                 outcome = self._decided_in_float64(case)
             outcomes.append(outcome)
-            if outcomes[-1] is Outcome.COUNTEREXAMPLE:
-                return Outcome.COUNTEREXAMPLE
-        return Outcome.GAVE_UP if Outcome.GAVE_UP in outcomes else Outcome.PROVED
+            if outcomes[-1] is SearchEnd.COUNTEREXAMPLE:
+                return SearchEnd.COUNTEREXAMPLE
+        return SearchEnd.GAVE_UP if SearchEnd.GAVE_UP in outcomes else SearchEnd.PROVED
 
-    def _decide(self, case: OpenCase) -> Outcome:
+    def _decide(self, case: OpenCase) -> SearchEnd:
         """By the search that fits best, or by the other where trials speak for it."""
         trial = TrialClock()
         context = self._context(case, trial)
         makers = fitting(case)
         if not makers:
-            return Outcome.GAVE_UP
+            return SearchEnd.GAVE_UP
         first = makers[0](context)
         if self.workload is not None or len(makers) == 1:
             return self._run(first)
         outcome = self._tried(first, trial)
-        if outcome is Outcome.PAUSED and first.open_share < GOOD_SHARE:
+        if outcome is SearchEnd.PAUSED and first.open_share < GOOD_SHARE:
             return self._run(first)
-        if outcome not in (Outcome.PAUSED, Outcome.GAVE_UP):
+        if outcome not in (SearchEnd.PAUSED, SearchEnd.GAVE_UP):
             return outcome
         second = makers[1](context)
-        if outcome is Outcome.GAVE_UP:
+        if outcome is SearchEnd.GAVE_UP:
             return self._run(second)
         outcome = self._tried(second, trial)
-        if outcome not in (Outcome.PAUSED, Outcome.GAVE_UP):
+        if outcome not in (SearchEnd.PAUSED, SearchEnd.GAVE_UP):
             return outcome
-        gave_up = outcome is Outcome.GAVE_UP
+        gave_up = outcome is SearchEnd.GAVE_UP
         return self._run(first if gave_up or first.open_share <= second.open_share else second)
 
-    def _decided_in_float64(self, case: OpenCase) -> Outcome:
+    def _decided_in_float64(self, case: OpenCase) -> SearchEnd:
         """Halves boxes again where float32 had no number left between their limits."""
         coarse = case.progress.box.lower.dtype is not torch.float64
         if not coarse or not few_inputs(case):
-            return Outcome.GAVE_UP
+            return SearchEnd.GAVE_UP
         shape, of_file = case.network.graph.input.shape, self.instance.cases[case.number]
         case.progress.box = box_around(of_file, shape, self.device, torch.float64)
         case.progress.known = None
         return self._run(InputSplit(self._context(case, TrialClock())))
 
-    def _run(self, search: Search) -> Outcome:
+    def _run(self, search: Search) -> SearchEnd:
         self.progress.start(search.name)
         return search.run()
 
-    def _tried(self, search: Search, trial: TrialClock) -> Outcome:
+    def _tried(self, search: Search, trial: TrialClock) -> SearchEnd:
         trial.limit = time.perf_counter() + TRIAL_SHARE * self.deadline.left
         outcome = self._run(search)
         trial.limit = None

@@ -14,7 +14,7 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
 from runner.engine.search.disjuncts import Disjuncts
 from runner.engine.search.rounds import run_rounds
-from runner.engine.search.search import Outcome, SearchContext
+from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.sharing import Meeting
 
 # Fewer boxes than this take a core about as long as one: few are cut several times at once.
@@ -78,7 +78,7 @@ class InputSplit:
     def blank(self) -> Boxes:
         return self._root().select(torch.zeros(1, dtype=torch.bool))
 
-    def run(self) -> Outcome:
+    def run(self) -> SearchEnd:
         return run_rounds(self, self._context)
 
     def begin(self) -> None:

@@ -16,11 +16,11 @@ from torch import Tensor
 from runner.contract.vocabulary import Memory
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.beta import BetaSettings, Subdomains
-from runner.engine.search.branching import Question, early, filtered
+from runner.engine.search.branching import Inspected, early, filtered
 from runner.engine.search.domains import Domains, DomainStore, joined
 from runner.engine.search.leaves import Certificate
 from runner.engine.search.rounds import run_rounds
-from runner.engine.search.search import Outcome, SearchContext
+from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.seeds import Seeds, minimiser, search
 from runner.engine.search.sharing import Meeting
 from runner.engine.search.split_root import SplitRoot
@@ -85,7 +85,7 @@ class ReluSplit:
     def blank(self) -> Domains:
         return self._whole.select(torch.zeros(len(self._whole), dtype=torch.bool))
 
-    def run(self) -> Outcome:
+    def run(self) -> SearchEnd:
         return run_rounds(self, self._context)
 
     def begin(self) -> None:
@@ -154,12 +154,12 @@ class ReluSplit:
         turn = self._context.progress.rounds % self._settings.attack_every == 1
         if free and turn and self._attacked(taken, seen.inputs, seen.bounds - thresholds):
             return True
-        question = Question(root.bounds, parents, seen, thresholds)
+        inspected = Inspected(root.bounds, parents, seen, thresholds)
         if self._tightens:
             family = taken.phases.unique(dim=0, return_inverse=True)[1]
-            columns, splittable = early(question, family, int(family.max()) + 1)
+            columns, splittable = early(inspected, family, int(family.max()) + 1)
         else:
-            columns, splittable = filtered(question, self._settings.candidates)
+            columns, splittable = filtered(inspected, self._settings.candidates)
         if not bool(splittable.all()):
             if free and self._decided_by_lp(taken.select(~splittable)):
                 return True
@@ -168,7 +168,7 @@ class ReluSplit:
                 return False
         with self._context.tag.kind(Memory.ALPHA):
             children = joined(
-                [taken.child(question.child(columns, sign)).select(splittable) for sign in (1, -1)]
+                [taken.child(inspected.child(columns, sign)).select(splittable) for sign in (1, -1)]
             )
         if self._tightens:
             children = self._tightened(children)

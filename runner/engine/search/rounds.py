@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from runner.engine.search.search import Outcome, SearchContext
+from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.sharing import Meeting, Sized, Store
 
 T = TypeVar("T", bound=Sized)
@@ -53,7 +53,7 @@ class Tree(Protocol[T]):
         ...
 
 
-def run_rounds(tree: Tree[T], context: SearchContext) -> Outcome:
+def run_rounds(tree: Tree[T], context: SearchContext) -> SearchEnd:
     """Until the tree is closed, a counterexample is confirmed, or it is time to pause; called
     again, it goes on. With a fixed workload, so many rounds, whatever they find. May raise
     DeadlineReached.
@@ -69,14 +69,14 @@ def run_rounds(tree: Tree[T], context: SearchContext) -> Outcome:
             if sharing.due(tree.waits or workload is not None or bool(pause)):
                 meeting = sharing.meet(len(tree.store), tree.standing(), pause)
                 if meeting.found:
-                    return Outcome.COUNTEREXAMPLE
+                    return SearchEnd.COUNTEREXAMPLE
                 tree.conclude(meeting)
                 if not meeting.waiting:
-                    return Outcome.PROVED if tree.complete else Outcome.GAVE_UP
+                    return SearchEnd.PROVED if tree.complete else SearchEnd.GAVE_UP
                 if meeting.pause:
-                    return Outcome.PAUSED
+                    return SearchEnd.PAUSED
                 if workload is not None and rounds == workload.rounds:
-                    return Outcome.GAVE_UP
+                    return SearchEnd.GAVE_UP
                 sharing.level(tree.store, tree.batch, tree.blank)
             with sharing.round():
                 tree.round()

@@ -25,7 +25,7 @@ from runner.engine.search.sharing import Sharing
 MOST_LINES = 1000
 
 
-class Outcome(StrEnum):
+class SearchEnd(StrEnum):
     """How a search over one case ended; time running out is DeadlineReached instead."""
 
     PROVED = "proved"  # every domain of every disjunct is closed
@@ -132,6 +132,6 @@ class Search(Protocol):
         """What is not yet closed, of 1: each split halves a sub-problem."""
         ...
 
-    def run(self) -> Outcome:
+    def run(self) -> SearchEnd:
         """Goes on after a pause. May raise DeadlineReached."""
         ...

@@ -33,7 +33,7 @@ class Relation(StrEnum):
     NOT_EQUAL = "!="
 
 
-class Variable(NamedTuple):
+class Coordinate(NamedTuple):
     """One scalar of the network's input or output, by its flat row-major position."""
 
     kind: Kind
@@ -44,7 +44,7 @@ class Variable(NamedTuple):
 class Linear:
     """The sum of coefficient * variable over `terms`, plus `constant`."""
 
-    terms: Mapping[Variable, Exact] = field(default_factory=dict)
+    terms: Mapping[Coordinate, Exact] = field(default_factory=dict)
     constant: Exact = 0
 
     def __add__(self, other: Linear) -> Linear:
@@ -81,7 +81,7 @@ class Comparison:
     No coefficient is zero. `line` is where the file says so; it does not count for equality.
     """
 
-    terms: tuple[tuple[Variable, Exact], ...]
+    terms: tuple[tuple[Coordinate, Exact], ...]
     bound: Exact
     strict: bool
     line: int = field(compare=False)

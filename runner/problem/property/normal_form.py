@@ -12,7 +12,7 @@ import numpy as np
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
-from runner.problem.property.logic import And, Comparison, Formula, Kind, Variable
+from runner.problem.property.logic import And, Comparison, Coordinate, Formula, Kind
 from runner.problem.property.model import Case, Conjunction, Property
 from runner.problem.property.numbers import Exact, Limit, Limits
 
@@ -36,7 +36,7 @@ class Declarations:
     file: str
     inputs: int
     outputs: int
-    name: Callable[[Variable], str]
+    name: Callable[[Coordinate], str]
     input_shape: tuple[int, ...] | None = None
     output_shape: tuple[int, ...] | None = None
 
@@ -72,7 +72,7 @@ def to_property(formula: Formula, declarations: Declarations) -> Property:
         empty="" if parts else _why_empty(formula, declarations),
         input_shape=declarations.input_shape,
         output_shape=declarations.output_shape,
-        input_name=lambda index: declarations.name(Variable(Kind.INPUT, index)),
+        input_name=lambda index: declarations.name(Coordinate(Kind.INPUT, index)),
     )
 
 
@@ -253,7 +253,7 @@ def _whole_box(box: Mapping[int, Limits], declarations: Declarations) -> tuple[L
     for index in range(declarations.inputs):
         for limit, side in zip(box.get(index, _UNBOUNDED), ("lower", "upper"), strict=True):
             if math.isinf(limit.below):
-                name = declarations.name(Variable(Kind.INPUT, index))
+                name = declarations.name(Coordinate(Kind.INPUT, index))
                 message = f"unbounded input {name}: it has no {side} bound; assert one"
                 raise declarations.error(Cause.MALFORMED_PROPERTY, message)
     return tuple(box[index] for index in range(declarations.inputs))

@@ -15,12 +15,12 @@ from runner.problem.property.logic import (
     MAXIMUM_NESTING,
     And,
     Comparison,
+    Coordinate,
     Formula,
     Kind,
     Linear,
     Or,
     Relation,
-    Variable,
     compare,
     conjunction,
     disjunction,
@@ -63,7 +63,7 @@ def parse(text: str, file: str) -> Property:
     return to_property(conjunction(reader.assertions), Declarations(file, inputs, outputs, _name))
 
 
-def _name(variable: Variable) -> str:
+def _name(variable: Coordinate) -> str:
     return f"{_LETTERS[variable.kind]}_{variable.position}"
 
 
@@ -112,7 +112,7 @@ class _Reader:
         indices = self._declared[kind]
         missing = next(index for index in range(len(indices) + 1) if index not in indices)
         if missing < len(indices) or not indices:
-            name = _name(Variable(kind, missing))
+            name = _name(Coordinate(kind, missing))
             raise InstanceError(
                 Cause.MALFORMED_PROPERTY,
                 f"{self.file}: {name} is not declared; declare it, or download the whole file",
@@ -172,7 +172,7 @@ class _Reader:
             raise self._malformed(f"variable {name!r} is not named X_0, X_1, … or Y_0, Y_1, …")
         kind, index = _KINDS[match[1]], int(match[2])
         self._declared[kind].add(index)
-        self._symbols[name] = Linear({Variable(kind, index): 1})
+        self._symbols[name] = Linear({Coordinate(kind, index): 1})
 
     def _formulas(self, head: str, operands: list[_Item]) -> list[Formula]:
         formulas = [item for item in operands if isinstance(item, Comparison | And | Or)]

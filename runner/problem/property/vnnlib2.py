@@ -20,11 +20,11 @@ from runner.problem.property.declared import Variable as Declared
 from runner.problem.property.logic import (
     CUT_OFF,
     MAXIMUM_NESTING,
+    Coordinate,
     Formula,
     Kind,
     Linear,
     Relation,
-    Variable,
     compare,
     conjunction,
     disjunction,
@@ -68,7 +68,7 @@ def parse(text: str, file: str) -> Property:
         Kind.OUTPUT: outputs,
     }
 
-    def name(variable: Variable) -> str:
+    def name(variable: Coordinate) -> str:
         side = sides[variable.kind]
         place = ",".join(map(str, _indices(variable.position, side.shape)))
         return f"{side.name}[{place}]" if side.shape else str(side.name)
@@ -229,7 +229,7 @@ class _Lowering:
             case vnnlib.Var():
                 self.line = node.line
                 index = _flat_index(node.indices, node.shape)
-                return Linear({Variable(_KINDS[node.kind], index): 1})
+                return Linear({Coordinate(_KINDS[node.kind], index): 1})
             case vnnlib.Literal():
                 self.line = node.line
                 return Linear(constant=exact(node.lexeme))

@@ -15,7 +15,7 @@ from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.split_relu import SplitNode, SplitRelaxation
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.bounds.tighten import Tightener
-from runner.engine.search.branching import Question
+from runner.engine.search.branching import Inspected
 
 NETWORKS = {"mlp": lambda: mlp(5, 12, 10, 3, seed=1), "cnn": lambda: cnn(size=6)}
 SETTINGS = BetaSettings(iterations=15)
@@ -132,8 +132,8 @@ def test_beta_begins_where_a_childs_bound_is_its_parents(root: Root, sign: int) 
     """Where the lower line was in use; elsewhere there was nothing to make up for."""
     parents = root.split(batch=root.space.size, splits=0)
     seen = root.bounds.inspect(parents)
-    question = Question(root.bounds, parents, seen, torch.zeros_like(seen.bounds))
-    children = question.child(torch.arange(root.space.size), sign)
+    inspected = Inspected(root.bounds, parents, seen, torch.zeros_like(seen.bounds))
+    children = inspected.child(torch.arange(root.space.size), sign)
     assert ((children.phases != 0).sum(1) == 1).all()
     used = seen.neurons.diagonal(dim1=1, dim2=2) > 0
     assert used.any()

@@ -13,9 +13,9 @@ from device import DEVICE
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from runner.contract.question import Job, RankReport
+from runner.contract.question import Question, Report
 from runner.contract.vocabulary import Method
-from runner.contract.wire import job_to_json, report_from_json
+from runner.contract.wire import question_to_json, report_from_json
 from runner.execute.gang import Ending, RankServer
 from runner.experiments.experiment import TARGET
 from runner.verifiers.strategies import strategy_named
@@ -24,7 +24,7 @@ Bounds = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Question:
+class Fitted:
     """A prepared network and a property."""
 
     network: Path
@@ -37,7 +37,7 @@ class Bounded:
     """What a gang found and what its ranks reported."""
 
     bounds: Bounds
-    reports: list[RankReport]
+    reports: list[Report]
 
 
 @dataclass
@@ -49,9 +49,9 @@ class Bounder:
     _numbers: Iterator[int] = field(default_factory=count)
     _known: dict[tuple[Path, Path, str, Method], Bounded] = field(default_factory=dict)
 
-    def run(self, question: Question, strategy: str, ranks: int, method: Method) -> Bounded:
+    def run(self, question: Fitted, strategy: str, ranks: int, method: Method) -> Bounded:
         gang = self.folder / f"gang{next(self._numbers)}"
-        job = Job(
+        job = Question(
             network=str(question.network),
             prepared=str(question.prepared),
             property=str(question.property),
@@ -62,7 +62,7 @@ class Bounder:
             device=DEVICE,
             bounds=str(gang / "bounds.safetensors"),
         )
-        result = self.server.run(TARGET, job_to_json(job), ranks, gang, timeout_s=100.0)
+        result = self.server.run(TARGET, question_to_json(job), ranks, gang, timeout_s=100.0)
         assert result.ended is Ending.FINISHED, result
         assert result.dead_rank is None, result.reports
         reports = [report_from_json(report) for report in result.reports if report]
@@ -76,7 +76,7 @@ class Bounder:
         assert result.dead_rank is None, result.reports
         return [report for report in result.reports if report is not None]
 
-    def baseline(self, question: Question, method: Method) -> Bounded:
+    def baseline(self, question: Fitted, method: Method) -> Bounded:
         key = (question.prepared, question.property, "baseline", method)
         if key not in self._known:
             self._known[key] = self.run(question, "baseline", 1, method)

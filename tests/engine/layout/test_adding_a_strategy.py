@@ -11,10 +11,10 @@ from safetensors.numpy import load_file
 
 from runner.contract.errors import UsageError
 from runner.contract.layout import Axis
-from runner.contract.question import Job
+from runner.contract.question import Question
 from runner.contract.strategy import Strategy
 from runner.contract.vocabulary import Cause, Method
-from runner.contract.wire import job_to_json, report_from_json
+from runner.contract.wire import question_to_json, report_from_json
 from runner.engine.network.load import prepare
 from runner.execute.gang import RankServer
 from runner.experiments.experiment import TARGET
@@ -35,7 +35,7 @@ def test_a_new_strategy_is_an_entry_and_is_measured_like_the_others(
     prepare(row.network, tmp_path / "prepared")
     found, resting = {}, {}
     for strategy, ranks in ((STRATEGIES["baseline"], 1), (ADDED, 2)):
-        job = Job(
+        job = Question(
             network=str(row.network),
             prepared=str(tmp_path / "prepared"),
             property=str(row.property),
@@ -46,11 +46,13 @@ def test_a_new_strategy_is_an_entry_and_is_measured_like_the_others(
             device=DEVICE,
             bounds=str(tmp_path / f"{ranks}.safetensors"),
         )
-        result = rank_server.run(TARGET, job_to_json(job), ranks, tmp_path / f"gang{ranks}", 60)
+        result = rank_server.run(
+            TARGET, question_to_json(job), ranks, tmp_path / f"gang{ranks}", 60
+        )
         reports = [report_from_json(report) for report in result.reports if report]
         assert [report.cause for report in reports] == [Cause.INCOMPLETE] * ranks, reports
         found[ranks] = {name: t.tobytes() for name, t in load_file(job.bounds).items()}
-        resting[ranks] = max(report.weight_bytes or 0 for report in reports)
+        resting[ranks] = max(report.measured.weight_bytes or 0 for report in reports)
     assert found[2] == found[1]
     assert resting[2] < resting[1]
 

@@ -14,14 +14,14 @@ from small_networks import Builder, SmallNetwork
 from small_onnx import save_small, save_true_property
 
 from runner.contract.layout import Axis
-from runner.contract.question import Job, RankReport
+from runner.contract.question import Question, Report
 from runner.contract.strategy import Engine
 from runner.contract.vocabulary import BOUNDS, Verdict
-from runner.contract.wire import job_to_json, report_from_json
+from runner.contract.wire import question_to_json, report_from_json
 from runner.contract.workload import Workload
 from runner.engine.network.graph import Op
 from runner.engine.network.prepared import write_prepared
-from runner.engine.programs.verify import verify_job
+from runner.engine.programs.verify import verify_question
 from runner.execute.gang import Ending, RankServer
 from runner.verifiers.strategies import STRATEGIES, strategy_named
 
@@ -88,13 +88,13 @@ NETWORKS = {
 class Asked:
     """A question to a network, and what `baseline` says of it."""
 
-    job: Job
-    alone: RankReport
+    job: Question
+    alone: Report
 
 
 def asked(network: SmallNetwork, folder: Path, workload: Workload | None) -> Asked:
     write_prepared(folder / "prepared", network.graph, network.tensors)
-    job = Job(
+    job = Question(
         network=str(save_small(folder / "network.onnx", network)),
         prepared=str(folder / "prepared"),
         property=str(save_true_property(folder / "p.vnnlib", network, radius=1.0, room=0.1)),
@@ -105,7 +105,7 @@ def asked(network: SmallNetwork, folder: Path, workload: Workload | None) -> Ask
         workload=workload,
         counterexample=str(folder / "counterexample.gz"),
     )
-    return Asked(job, verify_job(job))
+    return Asked(job, verify_question(job))
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -125,7 +125,7 @@ def gang(
     """What each rank found: bounds under `strategies`, then the answers of those `searched`."""
     job, folder = asked.job, Path(asked.job.prepared).parent
     chosen = map(strategy_named, searched)
-    jobs = [job_to_json(replace(job, strategy=one, ranks=ranks)) for one in chosen]
+    jobs = [question_to_json(replace(job, strategy=one, ranks=ranks)) for one in chosen]
     bounds = {
         "prepared": job.prepared,
         "property": job.property,
@@ -151,7 +151,7 @@ def assert_bounds_of_baseline(found: dict[str, Any]) -> None:
             assert answer["differ"] == [], what
 
 
-def assert_search_of_baseline(reports: list[Any], alone: RankReport, names: Sequence[str]) -> None:
+def assert_search_of_baseline(reports: list[Any], alone: Report, names: Sequence[str]) -> None:
     same = (alone.verdict, alone.cause, alone.method)
     bound = pytest.approx(alone.lower_bound, rel=1e-4, abs=1e-4)
     for name, report in zip(names, map(report_from_json, reports), strict=True):

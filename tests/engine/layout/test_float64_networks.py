@@ -12,9 +12,9 @@ import torch
 from device import DEVICE
 from onnx import TensorProto, helper, numpy_helper
 
-from runner.contract.question import Job
+from runner.contract.question import Question
 from runner.contract.vocabulary import Verdict
-from runner.contract.wire import job_to_json, report_from_json
+from runner.contract.wire import question_to_json, report_from_json
 from runner.engine.network.load import prepare
 from runner.engine.network.prepared import Weights, read_graph
 from runner.execute.gang import Ending, RankServer
@@ -59,7 +59,7 @@ def verdict(
         f"(assert (>= X_0 1))(assert (<= X_0 2))(assert {constraint})",
         encoding="ascii",
     )
-    job = Job(
+    job = Question(
         network=str(network),
         prepared=str(prepared),
         property=str(instance),
@@ -70,7 +70,7 @@ def verdict(
         counterexample=str(folder / "counterexample.gz"),
     )
     target = "runner.engine.programs.verify:verify_target"
-    result = server.run(target, job_to_json(job), ranks, folder / "gang", timeout_s=60.0)
+    result = server.run(target, question_to_json(job), ranks, folder / "gang", timeout_s=60.0)
     assert result.ended is Ending.FINISHED, result
     (first, *others) = [report_from_json(report) for report in result.reports if report]
     assert {report.verdict for report in others} <= {first.verdict}

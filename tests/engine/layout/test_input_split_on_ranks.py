@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from device import DEVICE
+from given import given
 
-from runner.contract.question import Job, RankReport
-from runner.contract.vocabulary import Phase, Verdict
-from runner.contract.wire import job_to_json, report_from_json
+from runner.contract.question import Question, Report
+from runner.contract.vocabulary import Verdict
+from runner.contract.wire import question_to_json, report_from_json
 from runner.engine.network.load import prepare
 from runner.execute.gang import Ending, RankServer
 from runner.verifiers.strategies import strategy_named
@@ -35,10 +36,10 @@ def acasxu(vnncomp2022: Path, tmp_path: Path) -> dict[str, str]:
 
 def verified(
     server: RankServer, files: dict[str, Any], strategy: str, ranks: int, folder: Path
-) -> list[RankReport]:
+) -> list[Report]:
     chosen = strategy_named(strategy)
-    job = Job(**files, strategy=chosen, ranks=ranks, timeout_s=60.0, device=DEVICE)
-    result = server.run(TARGET, job_to_json(job), ranks, folder, timeout_s=60)
+    job = Question(**files, strategy=chosen, ranks=ranks, timeout_s=60.0, device=DEVICE)
+    result = server.run(TARGET, question_to_json(job), ranks, folder, timeout_s=60)
     assert result.ended is Ending.FINISHED, result
     return [report_from_json(report) for report in result.reports if report is not None]
 
@@ -48,16 +49,17 @@ def test_every_strategy_bounds_the_same_boxes(
 ) -> None:
     (one,) = verified(rank_server, acasxu, "baseline", 1, tmp_path / "one")
     assert (one.verdict, one.method) == (Verdict.UNSAT, "input-split")
-    assert one.domains > one.rounds > 1
-    assert one.phase_s[Phase.COMPLETE] > 0
+    assert given(one.measured.domains) > given(one.measured.rounds) > 1
+    assert given(one.measured.complete_s) > 0
     history = Path(acasxu["progress"]).read_text().splitlines()
-    assert len(history) == one.rounds + 1
+    assert len(history) == given(one.measured.rounds) + 1
     for strategy in ("fsdp", "tp", "sp", "fsdp+sp"):
         reports = verified(rank_server, acasxu, strategy, 2, tmp_path / strategy)
         assert len(reports) == 2
         for report in reports:
-            same = (report.verdict, report.domains, report.rounds, report.depth)
-            assert same == (one.verdict, one.domains, one.rounds, one.depth), strategy
+            assert report.verdict == one.verdict, strategy
+            for name in ("domains", "rounds", "depth"):
+                assert getattr(report.measured, name) == getattr(one.measured, name), strategy
             if strategy != "tp":
                 assert report.lower_bound == one.lower_bound, strategy
 
@@ -71,7 +73,7 @@ def test_ranks_that_share_the_boxes_have_the_verdict_and_about_as_many(
     assert [(report.verdict, report.method) for report in reports] == [
         (Verdict.UNSAT, "input-split")
     ] * 2
-    shares = [report.domains for report in reports]
+    shares = [given(report.measured.domains) for report in reports]
     assert min(shares) > 0
-    assert 0.5 * one.domains < sum(shares) < 2 * one.domains
+    assert 0.5 < sum(shares) / given(one.measured.domains) < 2
     assert len({report.lower_bound for report in reports}) == 1

@@ -13,13 +13,13 @@ from small_networks import Builder, SmallNetwork, mlp
 from small_onnx import save_small, save_true_property
 
 from runner.contract.layout import Axis
-from runner.contract.question import Job, RankReport
+from runner.contract.question import Question, Report
 from runner.contract.vocabulary import Method, Verdict
-from runner.contract.wire import job_to_json, report_from_json
+from runner.contract.wire import question_to_json, report_from_json
 from runner.engine.layout.plan import node_plans
 from runner.engine.network.graph import Op
 from runner.engine.network.prepared import write_prepared
-from runner.engine.programs.verify import verify_job
+from runner.engine.programs.verify import verify_question
 from runner.execute.gang import Ending, GangResult, RankServer
 from runner.experiments.experiment import TARGET
 from runner.run.programs import VERIFY
@@ -54,7 +54,7 @@ NETWORKS = {
 }
 
 
-def finished(result: GangResult) -> list[RankReport]:
+def finished(result: GangResult) -> list[Report]:
     assert result.ended is Ending.FINISHED, result
     assert result.dead_rank is None, result.reports
     return [report_from_json(report) for report in result.reports if report is not None]
@@ -85,10 +85,10 @@ def test_bounds_on_a_grid_are_those_of_one_rank(
                     assert answer["same_bits"], question
 
 
-def job(small: SmallNetwork, folder: Path, room: float = 0.1) -> Job:
+def job(small: SmallNetwork, folder: Path, room: float = 0.1) -> Question:
     """Under `baseline`; outputs that are less than what is reached, by `room`, are unsafe."""
     write_prepared(folder / "prepared", small.graph, small.tensors)
-    return Job(
+    return Question(
         network=str(save_small(folder / "network.onnx", small)),
         prepared=str(folder / "prepared"),
         property=str(save_true_property(folder / "p.vnnlib", small, radius=0.6, room=room)),
@@ -101,10 +101,10 @@ def job(small: SmallNetwork, folder: Path, room: float = 0.1) -> Job:
     )
 
 
-def under(name: str, asked: Job, **more: Any) -> tuple[dict[str, Any], int]:
+def under(name: str, asked: Question, **more: Any) -> tuple[dict[str, Any], int]:
     strategy = strategy_named(name)
     ranks = strategy.ranks_of(0)
-    return job_to_json(replace(asked, strategy=strategy, ranks=ranks, **more)), ranks
+    return question_to_json(replace(asked, strategy=strategy, ranks=ranks, **more)), ranks
 
 
 SEARCHED = {"input-split": lambda: mlp(3, 12, 10, 2), "beta-crown": lambda: mlp(25, 12, 10, 2)}
@@ -116,7 +116,7 @@ def test_a_search_on_a_grid_has_the_answer_of_one_rank(
     search: str, name: str, rank_server: RankServer, tmp_path: Path
 ) -> None:
     asked = job(SEARCHED[search](), tmp_path)
-    alone = verify_job(asked)
+    alone = verify_question(asked)
     assert (alone.verdict, alone.method) == (Verdict.UNSAT, search)
     payload, ranks = under(name, asked)
     result = rank_server.run(VERIFY, payload, ranks, tmp_path / "gang", timeout_s=300)
@@ -124,7 +124,7 @@ def test_a_search_on_a_grid_has_the_answer_of_one_rank(
     assert [report.verdict for report in reports] == [Verdict.UNSAT] * ranks
     # Ranks that have the same sub-problems have bounded the same ones.
     for group in strategy_named(name).beside(Axis.DOMAINS, ranks):
-        assert len({reports[rank].domains for rank in group}) == 1
+        assert len({reports[rank].measured.domains for rank in group}) == 1
     if "dp" not in name:  # a search on several ranks has an order of its own
         assert reports[0].lower_bound == pytest.approx(alone.lower_bound, rel=1e-4, abs=1e-4)
 
@@ -169,4 +169,4 @@ def test_every_rank_keeps_the_weights_that_the_plan_says(
         small.tensors[f"{node.name}.bias"].nbytes for node in plans if any(node.weight_bytes)
     )
     planned = [sum(node.weight_bytes[rank] for node in plans) + biases for rank in range(ranks)]
-    assert [report.weight_bytes for report in finished(result)] == planned
+    assert [report.measured.weight_bytes for report in finished(result)] == planned

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_networks import Builder, SmallNetwork
 
-from runner.contract.question import Job
+from runner.contract.question import Question
 from runner.contract.vocabulary import Method
-from runner.contract.wire import job_to_json
+from runner.contract.wire import question_to_json
 from runner.engine.network.graph import Op
 from runner.engine.network.load import prepare
 from runner.engine.network.prepared import write_prepared
@@ -90,7 +90,7 @@ def test_a_rank_killed_inside_a_collective_ends_the_gang_at_once(
     assert isinstance(row, Instance)
     prepare(row.network, tmp_path / "prepared")
     ranks = strategy_named(name).ranks_of(3)
-    job = Job(
+    job = Question(
         network=str(row.network),
         prepared=str(tmp_path / "prepared"),
         property=str(row.property),
@@ -101,7 +101,7 @@ def test_a_rank_killed_inside_a_collective_ends_the_gang_at_once(
         method=Method.ALPHA_CROWN,
         bounds=str(tmp_path / "bounds"),
     )
-    payload = {"job": job_to_json(job), "after": after}
+    payload = {"job": question_to_json(job), "after": after}
     target = f"{agreement_targets.__name__}:killed_in_a_collective"
     result = rank_server.run(target, payload, ranks, tmp_path / "gang", timeout_s=60)
     assert (result.ended, result.dead_rank) == (Ending.RANK_DIED, 1)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import agreement_targets
 import pytest
-from bounding import Bounder, Question, far_apart, farthest, same_bits
+from bounding import Bounder, Fitted, far_apart, farthest, same_bits
+from given import given
 
-from runner.contract.vocabulary import BOUNDS, Memory, Method
+from runner.contract.vocabulary import BOUNDS, Method
 from runner.engine.network.load import prepare
 from runner.execute.gang import RankServer
 
-Asked = Callable[[str, str, str], Question]
+Asked = Callable[[str, str, str], Fitted]
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +27,13 @@ def asked(vnncomp2022: Path, tmp_path_factory: pytest.TempPathFactory) -> Asked:
     """The question of a category, a network and a property, each network prepared once."""
     folder = tmp_path_factory.mktemp("prepared")
 
-    def ask(category: str, network: str, instance: str) -> Question:
+    def ask(category: str, network: str, instance: str) -> Fitted:
         root = vnncomp2022 / "benchmarks" / category
         path = sorted((root / "onnx").glob(f"{network}.onnx*"))[0]
         prepared = folder / path.name
         if not prepared.exists():
             prepare(path, prepared)
-        return Question(path, prepared, sorted((root / "vnnlib").glob(f"{instance}.vnnlib*"))[0])
+        return Fitted(path, prepared, sorted((root / "vnnlib").glob(f"{instance}.vnnlib*"))[0])
 
     return ask
 
@@ -161,7 +162,7 @@ def test_a_rank_holds_the_a_and_alpha_of_one_block_however_many_ranks_there_are(
     bounded: Bounder, asked: Asked
 ) -> None:
     question = asked(*MNIST[4])
-    one = bounded.baseline(question, Method.ALPHA_CROWN).reports[0].peak_bytes
+    one = bounded.baseline(question, Method.ALPHA_CROWN).reports[0].measured
     for report in bounded.run(question, "sp", 2, Method.ALPHA_CROWN).reports:
-        assert report.peak_bytes[Memory.ALPHA] <= one[Memory.ALPHA]
-        assert report.peak_bytes[Memory.A] <= one[Memory.A]
+        assert given(report.measured.peak_alpha_bytes) <= given(one.peak_alpha_bytes)
+        assert given(report.measured.peak_a_bytes) <= given(one.peak_a_bytes)

@@ -31,7 +31,7 @@ from runner.engine.network.blocks import weights_of
 from runner.engine.network.prepared import Weights, read_graph
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.relu_split import ReluSplit
-from runner.engine.search.search import Outcome, Progress, Search, SearchContext
+from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
 from runner.engine.search.sharing import Alike, Apart, Sharing
 from runner.problem.property.model import Property
 from runner.verifiers.strategies import strategy_named
@@ -85,15 +85,17 @@ def _both(seed: int, name: str, group: Group) -> list[Any]:
 
 def _search(
     network: SmallNetwork, instance: Property, name: str, sharing: Sharing
-) -> tuple[Outcome, Progress]:
+) -> tuple[SearchEnd, Progress]:
     incomplete = bounded(network, instance, Method.CROWN)
     (case,) = incomplete.cases
     chosen = context(network, instance, incomplete, sharing=sharing)
     if not bool(case.open.any()):
-        return Outcome.PROVED, chosen.progress
+        return SearchEnd.PROVED, chosen.progress
     outcome = SEARCHES[name](chosen).run()
     proved = not bool(case.open.any())
-    assert proved == (outcome is Outcome.PROVED), "a case is closed when, and only when, it is told"
+    assert proved == (outcome is SearchEnd.PROVED), (
+        "a case is closed when, and only when, it is told"
+    )
     return outcome, chosen.progress
 
 

@@ -17,7 +17,7 @@ from runner.engine.layout.group import Group
 from runner.engine.network.graph import Op
 from runner.engine.search import complete
 from runner.engine.search.complete import Complete, fitting
-from runner.engine.search.search import Outcome, Progress, Search, SearchContext
+from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
 from runner.engine.search.sharing import Alike
 
 pytestmark = pytest.mark.alone
@@ -63,18 +63,18 @@ class Scripted:
     """A search that ends each `run` as it was told, and tells in `log` that it ran."""
 
     name: str
-    outcomes: list[Outcome]
+    outcomes: list[SearchEnd]
     open_share: float
     log: list[str] = field(default_factory=list)
 
-    def run(self) -> Outcome:
+    def run(self) -> SearchEnd:
         self.log.append(self.name)
         return self.outcomes.pop(0)
 
 
 def decided(
     monkeypatch: pytest.MonkeyPatch, first: Scripted, second: Scripted
-) -> tuple[Outcome, list[str]]:
+) -> tuple[SearchEnd, list[str]]:
     log: list[str] = []
     first.log = second.log = log
 
@@ -95,7 +95,7 @@ def decided(
     return chosen.run(bounding.open_cases), log
 
 
-PROVED, PAUSED, GAVE_UP = Outcome.PROVED, Outcome.PAUSED, Outcome.GAVE_UP
+PROVED, PAUSED, GAVE_UP = SearchEnd.PROVED, SearchEnd.PAUSED, SearchEnd.GAVE_UP
 
 
 @pytest.mark.parametrize(
@@ -109,16 +109,16 @@ PROVED, PAUSED, GAVE_UP = Outcome.PROVED, Outcome.PAUSED, Outcome.GAVE_UP
         ([GAVE_UP], 0.0, [PROVED], 0.0, PROVED, "AB"),
         ([GAVE_UP], 0.0, [GAVE_UP], 0.0, GAVE_UP, "ABC"),
         ([PAUSED, PROVED], 0.8, [GAVE_UP], 0.1, PROVED, "ABA"),
-        ([PAUSED], 0.8, [Outcome.COUNTEREXAMPLE], 0.9, Outcome.COUNTEREXAMPLE, "AB"),
+        ([PAUSED], 0.8, [SearchEnd.COUNTEREXAMPLE], 0.9, SearchEnd.COUNTEREXAMPLE, "AB"),
     ],
 )
 def test_trials_decide_which_search_goes_on(
     monkeypatch: pytest.MonkeyPatch,
-    first: list[Outcome],
+    first: list[SearchEnd],
     first_open: float,
-    second: list[Outcome],
+    second: list[SearchEnd],
     second_open: float,
-    outcome: Outcome,
+    outcome: SearchEnd,
     log: str,
 ) -> None:
     scripts = Scripted("A", list(first), first_open), Scripted("B", list(second), second_open)

@@ -23,7 +23,7 @@ from runner.engine.incomplete import Incomplete
 from runner.engine.network.graph import Op
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
 from runner.engine.search.input_split import InputSplit
-from runner.engine.search.search import Outcome, Progress, SearchContext
+from runner.engine.search.search import Progress, SearchContext, SearchEnd
 from runner.engine.search.sharing import Alike, Sharing
 from runner.engine.specs import box_within
 from runner.problem.property.model import Case, Property
@@ -68,7 +68,7 @@ def context(
     )
 
 
-def search(network: SmallNetwork, instance: Property) -> tuple[Outcome, Incomplete, Progress]:
+def search(network: SmallNetwork, instance: Property) -> tuple[SearchEnd, Incomplete, Progress]:
     """Without any bounds before."""
     nothing = incomplete(network, instance)
     chosen = context(network, instance, nothing)
@@ -168,7 +168,7 @@ def test_no_verdict_contradicts_a_milp(first: int) -> None:
             continue
         outcome, found, _ = search(network, instance)
         sat = distance < 0
-        assert outcome is (Outcome.COUNTEREXAMPLE if sat else Outcome.PROVED), (seed, distance)
+        assert outcome is (SearchEnd.COUNTEREXAMPLE if sat else SearchEnd.PROVED), (seed, distance)
         if not sat:
             assert 0 < found.lower_bound <= distance + TOLERANCE
         decided.append(sat)
@@ -244,7 +244,7 @@ def wave() -> tuple[SmallNetwork, Property]:
 
 def test_the_record_tells_what_was_done() -> None:
     outcome, found, progress = search(*wave())
-    assert outcome is Outcome.PROVED
+    assert outcome is SearchEnd.PROVED
     assert not found.open_targets
     assert progress.rounds == len(progress.history) > 3
     assert progress.domains == progress.history[-1].domains > 50
@@ -274,7 +274,7 @@ def test_the_deadline_leaves_a_bound_that_holds() -> None:
 def test_what_float32_cannot_tell_is_told_in_float64() -> None:
     near = question(case([1], [2], region([[1]], [1 - 1e-9])))
     outcome, _, progress = search(direct(), near)
-    assert outcome is Outcome.PROVED
+    assert outcome is SearchEnd.PROVED
     assert progress.domains == 1
 
 
@@ -282,7 +282,7 @@ def test_a_threshold_that_is_reached_is_given_up_and_never_proved() -> None:
     """y >= 1 on the box, and y < 1 is unsafe: no counterexample, and no bound above 1."""
     touching = question(case([1], [2], region([[1]], [1], strict=True)))
     outcome, found, _ = search(direct(), touching)
-    assert outcome is Outcome.GAVE_UP
+    assert outcome is SearchEnd.GAVE_UP
     assert found.open_targets
 
 
@@ -297,7 +297,7 @@ def test_a_counterexample_that_is_not_confirmed_does_not_end_the_search() -> Non
     """The region is missed by less than float32 can tell."""
     instance = question(case([0], [1], region([[1]], [-1e-7], strict=True)))
     outcome, _, _ = search(identity(), instance)
-    assert outcome is not Outcome.COUNTEREXAMPLE
+    assert outcome is not SearchEnd.COUNTEREXAMPLE
 
 
 def test_disjuncts_that_are_closed_stay_closed() -> None:
@@ -307,7 +307,7 @@ def test_disjuncts_that_are_closed_stay_closed() -> None:
     both = question(case(list(only.lower), list(only.upper), far, *only.unsafe))
     progress = bounded(network, both, Method.CROWN)
     assert progress.cases[0].open.tolist() == [False, True]
-    assert InputSplit(context(network, both, progress)).run() is Outcome.PROVED
+    assert InputSplit(context(network, both, progress)).run() is SearchEnd.PROVED
     assert not progress.open_targets
     assert progress.cases[0].margins[0] > 900
 
@@ -316,6 +316,6 @@ def test_known_bounds_close_no_less() -> None:
     network, instance = wave()
     progress = bounded(network, instance, Method.ALPHA_CROWN)
     chosen = context(network, instance, progress)
-    assert InputSplit(chosen).run() is Outcome.PROVED
+    assert InputSplit(chosen).run() is SearchEnd.PROVED
     _, _, alone = search(network, instance)
     assert chosen.progress.domains <= alone.domains

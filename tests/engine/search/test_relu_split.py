@@ -21,7 +21,7 @@ from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import DeadlineReached
 from runner.engine.incomplete import Incomplete
 from runner.engine.search.relu_split import ReluSplit, ReluSplitSettings
-from runner.engine.search.search import Outcome, Progress, SearchContext
+from runner.engine.search.search import Progress, SearchContext, SearchEnd
 from runner.engine.search.seeds import Seeds
 from runner.engine.search.sharing import Alike
 from runner.engine.specs import box_within
@@ -48,11 +48,11 @@ def search(
     settings: ReluSplitSettings,
     checkpoint: Callable[[], None] = lambda: None,
     method: Method = Method.CROWN,
-) -> tuple[Outcome, Incomplete, Progress]:
+) -> tuple[SearchEnd, Incomplete, Progress]:
     """Over the only case, after the bounds of `method`."""
     incomplete, progress = bounded(network, instance, method), Progress()
     if not bool(incomplete.cases[0].open.any()):
-        return Outcome.PROVED, incomplete, progress
+        return SearchEnd.PROVED, incomplete, progress
     context = SearchContext(
         network=network.bound(),
         case=incomplete.cases[0],
@@ -78,7 +78,7 @@ def test_no_verdict_contradicts_a_milp(attempt: str) -> None:
             continue
         outcome, incomplete, _ = search(network, instance, ATTEMPTS[attempt], method=Method.IBP)
         sat = distance < 0
-        assert outcome is (Outcome.COUNTEREXAMPLE if sat else Outcome.PROVED), (seed, distance)
+        assert outcome is (SearchEnd.COUNTEREXAMPLE if sat else SearchEnd.PROVED), (seed, distance)
         if not sat:
             assert not incomplete.open_targets
         decided.append(sat)
@@ -102,14 +102,14 @@ def test_the_batch_changes_no_verdict(trial: int) -> None:
     for batch in (6, 64):
         settings = replace(PLAIN, batch=batch, trial=trial)
         outcome, incomplete, progress = search(*hard(), settings)
-        assert outcome is Outcome.PROVED
+        assert outcome is SearchEnd.PROVED
         assert incomplete.lower_bound > 0
         assert progress.domains > 10
 
 
 def test_the_record_tells_what_was_done() -> None:
     outcome, incomplete, progress = search(*hard(), PLAIN)
-    assert outcome is Outcome.PROVED
+    assert outcome is SearchEnd.PROVED
     assert not incomplete.open_targets
     assert progress.rounds == len(progress.history) > 3
     assert progress.depth > 2
@@ -164,7 +164,7 @@ def test_a_threshold_that_is_reached_is_given_up_and_never_proved() -> None:
     """y >= 1 on the box, and y < 1 is unsafe: no counterexample, and no bound above 1."""
     touching = question(case([1], [2], region([[1]], [1], strict=True)))
     outcome, incomplete, _ = search(direct(), touching, WEAK)
-    assert outcome is Outcome.GAVE_UP
+    assert outcome is SearchEnd.GAVE_UP
     assert incomplete.open_targets
 
 
@@ -172,7 +172,7 @@ def test_a_counterexample_that_is_not_confirmed_does_not_end_the_search() -> Non
     """The region is missed by less than float32 can tell."""
     instance = question(case([0], [1], region([[1]], [-1e-7], strict=True)))
     outcome, _, _ = search(identity(), instance, WEAK)
-    assert outcome is not Outcome.COUNTEREXAMPLE
+    assert outcome is not SearchEnd.COUNTEREXAMPLE
 
 
 def test_a_disjunct_without_constraints_is_never_proved() -> None:
@@ -183,4 +183,4 @@ def test_a_disjunct_without_constraints_is_never_proved() -> None:
         case(list(only.lower), list(only.upper), *only.unsafe, nothing), outputs=2
     )
     outcome, _, _ = search(network, with_nothing, replace(PLAIN, seeds=16))
-    assert outcome is Outcome.COUNTEREXAMPLE
+    assert outcome is SearchEnd.COUNTEREXAMPLE
