@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from runner.cli.bench_options import Common, bound_methods, counts, with_common, words
+from runner.cli.bench_options import Common, bound_methods, counts, words
+from runner.cli.options import taking
 from runner.cli.progress import RunProgress
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError
@@ -45,14 +46,12 @@ def experiment_command(
     """Makes a command of a function that says what to run. The defaults are the command's."""
 
     def register(described: Described) -> Described:
-        asked_for = with_common(described, strategies, ranks, radius)
-
         @bench.command()
-        @wraps(asked_for)
-        def command(**options: Any) -> None:
+        @taking(Common, strategies=strategies, ranks=ranks, radius=radius)
+        @wraps(described)
+        def command(common: Common, **own: Any) -> None:
             with exit_codes():
-                wanted, common = asked_for(**options)
-                _run(wanted, common.results, common.name)
+                _run(described(common, **own), common.results, common.name)
 
         return described
 

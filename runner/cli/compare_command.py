@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from runner.cli.runs import Results, find_run
+from runner.cli.options import Results
+from runner.cli.runs import find_run
 from runner.cli.tables import print_table
 from runner.cli.terminal import console, exit_codes
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from runner.cli.options import (
+    ChosenDevice,
+    ChosenMethod,
+    Network,
+    Ranks,
+    Seed,
+    WorkMemory,
+    taking,
+)
 from runner.cli.terminal import exit_codes
 from runner.contract.errors import UsageError
 from runner.contract.question import Question
@@ -24,28 +34,39 @@ from runner.verifiers.strategies import strategy_named
 _JOB, _COUNTEREXAMPLE = "job.json", "counterexample.gz"
 
 
-def job(
-    network: Annotated[Path, typer.Argument(help="ONNX file, maybe .gz.")],
-    property_file: Annotated[Path, typer.Argument(metavar="PROPERTY", help="VNN-LIB file.")],
-    folder: Annotated[Path, typer.Argument(help="Where job.json and the network are written.")],
-    strategy: Annotated[
-        str, typer.Option(help="One strategy, or a layout such as tp=2,sp=2.")
-    ] = "fsdp",
-    ranks: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Ranks on all machines together; a layout has its own number, others 1.",
-        ),
-    ] = 2,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS")] = 300.0,
-    method: Annotated[Method, typer.Option(help="As of `run`.")] = Method.COMPLETE,
-    device: Annotated[Device, typer.Option(help="As of `run`.")] = Device.AUTO,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    work_memory: Annotated[
-        float | None, typer.Option(min=0.1, metavar="MIB", help="As of `run`.")
-    ] = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What `job` is asked; the help of an option says what it is."""
+
+    network: Network
+    property_file: Annotated[Path, typer.Argument(metavar="PROPERTY", help="VNN-LIB file.")]
+    folder: Annotated[Path, typer.Argument(help="Where job.json and the network are written.")]
+    strategy: Annotated[str, typer.Option(help="One strategy, or a layout such as tp=2,sp=2.")] = (
+        "fsdp"
+    )
+    ranks: Ranks = 2
+    timeout: Annotated[float, typer.Option(metavar="SECONDS")] = 300.0
+    method: ChosenMethod = Method.COMPLETE
+    device: ChosenDevice = Device.AUTO
+    seed: Seed = 0
+    work_memory: WorkMemory = None
+
+    def instance(self) -> Instance:
+        """As a row of an instances.csv that has no category."""
+        return Instance(
+            category="",
+            network=self.network.absolute(),
+            property=self.property_file.absolute(),
+            timeout_s=self.timeout,
+            network_name=self.network.name,
+            property_name=self.property_file.name,
+            source=self.folder,
+            line=1,
+        )
+
+
+@taking(JobOptions)
+def job(asked: JobOptions) -> None:
     """Write one instance as a job for torchrun, on every machine that takes part.
 
     \b
@@ -55,20 +76,10 @@ def job(
         --master-addr first.example --master-port 29500 -m runner.engine.torchrun job/job.json
     """
     with exit_codes():
-        wanted = strategy_named(strategy)
-        count = wanted.ranks_of(ranks)
+        strategy, folder, row = strategy_named(asked.strategy), asked.folder, asked.instance()
+        count = strategy.ranks_of(asked.ranks)
         folder.mkdir(parents=True, exist_ok=True)
         _clear(folder)
-        row = Instance(
-            category="",
-            network=network.absolute(),
-            property=property_file.absolute(),
-            timeout_s=timeout,
-            network_name=network.name,
-            property_name=property_file.name,
-            source=folder,
-            line=1,
-        )
         with RankServer(folder / "server.log") as server:
             done = Preparer(server, folder.absolute(), None).prepare(row, folder / "prepare")
         if done.failure:
@@ -77,13 +88,13 @@ def job(
             network=str(row.network),
             prepared=str(done.prepared),
             property=str(row.property),
-            strategy=wanted,
+            strategy=strategy,
             ranks=count,
-            timeout_s=timeout,
-            method=method,
-            device=device,
-            seed=seed,
-            work_bytes=None if work_memory is None else int(work_memory * 2**20),
+            timeout_s=asked.timeout,
+            method=asked.method,
+            device=asked.device,
+            seed=asked.seed,
+            work_bytes=None if asked.work_memory is None else int(asked.work_memory * 2**20),
             counterexample=str(folder.absolute() / _COUNTEREXAMPLE),
             files=_digest(row),
         )

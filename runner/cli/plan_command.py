@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from runner.cli.options import Network, Ranks
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError
 from runner.contract.layout import Axis
@@ -29,11 +30,11 @@ from runner.run.programs import PLAN, PREPARE
 
 
 def plan(
-    network: Annotated[Path, typer.Argument(help="ONNX file, maybe .gz.")],
+    network: Network,
     strategy: Annotated[
         str, typer.Option(help="One strategy, a layout such as tp=2,sp=2, or auto.")
     ] = "tp",
-    ranks: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    ranks: Ranks = 2,
 ) -> None:
     """Print where each node's weights and features lie under a strategy, and what moves.
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.runs import Results, read_runs
+from runner.cli.options import Results
+from runner.cli.runs import read_runs
 from runner.cli.tables import print_strategies, print_table
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,19 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from runner.cli.options import (
+    ChosenDevice,
+    ChosenMethod,
+    Filter,
+    Limit,
+    Ranks,
+    Repeat,
+    Results,
+    RunName,
+    Seed,
+    WorkMemory,
+    taking,
+)
 from runner.cli.progress import RunProgress
 from runner.cli.terminal import DISK_FULL, NO_REPORT, console, exit_codes
 from runner.contract.errors import UsageError
@@ -45,7 +59,10 @@ Exit codes:
 """
 
 
-def run(
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What `run` is asked; the help of an option says what it is."""
+
     categories: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -53,7 +70,7 @@ def run(
             help="Folders with instances.csv, or such files "
             "[default of run_benchmark.sh: the embedded ones].",
         ),
-    ] = None,
+    ] = None
     strategies: Annotated[
         str,
         typer.Option(
@@ -61,7 +78,7 @@ def run(
             "axis, joined by +, such as tp=2+sp=2, or auto: chosen for this machine and each "
             "network. none: only other verifiers."
         ),
-    ] = "baseline,tp,fsdp",
+    ] = "baseline,tp,fsdp"
     verifier: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,7 +86,7 @@ def run(
             help="Another verifier beside the strategies: a folder with VNN-COMP's three scripts, "
             "or an executable with the VNN-LIB 2.0 command line. May be given several times.",
         ),
-    ] = None,
+    ] = None
     verifiers: Annotated[
         Path | None,
         typer.Option(
@@ -77,10 +94,8 @@ def run(
             help="A verifiers.toml: a table [NAME] for each, with folder or command, arguments "
             "and environment.",
         ),
-    ] = None,
-    ranks: Annotated[
-        int, typer.Option(min=1, help="Processes of a parallel strategy without degrees.")
-    ] = 2,
+    ] = None
+    ranks: Ranks = 2
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -88,33 +103,14 @@ def run(
             help="Replaces the timeouts of instances.csv. A network is prepared once, which "
             "counts apart: it may take twice as long, at least 30 s and at most 600 s.",
         ),
-    ] = None,
-    filter_glob: Annotated[
-        str | None,
-        typer.Option(
-            "--filter",
-            metavar="GLOB",
-            help="Only instances whose network, property or <network>_<property> matches.",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many instances of each CATEGORY.")
-    ] = None,
-    results: Annotated[
-        Path, typer.Option(metavar="DIR", help="The folder that run folders are in.")
-    ] = Path("results"),
-    name: Annotated[
-        str | None,
-        typer.Option("--run", metavar="NAME", help="Name of the run [default: time-categories]."),
-    ] = None,
-    device: Annotated[
-        Device,
-        typer.Option(help="auto: CUDA when every rank has a GPU. cuda: ranks may share GPUs."),
-    ] = Device.AUTO,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    method: Annotated[
-        Method, typer.Option(help="How far to go, after everything cheaper.")
-    ] = Method.COMPLETE,
+    ] = None
+    filter_glob: Filter = None
+    limit: Limit = None
+    results: Results = Path("results")
+    name: RunName = None
+    device: ChosenDevice = Device.AUTO
+    seed: Seed = 0
+    method: ChosenMethod = Method.COMPLETE
     memory_limit: Annotated[
         float | None,
         typer.Option(
@@ -122,19 +118,9 @@ def run(
             help="Memory that one rank may use: the GPU's on one, else the host's. Also what "
             "preparing a network may take [default for that: a quarter of the host's].",
         ),
-    ] = None,
-    work_memory: Annotated[
-        float | None,
-        typer.Option(
-            metavar="MIB",
-            help="What rows of A, α, β and domains of a rank may take at once, beside weights and "
-            "stored domains [default: 32 on a CPU, 2048 on a GPU]. More: fewer and larger "
-            "products, fewer collectives. Less: lower peaks.",
-        ),
-    ] = None,
-    repeat: Annotated[
-        int, typer.Option(min=1, help="How often to run everything, to know the noise.")
-    ] = 1,
+    ] = None
+    work_memory: WorkMemory = None
+    repeat: Repeat = 1
     fixed_workload: Annotated[
         int | None,
         typer.Option(
@@ -143,12 +129,34 @@ def run(
             "branch and bound over all disjuncts, of --batch domains, without attack or early "
             "stop. Every verdict is `unknown`.",
         ),
-    ] = None,
+    ] = None
     batch: Annotated[
         int | None,
         typer.Option(metavar="DOMAINS", help="Of a round of --fixed-workload; an even number."),
-    ] = None,
-) -> None:
+    ] = None
+
+    def command(self) -> Command:
+        """As run.json has it. Raises UsageError for options that say nothing together."""
+        return Command(
+            categories=tuple(map(os.path.abspath, self.categories or _default())),
+            strategies=_strategies(self.strategies),
+            ranks=self.ranks,
+            timeout_s=self.timeout,
+            filter=self.filter_glob,
+            limit=self.limit,
+            method=self.method,
+            seed=self.seed,
+            device=self.device,
+            memory_limit_gib=self.memory_limit,
+            work_memory_mib=self.work_memory,
+            repeat=self.repeat,
+            workload=workload_of(self.fixed_workload, self.batch),
+            verifiers=named_tools(self.verifier or (), self.verifiers),
+        )
+
+
+@taking(RunOptions)
+def run(asked: RunOptions) -> None:
     """Run categories under strategies and compare them.
 
     A category without any of its files is left out, which is said before and after the run. The
@@ -165,26 +173,11 @@ def run(
     """
     out = console()
     with exit_codes():
-        command = Command(
-            categories=tuple(os.path.abspath(category) for category in categories or _default()),
-            strategies=_strategies(strategies),
-            ranks=ranks,
-            timeout_s=timeout,
-            filter=filter_glob,
-            limit=limit,
-            method=method,
-            seed=seed,
-            device=device,
-            memory_limit_gib=memory_limit,
-            work_memory_mib=work_memory,
-            repeat=repeat,
-            workload=workload_of(fixed_workload, batch),
-            verifiers=named_tools(verifier or (), verifiers),
-        )
+        command = asked.command()
         left_out: list[str] = []
         tasks = plan(command, left_out.append)
         _print_left_out(left_out, out)
-        folder = _run(command, tasks, results, name, out)
+        folder = _run(command, tasks, asked.results, asked.name, out)
         _print_summary(folder.path, left_out, out)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from runner.contract.errors import UsageError
 from runner.record.manifest import FILE_NAME
@@ -16,8 +14,6 @@ if TYPE_CHECKING:
     from runner.record.read import Run
 
 _log = logging.getLogger(__name__)
-
-Results = Annotated[Path, typer.Option(metavar="DIR", help="The folder that run folders are in.")]
 
 
 def find_run(run: str, results: Path) -> Path:

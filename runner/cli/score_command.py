@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from runner.cli.runs import Results, find_run, newest_run
+from runner.cli.options import Results, taking
+from runner.cli.runs import find_run, newest_run
 from runner.cli.tables import print_table
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 _MOST_PENALTIES = 20
 
 
-def score(
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """What `score` is asked; the help of an option says what it is."""
+
     paths: Annotated[
         list[str] | None,
         typer.Argument(
@@ -32,7 +37,7 @@ def score(
             help="Runs, and folders with other tools' results.csv and counterexamples "
             "[default: the newest run].",
         ),
-    ] = None,
+    ] = None
     benchmarks: Annotated[
         list[Path] | None,
         typer.Option(
@@ -40,12 +45,15 @@ def score(
             help="Categories, or a folder of them, besides those that the runs name. "
             "Counterexamples are replayed on their networks.",
         ),
-    ] = None,
+    ] = None
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write every table there.")
-    ] = None,
-    results: Results = Path("results"),
-) -> None:
+    ] = None
+    results: Results = Path("results")
+
+
+@taking(ScoreOptions)
+def score(asked: ScoreOptions) -> None:
     """Score answers as VNN-COMP 2026 does, and say why points were lost.
 
     Every counterexample is replayed on ONNX Runtime: its input may lie 1e-4 outside the box, its
@@ -68,13 +76,13 @@ def score(
         terminal = console()
         found: list[tuple[str, Contestant]] = []
         files: Sources = {}
-        named = list(dict.fromkeys(paths or [str(newest_run(results))]))
+        named = list(dict.fromkeys(asked.paths or [str(newest_run(asked.results))]))
         for path in named:
-            here, known = _tools(path, results, several=len(named) > 1)
+            here, known = _tools(path, asked.results, several=len(named) > 1)
             found += [(path, tool) for tool in here]
             files |= known
         tools = _told_apart(found)
-        for folder in benchmarks or ():
+        for folder in asked.benchmarks or ():
             files |= sources(category_folders(folder))
         for problem in (problem for tool in tools for problem in tool.problems):
             terminal.print(Text(problem, style="yellow"), soft_wrap=True)
@@ -84,18 +92,16 @@ def score(
         tables = score_tables(scored)
         for table in tables:
             print_table(table, terminal, _MOST_PENALTIES if table.name == "penalties" else None)
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
+        if asked.out is not None:
+            asked.out.mkdir(parents=True, exist_ok=True)
             every = tuple(Column(name, name) for name in ANSWERS)
             for table in (*tables, Table("answers", "Answers", every, scored)):
-                write_table(table, [grid(table)], out)
-            terminal.print(f"Tables: {out}/", soft_wrap=True)
+                write_table(table, [grid(table)], asked.out)
+            terminal.print(f"Tables: {asked.out}/", soft_wrap=True)
 
 
 def _tools(path: str, results: Path, several: bool) -> tuple[list[Contestant], Sources]:
     """The tools of one argument, and the files of the questions if it is a run."""
-    from dataclasses import replace
-
     from runner.record.read import OLDEST_SCHEMA
     from runner.report.official import read_tools
     from runner.report.sources import sources_of
@@ -120,8 +126,6 @@ def _tools(path: str, results: Path, several: bool) -> tuple[list[Contestant], S
 
 def _told_apart(found: Sequence[tuple[str, Contestant]]) -> list[Contestant]:
     """Tools, of which those with one name get the path that each was found under."""
-    from dataclasses import replace
-
     times = Counter(tool.name for _, tool in found)
     return [
         replace(tool, name=f"{path}: {tool.name}") if times[tool.name] > 1 else tool

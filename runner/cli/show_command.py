@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from runner.cli.options import Results
 from runner.cli.plan_command import plan
-from runner.cli.runs import Results, find_run
+from runner.cli.runs import find_run
 from runner.cli.tables import print_strategies, print_table
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError
