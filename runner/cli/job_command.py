@@ -23,11 +23,11 @@ from runner.cli.terminal import exit_codes
 from runner.contract.errors import UsageError
 from runner.contract.question import Question
 from runner.contract.vocabulary import Cause, Device, Method
+from runner.contract.whole import replace_file
 from runner.contract.wire import question_to_json
 from runner.execute.gang import RankServer
 from runner.problem.files import read_bytes
 from runner.problem.instances import Instance
-from runner.record.append import replace_file
 from runner.run.prepare import Preparer
 from runner.verifiers.strategies import strategy_named
 

@@ -17,6 +17,7 @@ from runner.contract.limits import lift_memory_cap
 from runner.contract.measurements import Measurements
 from runner.contract.question import Report
 from runner.contract.vocabulary import Cause, Verdict
+from runner.contract.whole import replace_file
 from runner.contract.wire import report_to_json
 
 REPORTED = 0  # exit code: the target returned and its report is written
@@ -109,7 +110,4 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _write(path: Path, report: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(report))
-    os.replace(partial, path)
+    replace_file(path, json.dumps(report), durable=False)

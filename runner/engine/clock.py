@@ -1,15 +1,25 @@
-"""The time one verification has. Rank 0's clock decides for all, so that no rank leaves alone."""
+"""The time one verification has, and what stops it.
+
+Rank 0's clock decides for all, so that no rank leaves alone.
+"""
 
 from __future__ import annotations
 
 import time
 
 from runner.engine.layout.group import Group
-from runner.engine.layout.specs import TimeIsUp
 
 
 class DeadlineReached(Exception):
     """Raised on every rank at the same point of the computation."""
+
+
+class TimeIsUp(Exception):
+    """Raised inside a block by a rank's own clock; the other ranks do not know yet."""
+
+
+class RoundOver(Exception):
+    """Raised by a checkpoint: what this rank is doing is of no use any more."""
 
 
 class Deadline:

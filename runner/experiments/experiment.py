@@ -14,9 +14,9 @@ from pathlib import Path
 from runner.contract.errors import UsageError
 from runner.contract.strategy import Engine
 from runner.contract.vocabulary import Device, Method
+from runner.contract.whole import replace_file
 from runner.contract.workload import Workload
 from runner.execute.gang import RankServer
-from runner.record.append import replace_file
 from runner.record.folder import open_run
 from runner.record.manifest import Command
 from runner.run.plan import plan

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.table import Table as RichTable
 
+from runner.contract.whole import replace_file
 from runner.experiments.experiment import Experiment
 from runner.experiments.measurements import measurements
 from runner.experiments.tables import side_by_side, table
-from runner.record.append import replace_file
 from runner.report.render import markdown, rich_table
 from runner.report.table import grid
 

@@ -1,4 +1,4 @@
-"""Writing that a kill or a full disk cannot leave half done."""
+"""Appending that a kill or a full disk cannot leave half done."""
 
 from __future__ import annotations
 
@@ -54,21 +54,6 @@ def append_line(path: Path, text: str) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Writes a whole file under a second name, syncs it and renames it over `path`."""
-    draft = path.with_name(path.name + ".draft")
-    try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
 def whole_lines(path: Path) -> str:
     """The file up to its last newline: a row that was cut off while written is left out.
 
@@ -80,11 +65,3 @@ def whole_lines(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{path}:{line}: not UTF-8, the file is damaged; mend the line") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Verdict
+from runner.contract.whole import replace_file
 from runner.record.append import (
     append_line,
     disk_full_named,
     is_disk_full,
-    replace_file,
     whole_lines,
 )
 from runner.record.lock import exclusive

@@ -19,9 +19,9 @@ import pynvml
 from runner.contract.errors import UsageError
 from runner.contract.verifier import Tool
 from runner.contract.vocabulary import Device, Method
+from runner.contract.whole import replace_file
 from runner.contract.wire import MALFORMED, from_json
 from runner.contract.workload import Workload
-from runner.record.append import replace_file
 from runner.record.schema import SCHEMA_VERSION
 
 FILE_NAME = "run.json"

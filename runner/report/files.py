@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.record.append import replace_file
+from runner.contract.whole import replace_file
 from runner.report.gather import Evidence
 from runner.report.grid import Grid
 from runner.report.html import Image, report_page

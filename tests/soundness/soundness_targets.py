@@ -11,9 +11,11 @@ from device import TORCH_DEVICE
 from runner.contract.errors import InstanceError
 from runner.contract.question import Question
 from runner.contract.vocabulary import Verdict
+from runner.engine.clock import Deadline
 from runner.engine.layout.group import Group, joined_group
 from runner.engine.measure.probe import Probe
-from runner.engine.programs.verify import Costs, verified
+from runner.engine.programs.rank import Rank
+from runner.engine.programs.verify import verified
 from runner.engine.search import complete
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.relu_split import ReluSplit
@@ -49,7 +51,8 @@ def answer(paths: list[str], strategy: str, group: Group, search: str = "") -> l
     )
     with Probe(TORCH_DEVICE) as probe, only(search):
         try:
-            finding = verified(job, strategy_named(strategy), Costs(TORCH_DEVICE, probe, group))
+            deadline = Deadline(group, TIMEOUT_S)
+            finding = verified(job, Rank(TORCH_DEVICE, probe, group, deadline))
         except InstanceError as error:
             return [str(Verdict.ERROR), str(error.cause), ""]
     return [str(finding.verdict), str(finding.cause), finding.method]

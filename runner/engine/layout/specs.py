@@ -8,11 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from runner.engine.clock import TimeIsUp
 from runner.engine.layout.group import Group
-
-
-class TimeIsUp(Exception):
-    """Raised inside a block by a rank's own clock; the other ranks do not know yet."""
 
 
 class SharedRows:

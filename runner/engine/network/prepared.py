@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
+from runner.contract.whole import replaced
 from runner.engine.network.blocks import Cut, cut_weights, weights_of
 from runner.engine.network.graph import Dtype, Graph, Node, Op
 
@@ -44,14 +43,8 @@ def write_prepared(path: Path, graph: Graph, tensors: Mapping[str, Tensor]) -> N
         "graph": json.dumps(dataclasses.asdict(graph)),
         "cuts": json.dumps([dataclasses.astuple(cut) for cut in cuts]),
     }
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(descriptor)
-    try:
-        save_file(stored, temporary, metadata)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replaced(path, durable=False) as draft:
+        save_file(stored, draft, metadata)
 
 
 def read_graph(path: Path) -> Graph:

@@ -12,30 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from runner.contract.question import Question, Report
-from runner.contract.shell import MeasuredFailure
-from runner.contract.strategy import Engine, Strategy
+from runner.contract.question import Question
+from runner.contract.strategy import Engine
 from runner.contract.vocabulary import Cause, Memory, Method, Phase, Verdict
 from runner.contract.wire import question_from_json, report_to_json
 from runner.engine.bounds.budget import budget_of
-from runner.engine.bounds.rounding import plain_products
 from runner.engine.bounds.rows import Rows
-from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.engines import DriverEngine
-from runner.engine.layout.devices import rank_device
-from runner.engine.layout.group import Group, joined_group
+from runner.engine.finding import Finding
 from runner.engine.layout.traffic import formula_bytes
-from runner.engine.measure.probe import Probe
 from runner.engine.network.blocks import cut_weights, weights_of
 from runner.engine.network.lirpa import lirpa_run
 from runner.engine.network.load import load_module
 from runner.engine.network.prepared import Weights
-from runner.engine.programs.gang import check_gang, world_for
-from runner.engine.programs.verify import Costs
+from runner.engine.programs.rank import Rank, as_rank
 from runner.engine.specs import Specs, box_around
 from runner.problem.property.read import read_property
 
@@ -52,47 +45,33 @@ class Found:
 
 def bounds_target(payload: dict[str, Any]) -> dict[str, Any]:
     """A question as JSON in, this rank's report out; rank 0 writes the bounds where it says."""
-    return report_to_json(_bounds(question_from_json(payload)))
+    question = question_from_json(payload)
+    kept: list[Found] = []
+    report = as_rank(question, lambda rank: _bounds(question, rank, kept))
+    if report.rank == 0:
+        for found in kept:  # once nothing is measured any more
+            _write(found, question.bounds)
+    return report_to_json(report)
 
 
-def _bounds(question: Question) -> Report:
-    rank = world_for(question).rank
-    strategy, device = question.strategy, rank_device(question.device)
-    plain_products()
-    bounded = _lirpa if strategy.engine is Engine.LIRPA else _driver
-    with Probe(device) as probe, joined_group(device) as group:
-        check_gang(question, group)
-        costs = Costs(device, probe, group)
-        method = str(question.method)
-        try:
-            found = bounded(question, strategy, group, device, probe)
-        except DeadlineReached:
-            ending = Verdict.TIMEOUT, Cause.DEADLINE
-            return Report(rank, *ending, method=method, measured=costs.so_far())
-        except Exception as error:
-            raise MeasuredFailure(costs.so_far()) from error
-        costs.weight_bytes = found.weight_bytes
-        report = Report(
-            rank=rank,
-            verdict=Verdict.UNKNOWN,
-            cause=Cause.INCOMPLETE,
-            method=method,
-            lower_bound=found.margin,
-            measured=costs.so_far(),
-        )
-    if rank == 0:
-        # Metadata of safetensors is text.
-        facts = {name: json.dumps(value) for name, value in found.facts.items()}
-        # Copies: safetensors refuses tensors that share memory.
-        tensors = {name: tensor.cpu().clone() for name, tensor in found.tensors.items()}
-        save_file(tensors, question.bounds, facts)
-    return report
+def _bounds(question: Question, rank: Rank, kept: list[Found]) -> Finding:
+    bounded = _lirpa if question.strategy.engine is Engine.LIRPA else _driver
+    found = bounded(question, rank)
+    rank.weight_bytes = found.weight_bytes
+    kept.append(found)
+    return Finding(Verdict.UNKNOWN, Cause.INCOMPLETE, str(question.method), found.margin)
 
 
-def _driver(
-    question: Question, strategy: Strategy, group: Group, device: torch.device, probe: Probe
-) -> Found:
-    deadline = Deadline(group, question.timeout_s)
+def _write(found: Found, path: str) -> None:
+    # Metadata of safetensors is text.
+    facts = {name: json.dumps(value) for name, value in found.facts.items()}
+    # Copies: safetensors refuses tensors that share memory.
+    tensors = {name: tensor.cpu().clone() for name, tensor in found.tensors.items()}
+    save_file(tensors, path, facts)
+
+
+def _driver(question: Question, rank: Rank) -> Found:
+    strategy, group, device, probe = question.strategy, rank.group, rank.device, rank.probe
     with probe.phase(Phase.LOAD):
         case = read_property(Path(question.property)).cases[0]
         budget = budget_of(device, question.work_bytes)
@@ -101,7 +80,7 @@ def _driver(
     blocks: list[list[int]] = []
     with probe.phase(Phase.INCOMPLETE):
         propagator = engine.propagator(
-            question.method, deadline, lambda rows: _WatchedRows(rows, blocks)
+            question.method, rank.deadline, lambda rows: _WatchedRows(rows, blocks)
         )
         bounds = propagator.bound(box)
         lower = propagator.spec_bounds(bounds, specs.rows.float())[:, 0]
@@ -125,9 +104,8 @@ def _driver(
     return Found(tensors, _margin(specs, lower), engine.weight_bytes, facts)
 
 
-def _lirpa(
-    question: Question, strategy: Strategy, group: Group, device: torch.device, probe: Probe
-) -> Found:
+def _lirpa(question: Question, rank: Rank) -> Found:
+    device, probe = rank.device, rank.probe
     with probe.phase(Phase.LOAD):
         case = read_property(Path(question.property)).cases[0]
         with probe.kind(Memory.WEIGHTS):

@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from runner.contract.errors import InstanceError
-from runner.contract.limits import cap_memory, lift_memory_cap
-from runner.contract.measurements import Measurements
 from runner.contract.question import Question, Report
-from runner.contract.shell import MeasuredFailure
-from runner.contract.strategy import Engine, Strategy
+from runner.contract.strategy import Engine
 from runner.contract.vocabulary import Cause, Phase, Verdict
 from runner.contract.wire import question_from_json, report_to_json
 from runner.engine.bounds.budget import budget_of
-from runner.engine.bounds.rounding import plain_products
-from runner.engine.clock import Deadline
 from runner.engine.engines import engine_for
 from runner.engine.finding import Confirmation, Finding
-from runner.engine.layout.devices import rank_device
-from runner.engine.layout.group import Group, joined_group
-from runner.engine.measure.probe import Probe
 from runner.engine.network.graph import Graph
 from runner.engine.network.load import prepare
 from runner.engine.network.prepared import read_graph
 from runner.engine.network.replay import box_points
-from runner.engine.programs.gang import check_gang, world_for
-from runner.engine.search.search import Progress
+from runner.engine.programs.gang import world_for
+from runner.engine.programs.rank import Rank, as_rank
 from runner.engine.verification import Verification
 from runner.problem.property.model import Property
 from runner.problem.property.read import read_property
 from runner.problem.property.shapes import check_shapes
-
-# Part of the timeout kept for ending: what a rank stops before, in seconds and as a share.
-ENDING_SECONDS = 0.5
-ENDING_SHARE = 0.05
 
 
 def prepare_target(payload: dict[str, Any]) -> dict[str, Any]:
@@ -68,111 +54,36 @@ def verify_target(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def verify_question(question: Question) -> Report:
-    """Verifies one instance as rank RANK of WORLD_SIZE (of the environment).
-
-    Raises MeasuredFailure from whatever goes wrong once measuring has begun, InstanceError before:
-    for a gang, too, that is not the one which the question is for.
-    """
-    rank = world_for(question).rank
-    strategy = question.strategy
-    if strategy.engine is Engine.NULL:
+    """Verifies one instance; see `as_rank`."""
+    if question.strategy.engine is Engine.NULL:
+        rank = world_for(question).rank
         return Report(rank, Verdict.UNKNOWN, Cause.INCOMPLETE, method="null")
-    device = rank_device(question.device)
-    with Probe(device) as probe, joined_group(device) as group:
-        check_gang(question, group)
-        costs = Costs(device, probe, group)
-        try:
-            finding = verified(question, strategy, costs)
-        except Exception as error:
-            lift_memory_cap()  # else there may be none to tell with
-            raise MeasuredFailure(costs.so_far()) from error
-        if rank == 0 and question.progress and costs.progress.history:
-            costs.progress.write(Path(question.progress))
-        return Report(
-            rank=rank,
-            verdict=finding.verdict,
-            cause=finding.cause,
-            message=finding.message,
-            method=finding.method,
-            lower_bound=finding.lower_bound,
-            counterexample=finding.verdict is Verdict.SAT,
-            measured=costs.so_far(),
-        )
+    return as_rank(question, lambda rank: verified(question, rank))
 
 
-@dataclass
-class Costs:
-    """What a rank takes; known at any moment, also when it fails."""
-
-    device: torch.device
-    probe: Probe
-    group: Group
-    progress: Progress = field(default_factory=Progress)
-    weight_bytes: int | None = None
-
-    def so_far(self) -> Measurements:
-        traffic = self.group.traffic
-        return replace(
-            self.probe.measurements(),
-            device=str(self.device),
-            weight_bytes=self.weight_bytes,
-            comm_bytes=traffic.bytes,
-            comm_s=traffic.seconds,
-            collectives=traffic.collectives,
-            **self._searched(),
-        )
-
-    def _searched(self) -> dict[str, Any]:
-        """What branch and bound did; without a round, it was not there."""
-        progress = self.progress
-        if not progress.rounds:
-            return {}
-        return {
-            "domains": progress.domains,
-            "rounds": progress.rounds,
-            "domains_per_s": progress.domains_per_s,
-            "depth": progress.depth,
-        }
-
-
-def verified(question: Question, strategy: Strategy, costs: Costs) -> Finding:
+def verified(question: Question, rank: Rank) -> Finding:
     """Loads network and property, and verifies."""
-    device, probe, group = costs.device, costs.probe, costs.group
-    plain_products()
-    if question.memory_limit_bytes is not None:
-        # Not before: a backend whose threads get no memory aborts the rank or waits for ever.
-        cap_device_memory(device, question.memory_limit_bytes)
-    ending = min(ENDING_SECONDS, ENDING_SHARE * question.timeout_s)
-    deadline = Deadline(group, question.timeout_s - ending)
+    device, probe, group = rank.device, rank.probe, rank.group
     network, prepared = Path(question.network), Path(question.prepared)
     with probe.phase(Phase.LOAD):
         instance = read_property(Path(question.property))
         if question.prepared:
             check_fit(instance, read_graph(prepared), question.property, network)
         budget = budget_of(device, question.work_bytes)
-        engine = engine_for(strategy, network, prepared, group, device, probe, budget)
-        costs.weight_bytes = engine.weight_bytes
+        engine = engine_for(question.strategy, network, prepared, group, device, probe, budget)
+        rank.weight_bytes = engine.weight_bytes
     return Verification(
         engine,
         instance,
         question.method,
         question.seed,
         device,
-        deadline,
+        rank.deadline,
         Confirmation(instance, network, Path(question.counterexample), group),
         probe,
-        costs.progress,
+        rank.progress,
         question.workload,
     ).run()
-
-
-def cap_device_memory(device: torch.device, limit_bytes: int) -> None:
-    """Tensors of this rank may take so much: on a GPU of its memory, else of the host's."""
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), device)
-    else:
-        cap_memory(limit_bytes)
 
 
 def check_fit(instance: Property, graph: Graph, source: str, network: Path) -> None:

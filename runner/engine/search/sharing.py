@@ -13,7 +13,7 @@ from torch import Tensor
 
 from runner.engine.attack.pgd import Candidate
 from runner.engine.bounds.propagate import NetworkBounds
-from runner.engine.clock import Deadline, DeadlineReached
+from runner.engine.clock import Deadline, DeadlineReached, RoundOver
 from runner.engine.finding import Confirmation
 from runner.engine.layout.group import Group
 from runner.engine.layout.levelling import moves
@@ -22,10 +22,6 @@ from runner.engine.layout.levelling import moves
 LOOK_SECONDS = 0.02
 # Between two meetings at most: what is proved together is told, and the shares are levelled.
 MEETING_SECONDS = 10.0
-
-
-class RoundOver(Exception):
-    """Raised by a checkpoint: what this rank is doing is of no use any more."""
 
 
 @dataclass(frozen=True)

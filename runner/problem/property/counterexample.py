@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
+from runner.contract.whole import replace_file
 from runner.problem.property.model import Vector
 
 _ASSIGNMENT = re.compile(r"\(\s*([XY])_(\d+)\s+([^\s()]+)\s*\)")
@@ -41,15 +41,7 @@ def write_counterexample(path: Path, inputs: ArrayLike, outputs: ArrayLike) -> N
     content = format_counterexample(inputs, outputs).encode("ascii")
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, content)
 
 
 @dataclass(frozen=True)
