@@ -27,9 +27,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise UsageError(
-                f"unknown kind {self.kind!r}; known: {', '.join(KINDS)}"
-            )
+            raise UsageError(f"unknown kind {self.kind!r}; known: {', '.join(KINDS)}")
         within("hidden", self.hidden, 1, 64)
         within("width", self.width, 0, 65_536)
 

@@ -1,4 +1,4 @@
-"""Projected gradient ascent in an L∞ ball: inner loops of training, and the attack of its figures."""
+"""Projected gradient ascent in an L∞ ball: inside training, and to tell how robust it made."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from runner.training.categories.networks import Residual
 
@@ -144,13 +145,9 @@ def _through_relu(rows: Tensor, box: Box) -> tuple[Tensor, Tensor]:
     return positive * below[:, None] + negative * above[:, None], constant
 
 
-def _through_conv(
-    layer: nn.Conv2d, rows: Tensor, shape: torch.Size
-) -> tuple[Tensor, Tensor]:
+def _through_conv(layer: nn.Conv2d, rows: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
     grid = rows.flatten(0, 1)
-    into = nn.grad.conv2d_input(
-        (len(grid), *shape), layer.weight, grid, layer.stride, _padding(layer)
-    )
+    into = conv2d_input((len(grid), *shape), layer.weight, grid, layer.stride, _padding(layer))
     bias = layer.bias if layer.bias is not None else layer.weight.new_zeros(len(layer.weight))
     return into.reshape(*rows.shape[:2], *shape), rows.sum((-1, -2)) @ bias
 

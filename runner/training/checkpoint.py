@@ -33,7 +33,11 @@ class Progress:
 
 
 def save(
-    path: Path, digest: str, progress: Progress, network: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path,
+    digest: str,
+    progress: Progress,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     """`digest`: of the recipe's network that this is of."""
     path.parent.mkdir(parents=True, exist_ok=True)

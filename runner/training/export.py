@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -31,6 +31,24 @@ STEPS, RESTARTS = 40, 2
 
 
 @dataclass(frozen=True)
+class Figures:
+    """A row of networks.csv. `images`: of the category, right or not. Accuracies are shares of the
+    test part; PGD's is at `radius`.
+    """
+
+    network: str
+    method: str
+    seed: int
+    radius: float
+    images: int
+    clean_accuracy: float
+    pgd_accuracy: float
+    training_s: float
+    training_peak_bytes: int
+    epochs: int
+
+
+@dataclass(frozen=True)
 class Trained:
     """A network with its weights, and what its training took."""
 
@@ -50,7 +68,9 @@ def trained(wanted: Wanted, data: DataSet, checkpoint: Path) -> Trained:
     return Trained(wanted, network.eval(), progress, wanted.architecture.shape(side))
 
 
-def write_category(recipe: Recipe, networks: Sequence[Trained], data: DataSet, folder: Path) -> None:
+def write_category(
+    recipe: Recipe, networks: Sequence[Trained], data: DataSet, folder: Path
+) -> None:
     """An instance for each network, radius and chosen image that the network classifies right.
 
     Nothing of an earlier one stays. The same recipe gives the same bytes.
@@ -101,32 +121,39 @@ def images_of_every_class(data: DataSet, count: int) -> list[int]:
 def figures(recipe: Recipe, networks: Sequence[Trained], data: DataSet) -> str:
     """CSV, a row for each network and radius: its training, and its answers on the test part."""
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        "network,method,seed,radius,clean_accuracy,pgd_accuracy,images,training_s,"
-        "training_peak_bytes,epochs".split(",")
-    )
+    table = csv.DictWriter(text, [field.name for field in fields(Figures)], lineterminator="\n")
+    table.writeheader()
     for made in networks:
-        test = data.batch(data.test, made.shape)
-        clean = accuracy(made.network, test)
-        few = Batch(test.images[:ATTACKED], test.labels[:ATTACKED])
-        for radius in recipe.category.radii:
-            found, _ = misled(
-                made.network,
-                few.images,
-                few.labels,
-                radius,
-                steps=STEPS,
-                restarts=RESTARTS,
-                generator=generator(made.wanted.seed, 1),
-            )
-            resisted = 1 - float(found.float().mean())
-            wanted, spent = made.wanted, made.progress
-            table.writerow(
-                [wanted.name, wanted.method_name, wanted.seed, radius, clean, resisted]
-                + [recipe.category.images * CLASSES, spent.seconds, spent.peak_bytes, spent.epoch]
-            )
+        table.writerows(asdict(row) for row in _figures(recipe, made, data))
     return text.getvalue()
+
+
+def _figures(recipe: Recipe, made: Trained, data: DataSet) -> Iterator[Figures]:
+    test = data.batch(data.test, made.shape)
+    clean = accuracy(made.network, test)
+    few = Batch(test.images[:ATTACKED], test.labels[:ATTACKED])
+    for radius in recipe.category.radii:
+        found, _ = misled(
+            made.network,
+            few.images,
+            few.labels,
+            radius,
+            steps=STEPS,
+            restarts=RESTARTS,
+            generator=generator(made.wanted.seed, 1),
+        )
+        yield Figures(
+            network=made.wanted.name,
+            method=made.wanted.label,
+            seed=made.wanted.seed,
+            radius=radius,
+            images=recipe.category.images * CLASSES,
+            clean_accuracy=clean,
+            pgd_accuracy=1 - float(found.float().mean()),
+            training_s=made.progress.seconds,
+            training_peak_bytes=made.progress.peak_bytes,
+            epochs=made.progress.epoch,
+        )
 
 
 def attacked(

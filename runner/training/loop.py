@@ -57,11 +57,9 @@ def train_for(wanted: Wanted, data: DataSet, checkpoint: Path, seconds: float) -
 
 def accuracy(network: nn.Module, batch: Batch) -> float:
     """Share of images that are classified right."""
+    parts = zip(batch.images.split(1000), batch.labels.split(1000), strict=True)
     with torch.no_grad():
-        right = [
-            (network(images).argmax(1) == labels).sum()
-            for images, labels in zip(batch.images.split(1000), batch.labels.split(1000), strict=True)
-        ]
+        right = [(network(images).argmax(1) == labels).sum() for images, labels in parts]
     return int(torch.stack(right).sum()) / len(batch.labels)
 
 
@@ -91,19 +89,23 @@ def _epoch(
         chosen = order[start : start + asked.batch]
         position = epoch + start / len(order)
         for group in optimizer.param_groups:
-            group["lr"] = asked.learning_rate * (1 + math.cos(math.pi * position / asked.epochs)) / 2
+            group["lr"] = _learning_rate(asked, position)
         batch = Batch(training.images[chosen], training.labels[chosen])
         loss = wanted.method.loss(network, batch, replace(stage, ramp=_ramp(asked, position)))
         if not math.isfinite(value := loss.item()):
             raise UsageError(
                 f"{wanted.name}: the loss is {value} in epoch {epoch + 1}; lower "
-                f"training.learning_rate or the weights of [methods.{wanted.method_name}]"
+                f"training.learning_rate or the weights of [methods.{wanted.label}]"
             )
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         total += value * len(chosen)
     return total / len(order)
+
+
+def _learning_rate(asked: Training, position: float) -> float:
+    return asked.learning_rate * (1 + math.cos(math.pi * position / asked.epochs)) / 2
 
 
 def _ramp(asked: Training, position: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -52,7 +53,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Category:
-    """Of each class the first `images` test images, at each of the `radii`; `timeout` in seconds."""
+    """The first `images` test images of each class, at each of the `radii`; `timeout` in s."""
 
     radii: tuple[float, ...]
     images: int = 1
@@ -69,9 +70,9 @@ class Category:
 
 @dataclass(frozen=True)
 class Wanted:
-    """One network: all that its weights depend on."""
+    """One network: all that its weights depend on. `label`: of its method in the recipe."""
 
-    method_name: str
+    label: str
     method: Method
     seed: int
     data: Data
@@ -81,12 +82,12 @@ class Wanted:
     @property
     def name(self) -> str:
         """As a file is called."""
-        return f"{self.method_name.replace('+', '_')}_seed{self.seed}"
+        return f"{self.label.replace('+', '_')}_seed{self.seed}"
 
     @property
     def digest(self) -> str:
         """Of everything: equal for networks that are equal."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps([type(self.method).__name__, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -137,11 +138,17 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
         training=_structured(Training, "training", _table("training", table)),
         category=_structured(Category, "category", _table("category", table)),
         seeds=tuple(dict.fromkeys(seeds)),
-        methods={
-            name: _structured(method_named(name), f"methods.{name}", _table(name, methods))
-            for name in methods
-        },
+        methods={label: _method(label, _table(label, methods)) for label in methods},
     )
+
+
+def _method(label: str, table: dict[str, Any]) -> Method:
+    """Called as its label, unless the key `method` says another; so one may be there twice."""
+    if not re.fullmatch(r"[\w+.-]+", label):
+        raise UsageError(f"methods.{label!r}: letters, digits and + - . _ are possible")
+    options = {key: value for key, value in table.items() if key != "method"}
+    name = _value(f"methods.{label}.method", table.get("method", label), "str")
+    return _structured(method_named(name), f"methods.{label}", options)
 
 
 def _table(key: str, table: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +159,7 @@ def _table(key: str, table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _structured(kind: type[T], key: str, table: dict[str, Any]) -> T:
-    """The dataclass of a table. Raises UsageError for a key that is unknown, missing or mistyped."""
+    """Raises UsageError for a key of the table that is unknown, missing or mistyped."""
     known = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]
     _refuse_unknown(f"{key}.", table, known)
     values = {name: _value(f"{key}.{name}", table[name], known[name]) for name in table}
@@ -182,4 +189,3 @@ def _refuse_unknown(prefix: str, table: Mapping[str, Any], known: Any) -> None:
         if key not in known:
             listed = ", ".join(known) or "none"
             raise UsageError(f"unknown key {prefix}{key}; known: {listed}")
-

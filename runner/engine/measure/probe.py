@@ -10,10 +10,10 @@ from typing import TypedDict
 import pynvml
 import torch
 
+from runner.contract.rss import RssMeter
 from runner.contract.vocabulary import Memory, Meter, Phase
 from runner.engine.measure.clock import Stopwatch
 from runner.engine.measure.gpu import CudaMeter, NvmlProcessPeak, NvmlReader
-from runner.contract.rss import RssMeter
 from runner.engine.measure.tensors import TensorMeter
 
 _log = logging.getLogger(__name__)

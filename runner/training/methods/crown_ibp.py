@@ -14,7 +14,7 @@ from runner.training.stage import Batch, Stage
 
 @dataclass(frozen=True)
 class CrownIbp(Method):
-    """As `ibp`, on a mix of CROWN-IBP's margins, all of them at first, and IBP's, all at the end."""
+    """As `ibp`, on a mix of margins: at first CROWN-IBP's alone, at the end IBP's alone."""
 
     clean: float = 0.0
 
@@ -23,9 +23,7 @@ class CrownIbp(Method):
 
     def loss(self, network: nn.Module, batch: Batch, stage: Stage) -> Tensor:
         clean = 1 - stage.ramp * (1 - self.clean)
-        worst = stage.ramp * margins(
-            network, batch.images, batch.labels, stage.grown, Bound.IBP
-        )
+        worst = stage.ramp * margins(network, batch.images, batch.labels, stage.grown, Bound.IBP)
         if stage.ramp < 1:
             tight = margins(network, batch.images, batch.labels, stage.grown, Bound.CROWN_IBP)
             worst = worst + (1 - stage.ramp) * tight

@@ -14,7 +14,7 @@ from runner.training.stage import Batch, Stage
 
 @dataclass(frozen=True)
 class Ibp(Method):
-    """`clean`: weight of the plain cross-entropy at the end; it starts at 1, as radius starts at 0."""
+    """`clean`: weight of the plain cross-entropy at the end; it starts at 1."""
 
     clean: float = 0.5
 

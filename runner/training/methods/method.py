@@ -30,8 +30,6 @@ class Method(ABC):
         """A scalar, for its gradient with respect to the network's parameters."""
 
 
-
-
 def plain_loss(network: nn.Module, batch: Batch) -> Tensor:
     """Cross-entropy."""
     return nn.functional.cross_entropy(network(batch.images), batch.labels)
@@ -39,9 +37,7 @@ def plain_loss(network: nn.Module, batch: Batch) -> Tensor:
 
 def attacked_loss(network: nn.Module, batch: Batch, stage: Stage) -> Tensor:
     """Cross-entropy where PGD finds it large."""
-    x = adversarial(
-        network, batch.images, batch.labels, stage.radius, stage.steps, stage.generator
-    )
+    x = adversarial(network, batch.images, batch.labels, stage.radius, stage.steps, stage.generator)
     return nn.functional.cross_entropy(network(x), batch.labels)
 
 

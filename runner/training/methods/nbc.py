@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from runner.training.attack import ascend
 from runner.training.methods.method import Method, plain_loss
-from runner.training.ranges import within
 from runner.training.neurons import pre_activations
+from runner.training.ranges import within
 from runner.training.stage import Batch, Stage
 
 
 @dataclass(frozen=True)
 class Nbc(Method):
-    """Cross-entropy, and `weight` times the inconsistency with the worst neighbour that is found."""
+    """Cross-entropy, and `weight` times the inconsistency with a neighbour."""
 
     weight: float = 1.0
 

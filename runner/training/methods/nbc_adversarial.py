@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from runner.training.methods.method import Method, attacked_loss
-from runner.training.ranges import within
 from runner.training.methods.nbc import nbc_loss
+from runner.training.ranges import within
 from runner.training.stage import Batch, Stage
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from runner.training.methods.method import Method
-from runner.training.ranges import within
 from runner.training.methods.nbc import nbc_loss
 from runner.training.methods.trades import trades_loss
+from runner.training.ranges import within
 from runner.training.stage import Batch, Stage
 
 
