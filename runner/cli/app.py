@@ -20,6 +20,7 @@ from runner.cli.score_command import score
 from runner.cli.show_command import show
 from runner.cli.supports_command import supports
 from runner.cli.train_command import train
+from runner.cli.training_command import training
 from runner.cli.verify_command import EXIT_CODES as VERIFY_EXIT_CODES
 from runner.cli.verify_command import verify
 
@@ -58,6 +59,7 @@ app.command("compare", epilog=COMPARE_EXIT_CODES)(compare)
 app.command("plan")(plan)
 app.command("job")(job)
 app.add_typer(bench, name="bench")
+bench.command("training")(training)
 app.command("train")(train)
 app.command("doctor")(doctor)
 app.command("verify", epilog=VERIFY_EXIT_CODES)(verify)

@@ -12,7 +12,7 @@ from runner.experiments.verify import verified_run
 from runner.record.append import replace_file
 from runner.record.read import read_run
 
-EXPECTED, RUN = "expected.csv", "labels"
+EXPECTED = "expected.csv"
 
 
 def write_labels(checked: Checked, server: RankServer) -> Path:
@@ -21,22 +21,21 @@ def write_labels(checked: Checked, server: RankServer) -> Path:
 
     Raises UsageError where both contradict each other, which is a defect to be reported.
     """
-    run = verified_run(checked, RUN, server)
+    run = verified_run(checked, server)
     outcomes = read_run(run).outcomes
+    broken: dict[str, set[str]] = {}
     lines = ["category,network,property,verdict"]
-    for name in map(str, outcomes["network"].unique()):
-        broken = violated(checked, Path(name).stem, server)
-        rows = outcomes[outcomes["network"] == name]
-        for row in rows.itertuples():
-            found = Path(str(row.property)).name in broken
-            if found and row.verdict == Verdict.UNSAT:
-                raise UsageError(
-                    f"{checked.category}: {name} {row.property} was proved, and an attack "
-                    f"found a violation; please report it, with the run {run}"
-                )
-            decided = row.verdict in (Verdict.SAT, Verdict.UNSAT)
-            verdict = row.verdict if decided else Verdict.UNKNOWN
-            lines.append(f"{row.category},{name},{row.property},{verdict}")
+    for row in outcomes.to_dict("records"):
+        network, asked, verdict = (str(row[key]) for key in ("network", "property", "verdict"))
+        if network not in broken:
+            broken[network] = violated(checked, Path(network).stem, server)
+        if verdict == Verdict.UNSAT and Path(asked).name in broken[network]:
+            raise UsageError(
+                f"{checked.category}: {network} {asked} was proved, and an attack found a "
+                f"violation; please report it, with the run {run}"
+            )
+        known = verdict if verdict in (Verdict.SAT, Verdict.UNSAT) else Verdict.UNKNOWN
+        lines.append(f"{row['category']},{network},{asked},{known}")
     file = checked.category / EXPECTED
     replace_file(file, "\n".join(lines) + "\n")
     return file

@@ -15,6 +15,7 @@ from runner.record.schema import Outcome
 from runner.run.plan import Task, plan
 from runner.run.programs import VERIFY
 from runner.run.schedule import Observer, schedule
+from runner.verifiers.strategies import strategy_named
 
 
 class QuietObserver:
@@ -34,7 +35,6 @@ def quiet(tasks: int) -> AbstractContextManager[Observer]:
 
 def verified_run(
     checked: Checked,
-    name: str,
     server: RankServer,
     observed: Callable[[int], AbstractContextManager[Observer]] = quiet,
     *,
@@ -44,14 +44,17 @@ def verified_run(
     method: Method = Method.COMPLETE,
     target: str = VERIFY,
 ) -> Path:
-    """Runs what is not run yet; gives the run folder, which is called `name`.
+    """Runs what is not run yet; gives the run folder, which is called after what is asked.
 
     `observed` is entered with the number of instances.
     """
+    parallel = any(strategy_named(strategy).parallel for strategy in strategies)
+    limit = "" if timeout_s is None else f"-{timeout_s:g}s"
+    name = f"{method}-{','.join(strategies)}{f'-ranks{ranks}' if parallel else ''}{limit}"
     command = Command(
         categories=(str(checked.category.absolute()),),
         strategies=tuple(strategies),
-        ranks=ranks,
+        ranks=ranks if parallel else 1,
         timeout_s=timeout_s,
         filter=None,
         limit=None,
