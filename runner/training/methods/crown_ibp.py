@@ -14,7 +14,10 @@ from runner.training.stage import Batch, Stage
 
 @dataclass(frozen=True)
 class CrownIbp(Method):
-    """As `ibp`, on a mix of margins: at first CROWN-IBP's alone, at the end IBP's alone."""
+    """As `ibp`, on a mix of margins: at first CROWN-IBP's alone, at the end IBP's.
+
+    `clean`: weight of the plain cross-entropy at the end; it starts at 1.
+    """
 
     clean: float = 0.0
 

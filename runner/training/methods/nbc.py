@@ -31,28 +31,32 @@ class Nbc(Method):
 def nbc_loss(network: nn.Module, batch: Batch, stage: Stage) -> Tensor:
     """The inconsistency of each point with a neighbour that makes it large; the weight grows."""
     here, _ = pre_activations(network, batch.images)
-    fixed = [values.detach() for values in here]
+    sizes, fixed = scales(here), [values.detach() for values in here]
     neighbours = ascend(
-        lambda x: inconsistency(fixed, pre_activations(network, x)[0]),
+        lambda x: inconsistency(fixed, pre_activations(network, x)[0], sizes),
         batch.images,
         stage.radius,
         stage.steps,
         stage.generator,
     )
     there, _ = pre_activations(network, neighbours)
-    return stage.ramp * inconsistency(here, there)
+    return stage.ramp * inconsistency(here, there, sizes)
 
 
-def inconsistency(here: list[Tensor], there: list[Tensor]) -> Tensor:
+def scales(here: list[Tensor]) -> list[Tensor]:
+    """Each layer's mean square, without a gradient: so neurons may grow away from 0."""
+    return [values.detach().square().mean().clamp(min=1e-12) for values in here]
+
+
+def inconsistency(here: list[Tensor], there: list[Tensor], sizes: list[Tensor]) -> Tensor:
     """About 0 where all pre-activations of both points have one sign and are large.
 
     Of a neuron: the logistic loss softplus(-p) / log 2 of p, the product of its two values by the
-    layer's mean square at the first point: 1 at p = 0, and growing with how far the signs differ.
-    Each layer's mean has equal weight. The paper's formula could not be read: this surrogate is a
-    definition of our own.
+    layer's scale: 1 at p = 0, and growing with how far the signs differ. Each layer's mean has
+    equal weight. The paper's formula could not be read: this surrogate is a definition of our own.
     """
-    layers = []
-    for one, other in zip(here, there, strict=True):
-        scale = one.detach().square().mean().clamp(min=1e-12)
-        layers.append(nn.functional.softplus(-one * other / scale).mean() / math.log(2))
+    layers = [
+        nn.functional.softplus(-one * other / size).mean() / math.log(2)
+        for one, other, size in zip(here, there, sizes, strict=True)
+    ]
     return torch.stack(layers).mean()
