@@ -51,7 +51,7 @@ def training(
         from runner.experiments.training import Comparison, compare, summary
         from runner.report.render import rich_table
         from runner.report.table import grid
-        from runner.report.training import write_training
+        from runner.report.training import short, write_training
 
         @contextmanager
         def observed(tasks: int) -> Iterator[Observer]:
@@ -67,5 +67,5 @@ def training(
                     recipes_of.train(checked, server, progress)
                 rows = compare(checked, comparison, server, observed)
                 table = write_training(checked.name, summary(rows), checked.home / REPORT)
-                screen.print(rich_table(grid(table)))
+                screen.print(rich_table(grid(short(table))))
                 screen.print(f"Report: {checked.home / REPORT / 'training.html'}", soft_wrap=True)

@@ -18,7 +18,7 @@ from runner.experiments.train import Checked
 from runner.experiments.verify import verified_run
 from runner.problem.names import instance_name
 from runner.record.folder import bounds_path
-from runner.record.read import read_run
+from runner.record.read import Run, read_run
 from runner.run.schedule import Observer
 
 BASELINE = "baseline"
@@ -45,8 +45,8 @@ def compare(
     """A row for each question to the networks, which are trained. Does what is not done yet.
 
     Columns: those of networks.csv (see runner.training.export), `strategy`, `property`, `verdict`,
-    `time_s` (the limit where nothing was decided) and `stable`, the share of ReLUs whose sign
-    CROWN proves.
+    `time_s`, `proving_s` (both the limit where nothing was decided), and `stable`, the share of
+    ReLUs whose sign CROWN proves.
     """
     verified = verified_run(
         checked,
@@ -62,7 +62,8 @@ def compare(
 
 def questions(figures: pd.DataFrame, verified: Path, bounded: Path) -> pd.DataFrame:
     """See `compare`; of `networks.csv` and two run folders."""
-    outcomes = read_run(verified).outcomes
+    run = read_run(verified)
+    outcomes = run.outcomes
     decided = outcomes["verdict"].isin([Verdict.SAT, Verdict.UNSAT])
     frame = pd.DataFrame(
         {
@@ -74,6 +75,7 @@ def questions(figures: pd.DataFrame, verified: Path, bounded: Path) -> pd.DataFr
             "time_s": outcomes["run_time_s"].where(decided, outcomes["timeout_s"]).astype(float),
         }
     )
+    frame["proving_s"] = _proving(run).where(decided, outcomes["timeout_s"]).to_numpy(float)
     told = read_run(bounded).outcomes
     stable = pd.DataFrame(
         {
@@ -97,11 +99,12 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
     `verified_accuracy`: proved images by all images of the category, right or not; `unsat`: by
     its instances. `speed_up`: the total time of `standard` by the method's, over the questions
-    that both have.
+    that both have; `proving_speed_up`: likewise of bounds and branch and bound alone, without
+    loading and attack, which cost every network the same.
     """
     keys = ["method", "radius", "strategy"]
     found = [
-        {**dict(zip(keys, key, strict=True)), **_summed(part), "speed_up": _speed_up(part, rows)}
+        {**dict(zip(keys, key, strict=True)), **_summed(part), **_speed_ups(part, rows)}
         for key, part in rows.groupby(keys, sort=False)
     ]
     return pd.DataFrame(found)
@@ -121,16 +124,34 @@ def _summed(part: pd.DataFrame) -> dict[str, float]:
         "sat": (part["verdict"] == Verdict.SAT).mean(),
         "mean_s": part["time_s"].mean(),
         "median_s": part["time_s"].median(),
+        "proving_mean_s": part["proving_s"].mean(),
         "training_s": by_network["training_s"].mean(),
         "training_peak_bytes": by_network["training_peak_bytes"].max(),
     }
 
 
-def _speed_up(part: pd.DataFrame, rows: pd.DataFrame) -> float:
+def _speed_ups(part: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
     question = ["seed", "strategy", "property"]
     both = part.merge(rows[rows["method"] == STANDARD], on=question, suffixes=("", "_standard"))
-    spent = both["time_s"].sum()
-    return float(both["time_s_standard"].sum() / spent) if spent else np.nan
+    total = both[["time_s", "time_s_standard", "proving_s", "proving_s_standard"]].sum()
+    return {
+        "speed_up": _quotient(total["time_s_standard"], total["time_s"]),
+        "proving_speed_up": _quotient(total["proving_s_standard"], total["proving_s"]),
+    }
+
+
+def _quotient(one: float, other: float) -> float:
+    return one / other if other else np.nan
+
+
+def _proving(run: Run) -> pd.Series[float]:
+    """Seconds that bounds and branch and bound took the slowest rank, of each outcome."""
+    key = ["category", "network", "property", "strategy"]
+    phases = run.ranks[[*key, "incomplete_s", "complete_s"]].copy()
+    phases["proving_s"] = phases[["incomplete_s", "complete_s"]].astype(float).sum(axis=1)
+    slowest = phases.groupby(key, sort=False)["proving_s"].max().reset_index()
+    joined = run.outcomes[key].merge(slowest, on=key, how="left")
+    return joined["proving_s"].fillna(0.0)
 
 
 def _radius(name: str) -> float:

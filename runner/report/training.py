@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import jinja2
@@ -35,6 +36,8 @@ _COLUMNS = (
     number("mean time", "mean_s", seconds),
     number("median time", "median_s", seconds),
     number("speed / standard", "speed_up", ratio),
+    number("mean proving", "proving_mean_s", seconds),
+    number("proving / standard", "proving_speed_up", ratio),
     number("training", "training_s", seconds),
     number("training's peak", "training_peak_bytes", size),
 )
@@ -53,6 +56,13 @@ def training_table(name: str, frame: pd.DataFrame) -> Table:
     one = frame["strategy"].nunique() == 1
     columns = tuple(c for c in _COLUMNS if not (one and c.source == "strategy"))
     return Table("training", f"Training methods: {name}", columns, frame, _NOTE)
+
+
+def short(table: Table) -> Table:
+    """What fits a terminal."""
+    left_out = {"networks", "instances", "sat", "median_s", "proving_mean_s", "proving_speed_up"}
+    shown = tuple(c for c in table.columns if c.source not in left_out)
+    return replace(table, columns=shown)
 
 
 def write_training(name: str, frame: pd.DataFrame, folder: Path) -> Table:

@@ -5,7 +5,6 @@ Each gives {"refused": message} for what UsageError says, so that the harness ca
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import wraps
@@ -13,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+# Adam imports it at its first step, for seconds: imported here, a forked process has it.
+import torch._dynamo
 
 from runner.contract.errors import UsageError
 from runner.training.data import DataSet, data_set
@@ -22,15 +24,15 @@ from runner.training.recipe import Recipe, Wanted, read_recipe
 
 Target = Callable[[Mapping[str, Any]], dict[str, Any]]
 
-CHECKPOINTS, FIGURES = "checkpoints", "networks.csv"
+CHECKPOINTS, FIGURES, DONE = "checkpoints", "networks.csv", "exported"
 _STEPS, _RESTARTS = 100, 10  # of the attack that a label must withstand
 
 
 def _said(target: Target) -> Target:
     @wraps(target)
     def whole(payload: Mapping[str, Any]) -> dict[str, Any]:
+        # On one thread of a CPU every operation gives the same bits each time.
         torch.set_num_threads(1)
-        torch.use_deterministic_algorithms(True)
         try:
             return target(payload)
         except UsageError as error:
@@ -64,14 +66,21 @@ def train_target(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 @_said
 def export_target(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes the category of trained networks, and the table of what is told of them."""
-    recipe, data = _read(payload)
-    networks = [trained(w, data, _checkpoint(payload, w)) for w in recipe.networks()]
+    """Writes the category of trained networks, and the table of what is told of them.
+
+    What is there already stays as it is, its labels too.
+    """
+    recipe = read_recipe(Path(payload["recipe"]))
     home = Path(payload["home"])
+    done = home / DONE
+    if done.exists() and done.read_text(encoding="ascii") == recipe.digest:
+        return {}
+    done.unlink(missing_ok=True)
+    data = data_set(recipe.data.name, recipe.data.folder)
+    networks = [trained(w, data, _checkpoint(payload, w)) for w in recipe.networks()]
     write_category(recipe, networks, data, home / recipe.name)
-    partial = home / f"{FIGURES}.{os.getpid()}.part"
-    partial.write_text(figures(recipe, networks, data), encoding="ascii")
-    partial.replace(home / FIGURES)
+    (home / FIGURES).write_text(figures(recipe, networks, data), encoding="ascii")
+    done.write_text(recipe.digest, encoding="ascii")
     return {}
 
 

@@ -87,8 +87,7 @@ class Wanted:
     @property
     def digest(self) -> str:
         """Of everything: equal for networks that are equal."""
-        text = json.dumps([type(self.method).__name__, asdict(self)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _digest([type(self.method).__name__, asdict(self)])
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,12 @@ class Recipe:
     category: Category
     seeds: tuple[int, ...]
     methods: Mapping[str, Method]
+
+    @property
+    def digest(self) -> str:
+        """Of all that category and figures depend on."""
+        networks = [wanted.digest for wanted in self.networks()]
+        return _digest([self.name, networks, asdict(self.category)])
 
     def networks(self) -> Iterator[Wanted]:
         for name, method in self.methods.items():
@@ -120,6 +125,10 @@ def read_recipe(path: Path) -> Recipe:
         raise UsageError(f"{path}: this is no TOML file: {error}") from error
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _recipe(name: str, table: dict[str, Any]) -> Recipe:

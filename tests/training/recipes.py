@@ -9,7 +9,7 @@ seeds = [0]
 
 [data]
 name = "digits"
-most = 400
+most = 800
 
 [architecture]
 kind = "mlp"
@@ -18,9 +18,9 @@ width = 16
 
 [training]
 radius = 0.03
-epochs = 6
-batch = 64
-learning_rate = 1e-2
+epochs = 8
+batch = 32
+learning_rate = 5e-3
 steps = 2
 
 [category]
