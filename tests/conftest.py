@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PRELOAD = (
     "runner.engine.programs.bounds",
     "runner.training.categories.generate",
+    "runner.training.programs",
     "runner.engine.programs.verify",
     "small_networks",
 )
@@ -76,7 +77,8 @@ def rank_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer
 def warm(rank_server: RankServer) -> Iterator[None]:
     """Commands that would start a rank server of their own use the one that runs."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("cli.job_command", "cli.plan_command", "experiments.experiment"):
+        modules = ("job", "plan", "train", "training")
+        for module in (*(f"cli.{name}_command" for name in modules), "experiments.experiment"):
             name = f"runner.{module}.RankServer"
             patch.setattr(name, lambda log, preload=(): nullcontext(rank_server))
         yield

@@ -19,6 +19,8 @@ from runner.cli.run_command import EXIT_CODES, run
 from runner.cli.score_command import score
 from runner.cli.show_command import show
 from runner.cli.supports_command import supports
+from runner.cli.train_command import train
+from runner.cli.training_command import training
 from runner.cli.verify_command import EXIT_CODES as VERIFY_EXIT_CODES
 from runner.cli.verify_command import verify
 
@@ -57,6 +59,8 @@ app.command("compare", epilog=COMPARE_EXIT_CODES)(compare)
 app.command("plan")(plan)
 app.command("job")(job)
 app.add_typer(bench, name="bench")
+bench.command("training")(training)
+app.command("train")(train)
 app.command("doctor")(doctor)
 app.command("verify", epilog=VERIFY_EXIT_CODES)(verify)
 app.command("supports", context_settings={"ignore_unknown_options": True})(supports)

@@ -7,6 +7,8 @@ from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from runner.contract.whole import replace_file
 from runner.report.gather import Evidence
 from runner.report.grid import Grid
@@ -64,11 +66,17 @@ def _write_plots(evidence: Evidence, folder: Path) -> list[Image]:
             figure = plot.draw(evidence)
             if figure is None:
                 continue
-            figure.savefig(folder / f"{plot.name}.png")
-            figure.set_layout_engine("none")  # placed by now: a second time would take as long
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="svg", metadata={"Date": None})
-            (folder / f"{plot.name}.svg").write_bytes(buffer.getvalue())
-            encoded = b64encode(buffer.getvalue()).decode("ascii")
+            svg = saved(figure, folder, plot.name)
+            encoded = b64encode(svg).decode("ascii")
             images.append(Image(plot.title, plot.note, encoded))
     return images
+
+
+def saved(figure: Figure, folder: Path, name: str) -> bytes:
+    """Writes a plot as PNG and SVG; gives the latter."""
+    figure.savefig(folder / f"{name}.png")
+    figure.set_layout_engine("none")  # placed by now: a second time would take as long
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    (folder / f"{name}.svg").write_bytes(buffer.getvalue())
+    return buffer.getvalue()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runner.engine.measure.rss import RssMeter
+from runner.contract.rss import RssMeter
 
 pytestmark = pytest.mark.alone
 

@@ -1,0 +1,171 @@
+"""What training methods buy: the networks of a recipe trained, verified, bounded and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors import safe_open
+
+from runner.contract.vocabulary import Method, Verdict
+from runner.execute.gang import RankServer
+from runner.experiments.experiment import TARGET as BOUND
+from runner.experiments.train import Checked
+from runner.experiments.verify import verified_run
+from runner.problem.names import instance_name
+from runner.record.folder import bounds_path
+from runner.record.read import Run, read_run
+from runner.run.schedule import Observer
+
+BASELINE = "baseline"
+STANDARD = "standard"  # the method that speed is told against
+
+Observed = Callable[[int], AbstractContextManager[Observer]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the networks of a recipe are verified. `timeout_s`: None for the recipe's own."""
+
+    strategies: tuple[str, ...] = (BASELINE,)
+    ranks: int = 2
+    timeout_s: float | None = None
+
+
+def compare(
+    checked: Checked,
+    comparison: Comparison,
+    server: RankServer,
+    observed: Observed,
+) -> pd.DataFrame:
+    """A row for each question to the networks, which are trained. Does what is not done yet.
+
+    Columns: those of networks.csv (see runner.training.export), `strategy`, `property`, `verdict`,
+    `time_s`, `proving_s` (both the limit where nothing was decided), and `stable`, the share of
+    ReLUs whose sign CROWN proves.
+    """
+    verified = verified_run(
+        checked,
+        server,
+        observed,
+        strategies=comparison.strategies,
+        ranks=comparison.ranks,
+        timeout_s=comparison.timeout_s,
+    )
+    bounded = verified_run(checked, server, observed, method=Method.CROWN, target=BOUND)
+    return questions(pd.read_csv(checked.figures), verified, bounded)
+
+
+def questions(figures: pd.DataFrame, verified: Path, bounded: Path) -> pd.DataFrame:
+    """See `compare`; of `networks.csv` and two run folders."""
+    run = read_run(verified)
+    outcomes = run.outcomes
+    decided = outcomes["verdict"].isin([Verdict.SAT, Verdict.UNSAT])
+    frame = pd.DataFrame(
+        {
+            "network": [Path(str(name)).stem for name in outcomes["network"]],
+            "radius": [_radius(str(name)) for name in outcomes["property"]],
+            "property": outcomes["property"].astype(str),
+            "strategy": outcomes["strategy"].astype(str),
+            "verdict": outcomes["verdict"].astype(str),
+            "time_s": outcomes["run_time_s"].where(decided, outcomes["timeout_s"]).astype(float),
+        }
+    )
+    frame["proving_s"] = _proving(run).where(decided, outcomes["timeout_s"]).to_numpy(float)
+    told = read_run(bounded).outcomes
+    stable = pd.DataFrame(
+        {
+            "network": [Path(str(name)).stem for name in told["network"]],
+            "property": told["property"].astype(str),
+            "stable": [
+                _stable(bounds_path(bounded, BASELINE, home, instance_name(network, name)))
+                for home, network, name in zip(
+                    *(told[column].astype(str) for column in ("category", "network", "property")),
+                    strict=True,
+                )
+            ],
+        }
+    )
+    with_stable = frame.merge(stable, on=["network", "property"], how="left")
+    return figures.merge(with_stable, on=["network", "radius"], how="left")
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row for each method, radius and strategy; over seeds, means.
+
+    `verified_accuracy`: proved images by all images of the category, right or not; `unsat`: by
+    its instances. `speed_up`: the total time of `standard` by the method's, over the questions
+    that both have; `proving_speed_up`: likewise of bounds and branch and bound alone, without
+    loading and attack, which cost every network the same.
+    """
+    keys = ["method", "radius", "strategy"]
+    found = [
+        {**dict(zip(keys, key, strict=True)), **_summed(part), **_speed_ups(part, rows)}
+        for key, part in rows.groupby(keys, sort=False)
+    ]
+    return pd.DataFrame(found)
+
+
+def _summed(part: pd.DataFrame) -> dict[str, float]:
+    by_network = part.groupby("network").first()
+    unsat = part["verdict"] == Verdict.UNSAT
+    return {
+        "networks": len(by_network),
+        "instances": len(part),
+        "clean_accuracy": by_network["clean_accuracy"].mean(),
+        "pgd_accuracy": by_network["pgd_accuracy"].mean(),
+        "stable": part["stable"].mean(),
+        "verified_accuracy": unsat.sum() / by_network["images"].sum(),
+        "unsat": unsat.mean(),
+        "sat": (part["verdict"] == Verdict.SAT).mean(),
+        "mean_s": part["time_s"].mean(),
+        "median_s": part["time_s"].median(),
+        "proving_mean_s": part["proving_s"].mean(),
+        "training_s": by_network["training_s"].mean(),
+        "training_peak_bytes": by_network["training_peak_bytes"].max(),
+    }
+
+
+def _speed_ups(part: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
+    question = ["seed", "strategy", "property"]
+    both = part.merge(rows[rows["method"] == STANDARD], on=question, suffixes=("", "_standard"))
+    total = both[["time_s", "time_s_standard", "proving_s", "proving_s_standard"]].sum()
+    return {
+        "speed_up": _quotient(total["time_s_standard"], total["time_s"]),
+        "proving_speed_up": _quotient(total["proving_s_standard"], total["proving_s"]),
+    }
+
+
+def _quotient(one: float, other: float) -> float:
+    return one / other if other else np.nan
+
+
+def _proving(run: Run) -> pd.Series[float]:
+    """Seconds that bounds and branch and bound took the slowest rank, of each outcome."""
+    key = ["category", "network", "property", "strategy"]
+    phases = run.ranks[[*key, "incomplete_s", "complete_s"]].copy()
+    phases["proving_s"] = phases[["incomplete_s", "complete_s"]].astype(float).sum(axis=1)
+    slowest = phases.groupby(key, sort=False)["proving_s"].max().reset_index()
+    joined = run.outcomes[key].merge(slowest, on=key, how="left")
+    return joined["proving_s"].fillna(0.0)
+
+
+def _radius(name: str) -> float:
+    return float(Path(name).stem.rsplit("_", 1)[-1])
+
+
+def _stable(bounds: Path) -> float:
+    """Of all ReLUs, by the bounds of what they give: above 0, or nothing but 0."""
+    if not bounds.exists():
+        return np.nan
+    known: list[np.ndarray] = []
+    with safe_open(bounds, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118 - no mapping
+            if name.startswith("relu") and name.endswith(".lower"):
+                upper = file.get_tensor(name.replace(".lower", ".upper"))
+                known.append(((file.get_tensor(name) > 0) | (upper <= 0)).ravel())
+    return float(np.concatenate(known).mean()) if known else np.nan
