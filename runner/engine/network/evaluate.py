@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runner.engine.functions import function_of
 from runner.engine.network.graph import Graph, Node, Op
 
 FUNCTIONS: dict[Op, Callable[[Tensor], Tensor]] = {
@@ -66,6 +67,8 @@ def apply(node: Node, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tens
             return x.sigmoid()
         case Op.TANH:
             return x.tanh()
+        case Op.FUNCTION:
+            return function_of(node).value(x)
         case Op.PRODUCT:
             return x[:, 0] * x[:, 1]
     if node.op in FUNCTIONS:

@@ -54,13 +54,14 @@ class Op(StrEnum):
     RECIPROCAL = "reciprocal"
     SIN = "sin"
     COS = "cos"
+    FUNCTION = "function"  # `function`, by name, of runner.engine.functions; its attributes
     PRODUCT = "product"  # of an input [2, *shape], the first times the second
 
 
 # Functions of one variable whose lines are in runner.engine.bounds.curves.
 CURVES = frozenset({Op.EXP, Op.SQRT, Op.SQUARE, Op.RECIPROCAL, Op.SIN, Op.COS})
 # What is not linear, and so is relaxed.
-RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH, Op.PRODUCT, *CURVES})
+RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH, Op.PRODUCT, Op.FUNCTION, *CURVES})
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from runner.engine.network.draft import Array
 from runner.engine.network.graph import Graph
 from runner.engine.network.translation import (
     composites,
+    functions,
     moves,
     pointwise,
     pools,
@@ -19,6 +20,7 @@ from runner.engine.network.translation.registry import Translation
 # One for each operator of ONNX that is supported.
 TRANSLATIONS: dict[str, Translation] = {
     **composites.TRANSLATIONS,
+    **functions.TRANSLATIONS,
     **moves.TRANSLATIONS,
     **pointwise.TRANSLATIONS,
     **pools.TRANSLATIONS,
