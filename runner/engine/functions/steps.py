@@ -118,6 +118,19 @@ def _truncated(low: float, high: float) -> Function:
     )
 
 
+def _whole(low: float, high: float) -> Function:
+    """A whole number in a type between low and high; beyond, it may become any."""
+    return Function(
+        lambda x: x,
+        torch.ones_like,
+        (Bend.STRAIGHT,),
+        outside=lambda lower, upper: ~((lower > low - 0.5) & (upper < high + 0.5)),
+        least=low - 0.5,
+        most=high + 0.5,
+        size=of_whole,
+    )
+
+
 def _hard_swish() -> Function:
     """x (x + 3) / 6, from 0 at -3 to x at 3."""
 
@@ -166,6 +179,7 @@ INNER = {
     "NotNegative": Family({}, lambda: _step(0.0, 1.0, 1.0)),
     "Positive": Family({}, lambda: _step(0.0, 0.0, 1.0)),
     "Truncated": Family({"low": 0.0, "high": 1.0}, _truncated),
+    "Whole": Family({"low": 0.0, "high": 1.0}, _whole),
     "WholeZero": Family({}, _near),
     "Zero": Family({}, lambda: _step(0.0, 1.0, 0.0)),
 }

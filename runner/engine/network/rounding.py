@@ -17,6 +17,7 @@ _UNITS_OF_FUNCTIONS = 8.0
 _UNIT = 2.0**-53  # of float64
 # Deviations below zero from where rounding does not make a ReLU active.
 _FAR = 16.0
+_LARGEST = 1e300  # of a variance
 # Deviations within which a function may jump.
 _REACH = 8.0
 
@@ -59,7 +60,8 @@ def with_deviation(
         if node.op is Op.RELU:
             carried = torch.where(inputs[0] < -_FAR * carried.sqrt(), 0.0, carried)
         added = _added(node, parameters, inputs, values[node.name])
-        variances[node.name] = carried + unit**2 * added
+        # What has overflowed is no reason to accept more.
+        variances[node.name] = (carried + unit**2 * added).nan_to_num(nan=0.0, posinf=_LARGEST)
     return values[graph.output].flatten(1), variances[graph.output].flatten(1).sqrt()
 
 

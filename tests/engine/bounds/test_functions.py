@@ -41,6 +41,7 @@ SAMPLES: dict[str, list[dict[str, float | str]]] = {
     "Softsign": [{}],
     "ThresholdedRelu": [{"alpha": 1.0}, {"alpha": -0.5}, {"alpha": 0.0}],
     "Truncated": [{"low": 0.0, "high": 255.0}, {"low": -(2.0**31), "high": 2.0**31 - 1}],
+    "Whole": [{"low": 0.0, "high": 255.0}],
     "WholeZero": [{}],
     "Zero": [{}],
 }
@@ -50,7 +51,7 @@ CASES = [
 ]
 
 
-def intervals(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
+def intervals(count: int = 200) -> tuple[np.ndarray, np.ndarray]:
     """Of all sizes and places, a quarter of no width: in float32, which both precisions have."""
     generator = np.random.default_rng(0)
     special = np.array([0.0, 0.5, 1.0, -1.0, -3.0, 3.0, 2.5, 1e30, -1e30, 88.0, 1e-30, 2.0**24])
@@ -106,6 +107,7 @@ def test_lines_and_bounds_hold_at_every_point(
             (-1, most[index], above[0][index], above[1][index]),
         ):
             assert not (sign * (values - bound) < -room).any(), (ends, sign, bound)
+            values[np.isinf(values)] = np.nan  # what overflows says nothing
             more = room + TOLERANCE * (np.abs(slope * places) + abs(offset))
             gap = sign * (values - slope * places - offset)
             assert not (gap < -more).any(), (ends, sign, slope, offset, np.nanmin(gap))

@@ -7,6 +7,8 @@ from runner.engine.network.draft import Array
 from runner.engine.network.graph import Graph
 from runner.engine.network.translation import (
     composites,
+    conversions,
+    decisions,
     functions,
     moves,
     pointwise,
@@ -20,6 +22,8 @@ from runner.engine.network.translation.registry import Translation
 # One for each operator of ONNX that is supported.
 TRANSLATIONS: dict[str, Translation] = {
     **composites.TRANSLATIONS,
+    **conversions.TRANSLATIONS,
+    **decisions.TRANSLATIONS,
     **functions.TRANSLATIONS,
     **moves.TRANSLATIONS,
     **pointwise.TRANSLATIONS,
