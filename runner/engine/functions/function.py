@@ -121,7 +121,15 @@ class _Through(torch.autograd.Function):
 
 def through(value: Values, slope: Values = torch.ones_like) -> Values:
     """`value` with a gradient that is not its own, which is zero wherever there is one."""
-    return lambda x: _Through.apply(x, value, slope)
+    return lambda x: followed(x, value, slope)
+
+
+def followed(x: Tensor, value: Values, slope: Values) -> Tensor:
+    """`value` of x, with `slope` as the gradient that an attack follows."""
+    if not x.requires_grad or torch._C._get_tracing_state():  # auto_LiRPA's, which bounds it
+        return value(x)
+    found: Tensor = _Through.apply(x, value, slope)
+    return found
 
 
 def joined(parts: Sequence[Corners]) -> Corners:

@@ -48,7 +48,7 @@ class Op(StrEnum):
     AVGPOOL = "avgpool"  # kernel, stride, padding: 2 ints; padding counts as zeros
     SIGMOID = "sigmoid"
     TANH = "tanh"
-    EXP = "exp"
+    EXP = "exp"  # softmax: of all differences of so many values, group by group
     SQRT = "sqrt"
     SQUARE = "square"
     RECIPROCAL = "reciprocal"

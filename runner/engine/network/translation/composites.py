@@ -46,7 +46,9 @@ def _exponentials(build: Builder, node: NodeProto) -> tuple[Node, Array]:
     differences = build.minus(
         build.selected(x, other, (other.size,)), build.selected(x, mine, (mine.size,))
     )
-    total = build.summed(build.function(Op.EXP, differences), count)
+    shape = differences.shape
+    exponentials = build.append(Op.EXP, [differences], shape, {"softmax": count})
+    total = build.summed(exponentials, count)
     return total, np.moveaxis(np.arange(x.size).reshape(index.shape), -1, axis)
 
 
