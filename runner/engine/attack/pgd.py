@@ -24,6 +24,8 @@ from runner.problem.property.model import Property
 
 # Targets whose nearest points are told.
 MOST_ENDS = 64
+# Disjuncts of a case that each point is held against, whichever it was made for.
+MOST_OTHERS = 256
 # Values of all nodes that one batch of points may keep for its gradient, in bytes; of a core.
 BATCH_BYTES = 16 * 1024 * 1024
 
@@ -112,15 +114,25 @@ class Attack:
         room = self._network.budget.scaled(BATCH_BYTES)
         fits = max(1, room // (4 * self._network.neurons * settings.restarts))
         for first in range(0, len(targets), fits):
-            if self._search_batch(targets[first : first + fits], settings):
+            batch = targets[first : first + fits]
+            if self._search_batch(batch, self._others(batch, targets), settings):
                 return True
         return False
 
-    def _search_batch(self, targets: list[Target], settings: AttackSettings) -> bool:
+    def _others(self, batch: list[Target], targets: list[Target]) -> list[Target]:
+        """Targets in the box of the whole batch: a point may reach another one than its own."""
+        cases = {target.case for target in batch}
+        others = [target for target in targets if target.case in cases]
+        return others if len(cases) == 1 and 1 < len(others) <= MOST_OTHERS else []
+
+    def _search_batch(
+        self, targets: list[Target], others: list[Target], settings: AttackSettings
+    ) -> bool:
         with self._tag.kind(Memory.OTHER):
             lower, upper = self._boxes(targets)
             dtype = torch.float64 if self.precise else self._dtype
             region = _Region.of(self._property, targets, self._device, dtype)
+            beside = _Region.of(self._property, others, self._device, dtype) if others else None
             nearest = region.rhs.new_full((len(targets),), torch.inf)
             points = lower
             x = self._starts(lower, upper, settings.restarts)
@@ -134,6 +146,8 @@ class Attack:
                 excess = region.excess(outputs)
                 worst = region.worst(excess.detach())
                 if self._confirmed(here, worst, targets):
+                    return True
+                if beside is not None and self._reached(here, outputs.detach(), beside, others):
                     return True
                 nearest, points = _nearer(nearest, points, worst, here)
                 diversify = step < settings.diversify
@@ -155,6 +169,15 @@ class Attack:
             if self._confirm((point, targets[index])):
                 return True
         return False
+
+    def _reached(self, x: Tensor, outputs: Tensor, beside: _Region, others: list[Target]) -> bool:
+        """Whether any point of one box is a counterexample to any of its disjuncts."""
+        every = outputs.flatten(0, 1).expand(len(others), -1, -1)
+        return self._confirmed(
+            x.flatten(0, 1).expand(len(others), *(-1,) * (x.dim() - 1)),
+            beside.worst(beside.excess(every)),
+            others,
+        )
 
     def _boxes(self, targets: list[Target]) -> tuple[Tensor, Tensor]:
         shape = self._network.input_shape

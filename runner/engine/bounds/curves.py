@@ -90,7 +90,7 @@ def relax(op: Op, lower: Tensor, upper: Tensor) -> ElementwiseRelaxation:
         torch.where(unknown, limit, offset)
         for limit, offset in ((-torch.inf, least), (torch.inf, most))
     )
-    return _lines(torch.where(unknown, 0.0, below), least, torch.where(unknown, 0.0, above), most)
+    return lines(torch.where(unknown, 0.0, below), least, torch.where(unknown, 0.0, above), most)
 
 
 def _bent(curve: Curve, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -126,7 +126,7 @@ def _bent(curve: Curve, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, T
     return below, above, found[-1], found[1]
 
 
-def _lines(below: Tensor, least: Tensor, above: Tensor, most: Tensor) -> ElementwiseRelaxation:
+def lines(below: Tensor, least: Tensor, above: Tensor, most: Tensor) -> ElementwiseRelaxation:
     """With room for the sum over all neurons that offsets become part of."""
     terms = summands(least[0].numel(), least.dtype) + COEFFICIENT_ROUNDINGS
     room = gamma(terms, least.dtype)
@@ -193,7 +193,7 @@ def _turning(op: Op, lower: Tensor, upper: Tensor) -> ElementwiseRelaxation:
     # acos and asin are off by no more than (64 u)^(1/2), and a place by a few u of itself.
     off = 64 * ulp + (8 * ulp * (size + 8)) ** 2 + 8 * ulp * slope.abs() * size
     least, most = gaps.amin(0) - off, gaps.amax(0) + off
-    return _lines(
+    return lines(
         slope,
         torch.where(usable, least, least_value),
         slope,

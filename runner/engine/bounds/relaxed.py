@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from runner.engine.bounds import curves, product, relaxation
+from runner.engine.bounds import curves, function, product, relaxation
 from runner.engine.bounds.interval import Interval
+from runner.engine.functions import function_of
 from runner.engine.network.evaluate import apply
 from runner.engine.network.graph import CURVES, Node, Op
 
@@ -23,6 +24,8 @@ class BentRule:
         lower, upper = inputs[0].lower, inputs[0].upper
         if self._node.op is Op.PRODUCT:
             return Interval(*product.interval(lower, upper))
+        if self._node.op is Op.FUNCTION:
+            return Interval(*function.interval(function_of(self._node), lower, upper))
         if self._node.op in CURVES:
             return Interval(*curves.interval(self._node.op, lower, upper))
         return Interval(*relaxation.interval(self._node, lower, upper))
@@ -30,6 +33,8 @@ class BentRule:
     def relax(self, before: Interval) -> relaxation.Relaxation:
         if self._node.op is Op.PRODUCT:
             return product.relax(before.lower, before.upper)
+        if self._node.op is Op.FUNCTION:
+            return function.relax(function_of(self._node), before.lower, before.upper)
         if self._node.op in CURVES:
             return curves.relax(self._node.op, before.lower, before.upper)
         return relaxation.relax(self._node, before.lower, before.upper)

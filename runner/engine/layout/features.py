@@ -18,6 +18,7 @@ from runner.engine.network.graph import CURVES, Graph, Node, Op
 _FOLLOWING = frozenset(
     {
         *(Op.RELU, Op.AFFINE, Op.SIGMOID, Op.TANH, Op.MAXPOOL, Op.AVGPOOL, Op.ADD, Op.SUB),
+        Op.FUNCTION,
         *CURVES,
     }
 )

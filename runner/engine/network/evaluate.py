@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,13 +10,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runner.engine.functions import function_of
+from runner.engine.functions.function import followed
 from runner.engine.network.graph import Graph, Node, Op
+
+# Where a softmax saturates, its gradient would vanish, and with it what an attack follows.
+_FARTHEST = 30.0
+
+
+def _exp_of_softmax(x: Tensor, count: int) -> Tensor:
+    """Of all differences of `count` values: each group's gradient leads to its nearest rival."""
+
+    def slopes(x: Tensor) -> Tensor:
+        rows = x.reshape(len(x), -1, count, count)
+        mine = torch.eye(count, dtype=torch.bool, device=x.device)
+        nearest = rows.masked_fill(mine, -torch.inf).amax(-1, keepdim=True)
+        nearest = torch.where(nearest.isfinite(), nearest, 0.0)
+        shares = (rows - nearest).exp() * nearest.clamp(-_FARTHEST, _FARTHEST).exp()
+        return shares.masked_fill(mine, 1.0).reshape(x.shape)
+
+    return followed(x, torch.exp, slopes)
+
+
+def _reciprocal(x: Tensor) -> Tensor:
+    most = math.exp(_FARTHEST)
+    return followed(x, torch.reciprocal, lambda x: -1 / x.clamp(-most, most).square())
+
 
 FUNCTIONS: dict[Op, Callable[[Tensor], Tensor]] = {
     Op.EXP: torch.exp,
     Op.SQRT: torch.sqrt,
     Op.SQUARE: torch.square,
-    Op.RECIPROCAL: torch.reciprocal,
+    Op.RECIPROCAL: _reciprocal,
     Op.SIN: torch.sin,
     Op.COS: torch.cos,
 }
@@ -66,8 +92,12 @@ def apply(node: Node, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tens
             return x.sigmoid()
         case Op.TANH:
             return x.tanh()
+        case Op.FUNCTION:
+            return function_of(node).value(x)
         case Op.PRODUCT:
             return x[:, 0] * x[:, 1]
+    if node.op is Op.EXP and "softmax" in attributes:
+        return _exp_of_softmax(x, attributes["softmax"])
     if node.op in FUNCTIONS:
         return FUNCTIONS[node.op](x)
     raise ValueError(f"{node.op} has no value of its own")

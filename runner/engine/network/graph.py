@@ -48,19 +48,20 @@ class Op(StrEnum):
     AVGPOOL = "avgpool"  # kernel, stride, padding: 2 ints; padding counts as zeros
     SIGMOID = "sigmoid"
     TANH = "tanh"
-    EXP = "exp"
+    EXP = "exp"  # softmax: of all differences of so many values, group by group
     SQRT = "sqrt"
     SQUARE = "square"
     RECIPROCAL = "reciprocal"
     SIN = "sin"
     COS = "cos"
+    FUNCTION = "function"  # `function`, by name, of runner.engine.functions; its attributes
     PRODUCT = "product"  # of an input [2, *shape], the first times the second
 
 
 # Functions of one variable whose lines are in runner.engine.bounds.curves.
 CURVES = frozenset({Op.EXP, Op.SQRT, Op.SQUARE, Op.RECIPROCAL, Op.SIN, Op.COS})
 # What is not linear, and so is relaxed.
-RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH, Op.PRODUCT, *CURVES})
+RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH, Op.PRODUCT, Op.FUNCTION, *CURVES})
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,11 @@ class Rounded:
             carried = np.where(self.error == 0, 0.0, self.error / least + _LEAST)
         return _with_errors(np.where(least >= 0, root, np.nan), carried, _rounding(root))
 
+    def log(self) -> Rounded:
+        """Of exact positive values; the library's is off by an ulp or two."""
+        found = np.log(self.value)
+        return Rounded(found, 8 * _rounding(found))
+
 
 def power_of_two(value: Values) -> Truth:
     """Whether a product with it is exact, as long as it stays in range."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runner.engine.functions import function_of
 from runner.engine.network.evaluate import apply, in_dtype, window_of
 from runner.engine.network.graph import Graph, Node, Op
 
@@ -16,6 +17,9 @@ _UNITS_OF_FUNCTIONS = 8.0
 _UNIT = 2.0**-53  # of float64
 # Deviations below zero from where rounding does not make a ReLU active.
 _FAR = 16.0
+_LARGEST = 1e300  # of a variance
+# Deviations within which a function may jump.
+_REACH = 8.0
 
 
 # By the derivative at the value.
@@ -47,15 +51,26 @@ def with_deviation(
         inputs = [values[name] for name in node.inputs]
         values[node.name] = apply(node, parameters, *inputs)
         before = [variances[name] for name in node.inputs]
-        if node.op in _BENT:
+        if node.op is Op.FUNCTION:
+            carried = _of_function(node, inputs[0], before[0])
+        elif node.op in _BENT:
             carried = _BENT[node.op](inputs[0], before[0])
         else:
             carried = _carried(node, parameters, *before)
         if node.op is Op.RELU:
             carried = torch.where(inputs[0] < -_FAR * carried.sqrt(), 0.0, carried)
         added = _added(node, parameters, inputs, values[node.name])
-        variances[node.name] = carried + unit**2 * added
+        # What has overflowed is no reason to accept more.
+        variances[node.name] = (carried + unit**2 * added).nan_to_num(nan=0.0, posinf=_LARGEST)
     return values[graph.output].flatten(1), variances[graph.output].flatten(1).sqrt()
+
+
+def _of_function(node: Node, x: Tensor, variance: Tensor) -> Tensor:
+    """From how far the value moves as the argument does, over a jump too, if one is near."""
+    f = function_of(node)
+    here, reach = f.value(x), _REACH * variance.sqrt()
+    moved = [(f.value(x + way * reach) - here).abs().nan_to_num(0.0) for way in (-1, 1)]
+    return (torch.maximum(*moved) / _REACH) ** 2
 
 
 def _carried(node: Node, parameters: Mapping[str, Tensor], *variances: Tensor) -> Tensor:
@@ -99,6 +114,8 @@ def _added(
             return _window_size(node) * apply(node, parameters, squares) + value**2
         case Op.SIGMOID | Op.TANH | Op.SIN | Op.COS:
             return _UNITS_OF_FUNCTIONS**2
+        case Op.FUNCTION:
+            return (_UNITS_OF_FUNCTIONS * function_of(node).size(inputs[0], value)) ** 2
         case Op.EXP | Op.SQRT | Op.SQUARE | Op.RECIPROCAL | Op.PRODUCT:
             return (_UNITS_OF_FUNCTIONS * value) ** 2
     return 0.0

@@ -44,7 +44,7 @@ def ints(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.int64)
 
 
-IMAGE, ROWS = (1, 2, 5, 4), (1, 3, 4)
+IMAGE, ROWS, VOLUME = (1, 2, 5, 4), (1, 3, 4), (1, 2, 3, 3, 2)
 W = constant((5, 4))
 KERNEL = constant((3, 2, 3, 2))
 TURNED = constant((2, 3, 3, 2))
@@ -59,6 +59,11 @@ def one(kind: str, before: Shape, after: Shape, inputs: str = "x", **rest: Any) 
     opset = int(rest.pop("opset", OPSET))
     attributes = {k: v for k, v in rest.items() if k not in constants}
     return Form([node(kind, inputs, **attributes)], before, after, constants, opset)
+
+
+def cast(name: str) -> onnx.NodeProto:
+    """To real numbers, which is what a network gives."""
+    return node("Cast", name, to=TensorProto.FLOAT)
 
 
 FORMS = [
@@ -247,6 +252,216 @@ FORMS = [
     one("Softmax", (1, 4), (1, 4)),
     one("Softmax", ROWS, ROWS, axis=1, opset=11),
     one("LayerNormalization", ROWS, ROWS, "x g b", g=constant((4,)), b=constant((4,), 1), opset=17),
+    one("LogSoftmax", ROWS, ROWS, axis=1),
+    one("InstanceNormalization", (2, 3, 4), (2, 3, 4), "x g b", g=constant((3,)), b=constant((3,))),
+    Form([node("Exp", "x", "e"), node("Pow", "e x")], ROWS, ROWS),
+    one("Pow", ROWS, ROWS, "c x", c=np.full(4, 1.5)),
+    *(one("Pow", ROWS, ROWS, "x p", p=np.full(1, power)) for power in (0.0, 5.0, 6.0)),
+    Form([node("Exp", "x", "e"), node("Pow", "e p")], ROWS, ROWS, {"p": np.full(1, 1.7)}),
+    # Comparisons, and what is decided by them.
+    *(
+        Form([node(kind, "x c", "t"), cast("t")], ROWS, ROWS, {"c": constant((3, 1))}, 16)
+        for kind in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")
+    ),
+    *(
+        Form(
+            [
+                *(node("Greater", "x c", "a"), node("Less", "x d", "b")),
+                *(node(kind, "a b", "t"), cast("t")),
+            ],
+            ROWS,
+            ROWS,
+            {"c": constant((4,)), "d": constant((3, 1))},
+        )
+        for kind in ("And", "Or")
+    ),
+    Form([node("Greater", "x c", "a"), node("Not", "a", "t"), cast("t")], ROWS, ROWS, {"c": W[0]}),
+    Form(
+        [node("Greater", "x c", "a"), node("Or", "a m", "b"), node("And", "n b", "t"), cast("t")],
+        ROWS,
+        ROWS,
+        {"c": W[0], "m": W[1] > 0, "n": W[2] > 0},
+    ),
+    Form(
+        [node("Greater", "x c", "a"), node("Neg", "x", "n"), node("Where", "a x n")],
+        ROWS,
+        ROWS,
+        {"c": W[0]},
+    ),
+    Form([node("Greater", "x c", "a"), node("Where", "a x c")], ROWS, ROWS, {"c": W[0]}),
+    Form([node("Where", "m x c")], ROWS, ROWS, {"m": W[0] > 0, "c": W[1]}),
+    Form([node("Neg", "x", "n"), node("Where", "m n x")], ROWS, ROWS, {"m": W[0] > 0}),
+    *(
+        Form([node(kind, "x", "t", **attributes), cast("t")], ROWS, after)
+        for kind, attributes, after in (
+            ("ArgMax", {"axis": 1}, (1, 1, 4)),
+            ("ArgMin", {"axis": -1, "keepdims": 0}, (1, 3)),
+            ("ArgMax", {"axis": 2, "select_last_index": 1}, (1, 3, 1)),
+        )
+    ),
+    Form(
+        [
+            *(node("Slice", "x zero two axis", "s"), node("ArgMax", "s", "a", axis=2, keepdims=0)),
+            node("OneHot", "a d v", axis=1),
+        ],
+        ROWS,
+        (1, 2, 3),
+        {
+            "d": ints(2),
+            "v": np.array([-1.0, 2.0]),
+            "zero": ints(0),
+            "two": ints(2),
+            "axis": ints(2),
+        },
+    ),
+    Form(
+        [node("Cast", "x", "i", to=TensorProto.INT32), node("Equal", "i c", "t"), cast("t")],
+        ROWS,
+        ROWS,
+        {"c": np.zeros(1, np.int32)},
+    ),
+    Form(
+        [
+            *(node("Exp", "x", "e"), node("Cast", "e", "i", to=TensorProto.INT64)),
+            *(node("Cast", "i", "j", to=TensorProto.INT32), node("Greater", "j c", "t"), cast("t")),
+        ],
+        ROWS,
+        ROWS,
+        {"c": np.ones(1, np.int32)},
+    ),
+    Form(
+        [node("Relu", "x", "r"), node("Cast", "r", "b", to=TensorProto.BOOL), cast("b")], ROWS, ROWS
+    ),
+    Form(
+        [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z")],
+        ROWS,
+        ROWS,
+        {"s": np.full((), 0.03), "z": np.array(100, np.uint8)},
+    ),
+    Form(
+        [node("QuantizeLinear", "x s z", "q", axis=1), node("DequantizeLinear", "q s z", axis=1)],
+        ROWS,
+        ROWS,
+        {"s": np.array([0.25, 0.1, 0.5]), "z": np.array([0, 3, -5], np.int8)},
+    ),
+    # The greatest and the least.
+    *(
+        one(kind, (2, 3, 4), (2, 1, 1), axes=[1, -1], opset=12)
+        for kind in ("ReduceMax", "ReduceMin")
+    ),
+    one("ReduceMax", ROWS, (1, 3), "x a", a=ints(2), keepdims=0, opset=18),
+    one("GlobalMaxPool", IMAGE, (1, 2, 1, 1)),
+    one("MaxPool", IMAGE, (1, 2, 3, 2), kernel_shape=[2, 3], pads=[1, 0, 0, 1], strides=[2, 2]),
+    one("MaxPool", IMAGE, (1, 2, 3, 3), kernel_shape=[2, 2], dilations=[2, 1]),
+    one("MaxPool", IMAGE, (1, 2, 3, 2), kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
+    one("MaxPool", IMAGE, (1, 2, 3, 2), kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+    one("MaxPool", VOLUME, (1, 2, 2, 3, 1), kernel_shape=[2, 2, 2], pads=[0, 0, 0, 0, 1, 0]),
+    one(
+        "AveragePool",
+        IMAGE,
+        (1, 2, 3, 2),
+        kernel_shape=[2, 2],
+        strides=[2, 2],
+        ceil_mode=1,
+        opset=19,
+    ),
+    one(
+        "AveragePool",
+        IMAGE,
+        (1, 2, 3, 3),
+        kernel_shape=[3, 3],
+        pads=[1, 1, 1, 1],
+        strides=[2, 2],
+        ceil_mode=1,
+        count_include_pad=1,
+        opset=19,
+    ),
+    one("AveragePool", VOLUME, (1, 2, 2, 2, 1), kernel_shape=[2, 2, 2]),
+    one("AveragePool", IMAGE, (1, 2, 3, 4), kernel_shape=[2, 1], dilations=[2, 1], opset=19),
+    # Products in more dimensions, of more matrices, in groups.
+    one(
+        "Conv",
+        VOLUME,
+        (1, 2, 4, 2, 1),
+        "x k b",
+        k=constant((2, 2, 2, 2, 2)),
+        b=constant((2,)),
+        pads=[1, 0, 0, 1, 0, 0],
+    ),
+    one("Conv", VOLUME, (1, 4, 2, 2, 1), "x k", k=constant((4, 1, 2, 2, 2)), group=2),
+    one("ConvTranspose", IMAGE, (1, 4, 7, 5), "x k", k=constant((2, 2, 3, 2)), group=2),
+    one(
+        "ConvTranspose",
+        VOLUME,
+        (1, 3, 5, 8, 4),
+        "x k b",
+        k=constant((2, 3, 2, 3, 3)),
+        b=constant((3,)),
+        strides=[2, 2, 2],
+        pads=[1, 0, 0, 0, 0, 1],
+        output_padding=[0, 1, 0],
+    ),
+    one("MatMul", (2, 3, 4), (2, 3, 5), "x w", w=constant((2, 4, 5))),
+    one("MatMul", (3, 4), (2, 3, 5), "x w", w=constant((2, 4, 5))),
+    one("MatMul", (2, 4, 3), (2, 5, 3), "w x", w=constant((2, 5, 4))),
+    one("MatMul", (1, 2, 4, 3), (3, 2, 5, 3), "w x", w=constant((3, 1, 5, 4))),
+    one("MatMul", (4,), (2, 5), "x w", w=constant((2, 4, 5))),
+    one("MatMul", (4,), (2, 5), "w x", w=constant((2, 5, 4))),
+    Form([node("Gemm", "x x c", transB=1, alpha=0.5, beta=2.0)], (3, 4), (3, 3), {"c": W[0, :3]}),
+    Form([node("Gemm", "x x x", transB=1)], (3, 3), (3, 3)),
+    # Between values.
+    *(
+        one(
+            "Resize",
+            IMAGE,
+            (1, 2, 8, 6),
+            "x r s",
+            r=np.zeros(0, np.float32),
+            s=np.array([1, 1, 1.7, 1.5], np.float32),
+            mode="linear",
+            coordinate_transformation_mode=mode,
+        )
+        for mode in ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel")
+    ),
+    Form(
+        [helper.make_node("Resize", ["x", "", "", "s"], ["y"], "resized", mode="linear")],
+        IMAGE,
+        (1, 2, 3, 7),
+        {"s": ints(1, 2, 3, 7)},
+    ),
+    one(
+        "Upsample",
+        IMAGE,
+        (1, 2, 10, 8),
+        "x s",
+        s=np.array([1, 1, 2, 2], np.float32),
+        mode="linear",
+        opset=9,
+    ),
+    one("Pad", IMAGE, (1, 2, 7, 5), "x p", p=ints(0, 0, 1, 1, 0, 0, 1, 0), mode="wrap", opset=19),
+    Form(
+        [helper.make_node("Pad", ["x", "p", "", "a"], ["y"], "padded")],
+        IMAGE,
+        (1, 2, 5, 6),
+        {"p": ints(1, 1), "a": ints(3)},
+        18,
+    ),
+    one("Pad", IMAGE, (1, 2, 4, 5), "x p", p=ints(0, 0, -1, 1, 0, 0, 0, 0)),
+    # Functions of one variable, beyond those above.
+    *(
+        one(kind, ROWS, ROWS, opset=opset)
+        for kind, opset in (
+            *(("Ceil", 13), ("Elu", 13), ("Erf", 13), ("Floor", 13), ("Gelu", 20), ("Mish", 18)),
+            *(("HardSwish", 14), ("Round", 13), ("Selu", 13), ("Sign", 13), ("Softplus", 13)),
+            *(("Softsign", 13), ("ThresholdedRelu", 13), ("Celu", 13)),
+        )
+    ),
+    one("Celu", ROWS, ROWS, alpha=0.4),
+    one("Elu", ROWS, ROWS, alpha=1.7),
+    one("Gelu", ROWS, ROWS, approximate="tanh", opset=20),
+    one("Selu", ROWS, ROWS, alpha=1.2, gamma=0.8),
+    one("ThresholdedRelu", ROWS, ROWS, alpha=0.3),
+    Form([node("Exp", "x", "e"), node("Log", "e")], ROWS, ROWS),
     # Of several values, which broadcast.
     one("Add", ROWS, (1, 2, 3, 4), "x c", c=constant((1, 2, 1, 4))),
     Form([node("Flatten", "x", "f"), node("Sub", "x f")], (1, 1, 3), (1, 1, 3)),

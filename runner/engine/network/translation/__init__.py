@@ -7,6 +7,9 @@ from runner.engine.network.draft import Array
 from runner.engine.network.graph import Graph
 from runner.engine.network.translation import (
     composites,
+    conversions,
+    decisions,
+    functions,
     moves,
     pointwise,
     pools,
@@ -19,6 +22,9 @@ from runner.engine.network.translation.registry import Translation
 # One for each operator of ONNX that is supported.
 TRANSLATIONS: dict[str, Translation] = {
     **composites.TRANSLATIONS,
+    **conversions.TRANSLATIONS,
+    **decisions.TRANSLATIONS,
+    **functions.TRANSLATIONS,
     **moves.TRANSLATIONS,
     **pointwise.TRANSLATIONS,
     **pools.TRANSLATIONS,

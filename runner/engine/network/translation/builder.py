@@ -183,6 +183,10 @@ class Builder:
     def function(self, op: Op, x: Node) -> Node:
         return self.append(op, [x], x.shape)
 
+    def applied(self, name: str, x: Node, **attributes: float | str) -> Node:
+        """A function of runner.engine.functions, of each value."""
+        return self.append(Op.FUNCTION, [x], x.shape, {"function": name, **attributes})
+
     def times(self, x: Node, y: Node) -> Node:
         """Of two computed values of one shape."""
         if x is y:

@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 from onnx import NodeProto
 
+from runner.engine.network.draft import Array
 from runner.engine.network.graph import Node, Op
 from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ONE, ZERO, Builder
@@ -18,6 +19,20 @@ _MOST_PAIRS = 1 << 20
 
 def _softmax(build: Builder, node: NodeProto) -> Node:
     """1 / sum of exp(x_j - x_i): no exponential of a large value, and no product."""
+    total, back = _exponentials(build, node)
+    shares = build.function(Op.RECIPROCAL, total)
+    return build.selected(shares, back, (back.size,))
+
+
+def _log_softmax(build: Builder, node: NodeProto) -> Node:
+    """-log of the same sum."""
+    total, back = _exponentials(build, node)
+    logarithms = build.affine(build.applied("Log", total), -ONE, ZERO, node)
+    return build.selected(logarithms, back, (back.size,))
+
+
+def _exponentials(build: Builder, node: NodeProto) -> tuple[Node, Array]:
+    """The sum over j of exp(x_j - x_i) of each i, and where each value of x has its own."""
     x, shape = build.source(node), build.file_shape(node.input[0])
     opset = max(o.version for o in build.network.draft.model.opset_import if not o.domain)
     axis = build.attribute(node, "axis", -1 if opset >= 13 else 1) % len(shape)
@@ -31,10 +46,26 @@ def _softmax(build: Builder, node: NodeProto) -> Node:
     differences = build.minus(
         build.selected(x, other, (other.size,)), build.selected(x, mine, (mine.size,))
     )
-    total = build.summed(build.function(Op.EXP, differences), count)
-    shares = build.function(Op.RECIPROCAL, total)
-    back = np.moveaxis(np.arange(x.size).reshape(index.shape), -1, axis)
-    return build.selected(shares, back, (x.size,))
+    shape = differences.shape
+    exponentials = build.append(Op.EXP, [differences], shape, {"softmax": count})
+    total = build.summed(exponentials, count)
+    return total, np.moveaxis(np.arange(x.size).reshape(index.shape), -1, axis)
+
+
+def _normal(build: Builder, node: NodeProto, rows: int) -> Node:
+    """(x - mean) / sqrt(variance + epsilon) of each of so many rows: [rows, values]."""
+    x = build.source(node)
+    count = x.size // rows
+    x = build.reshaped(x, (rows, count))
+    share = Rounded.exact(np.full(1, count)).reciprocal()
+    spread = np.repeat(np.arange(rows), count).reshape(x.shape)
+    mean = build.affine(build.summed(x, count), share, ZERO, node)
+    centred = build.minus(x, build.selected(mean, spread))
+    squares = build.summed(build.function(Op.SQUARE, centred), count)
+    epsilon = Rounded.exact(np.full(1, np.float32(build.attribute(node, "epsilon", 1e-5))))
+    variance = build.affine(squares, share, epsilon, node)
+    inverse = build.function(Op.RECIPROCAL, build.function(Op.SQRT, variance))
+    return build.times(centred, build.selected(inverse, spread))
 
 
 def _layer_normalized(build: Builder, node: NodeProto) -> Node:
@@ -42,17 +73,7 @@ def _layer_normalized(build: Builder, node: NodeProto) -> Node:
         raise build.refused(node, "only its first output is")
     shape = build.file_shape(node.input[0])
     axis = build.attribute(node, "axis", -1) % len(shape)
-    count = prod(shape[axis:])
-    x = build.reshaped(build.source(node), (prod(shape[:axis]), count))
-    share = Rounded.exact(np.full(1, count)).reciprocal()
-    spread = np.repeat(np.arange(x.shape[0]), count).reshape(x.shape)
-    mean = build.affine(build.summed(x, count), share, ZERO, node)
-    centred = build.minus(x, build.selected(mean, spread))
-    squares = build.summed(build.function(Op.SQUARE, centred), count)
-    epsilon = Rounded.exact(np.full(1, np.float32(build.attribute(node, "epsilon", 1e-5))))
-    variance = build.affine(squares, share, epsilon, node)
-    inverse = build.function(Op.RECIPROCAL, build.function(Op.SQRT, variance))
-    normal = build.times(centred, build.selected(inverse, spread))
+    normal = _normal(build, node, prod(shape[:axis]))
     gain, offset = (
         Rounded.exact(np.broadcast_to(build.constant(node, i), shape[axis:]).reshape(-1))
         if build.has(node, i)
@@ -62,7 +83,19 @@ def _layer_normalized(build: Builder, node: NodeProto) -> Node:
     return build.affine(normal, gain, offset, node)
 
 
+def _instance_normalized(build: Builder, node: NodeProto) -> Node:
+    """Each channel of each sample by itself."""
+    samples, channels = build.file_shape(node.input[0])[:2]
+    normal = _normal(build, node, samples * channels)
+    gain, offset = (
+        Rounded.exact(np.tile(build.constant(node, i), samples).reshape(-1, 1)) for i in (1, 2)
+    )
+    return build.affine(normal, gain, offset, node)
+
+
 TRANSLATIONS: dict[str, Translation] = {
+    "InstanceNormalization": _instance_normalized,
     "LayerNormalization": _layer_normalized,
+    "LogSoftmax": _log_softmax,
     "Softmax": _softmax,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 
 from runner.contract.vocabulary import Cause
 from runner.engine.network.draft import Array
@@ -17,6 +17,7 @@ from runner.engine.network.graph import Node, Op
 from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ONE, Builder
 from runner.engine.network.translation.registry import Translation
+from runner.engine.network.translation.resized import linear
 from runner.problem.onnx_runtime import session_of
 
 # Inputs that values come from; all others say where they go, and are constants.
@@ -64,7 +65,7 @@ def _check(build: Builder, node: NodeProto) -> None:
             raise build.refused(node, f"its input {name!r} is computed, not constant")
     mode = build.attribute(node, "mode", b"nearest")
     if node.op_type in _FLOAT32 and mode != b"nearest":
-        raise build.refused(node, f"mode {mode.decode()}; nearest is")
+        raise build.refused(node, f"mode {mode.decode()}; nearest and linear are")
     if build.attribute(node, "reduction", b"none") != b"none":
         raise build.refused(node, "it reduces values that meet")
 
@@ -114,6 +115,12 @@ def _run(
         return [np.asarray(value) for value in session.run(None, given)]
 
 
+def _resized(build: Builder, node: NodeProto) -> Node | Sequence[Node]:
+    if build.attribute(node, "mode", b"nearest") == b"linear":
+        return linear(build, node)
+    return _moved(build, node)
+
+
 def _concat(build: Builder, node: NodeProto) -> Node | Sequence[Node]:
     """Of samples that are computed and whole, joined as they are."""
     shapes = [build.file_shape(name) for name in node.input]
@@ -132,13 +139,6 @@ def _kept(build: Builder, node: NodeProto) -> Node:
     return build.source(node)
 
 
-def _cast(build: Builder, node: NodeProto) -> Node:
-    wanted = TensorProto.FLOAT if build.network.dtype == "float32" else TensorProto.DOUBLE
-    if build.attribute(node, "to", 0) != wanted:
-        raise build.refused(node, "it changes the type of a computed value")
-    return build.source(node)
-
-
 def _expand(build: Builder, node: NodeProto) -> Node:
     after = build.file_shape(node.output[0])
     before = build.file_shape(node.input[0])
@@ -146,14 +146,14 @@ def _expand(build: Builder, node: NodeProto) -> Node:
 
 
 _MOVES = (
-    *("DepthToSpace", "Gather", "GatherElements", "GatherND", "Pad", "Resize", "ScatterElements"),
-    *("ScatterND", "Slice", "SpaceToDepth", "Split", "Tile", "Transpose", "Trilu", "Upsample"),
+    *("DepthToSpace", "Gather", "GatherElements", "GatherND", "Pad", "ScatterElements"),
+    *("ScatterND", "Slice", "SpaceToDepth", "Split", "Tile", "Transpose", "Trilu"),
 )
 _KEPT = ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 TRANSLATIONS: dict[str, Translation] = {
     **dict.fromkeys(_MOVES, _moved),
     **dict.fromkeys(_KEPT, _kept),
-    "Cast": _cast,
+    **dict.fromkeys(("Resize", "Upsample"), _resized),
     "Concat": _concat,
     "Expand": _expand,
 }

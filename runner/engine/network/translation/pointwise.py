@@ -10,6 +10,7 @@ from onnx import NodeProto
 from runner.engine.network.graph import Node, Op
 from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ONE, ZERO, Builder
+from runner.engine.network.translation.kinds import of_numbers, of_reals
 from runner.engine.network.translation.registry import Translation
 
 _PLAIN = {
@@ -29,7 +30,7 @@ def _plain(build: Builder, node: NodeProto) -> Node:
     return build.function(_PLAIN[node.op_type], build.source(node))
 
 
-def _whole(build: Builder, node: NodeProto, index: int) -> Node:
+def whole(build: Builder, node: NodeProto, index: int) -> Node:
     """A computed input, in the shape of the output."""
     x = build.computed(node, index)
     if x is None:
@@ -38,7 +39,7 @@ def _whole(build: Builder, node: NodeProto, index: int) -> Node:
     return build.expanded(x, before, after, build.shape(node))
 
 
-def _operand(build: Builder, node: NodeProto, index: int) -> Rounded:
+def operand(build: Builder, node: NodeProto, index: int) -> Rounded:
     """A constant that broadcasts to the sample."""
     value, shape = build.constant(node, index), build.shape(node)
     if value.ndim == len(shape) + 1 and value.shape[0] == 1:
@@ -49,21 +50,21 @@ def _operand(build: Builder, node: NodeProto, index: int) -> Rounded:
 def _sum(build: Builder, node: NodeProto) -> Node:
     """Of any number of values; constants are added last."""
     indices = range(len(node.input))
-    computed = [_whole(build, node, i) for i in indices if build.computed(node, i) is not None]
+    computed = [whole(build, node, i) for i in indices if build.computed(node, i) is not None]
     total = reduce(build.plus, computed)
     for index in indices:
         if build.computed(node, index) is None:
-            total = build.affine(total, ONE, _operand(build, node, index), node)
+            total = build.affine(total, ONE, operand(build, node, index), node)
     return total
 
 
-def _difference(build: Builder, node: NodeProto) -> Node:
+def difference(build: Builder, node: NodeProto) -> Node:
     first, second = build.computed(node, 0), build.computed(node, 1)
     if first is not None and second is not None:
-        return build.minus(_whole(build, node, 0), _whole(build, node, 1))
+        return build.minus(whole(build, node, 0), whole(build, node, 1))
     if first is not None:
-        return build.affine(_whole(build, node, 0), ONE, -_operand(build, node, 1), node)
-    return build.affine(_whole(build, node, 1), -ONE, _operand(build, node, 0), node)
+        return build.affine(whole(build, node, 0), ONE, -operand(build, node, 1), node)
+    return build.affine(whole(build, node, 1), -ONE, operand(build, node, 0), node)
 
 
 def _mean(build: Builder, node: NodeProto) -> Node:
@@ -74,29 +75,33 @@ def _mean(build: Builder, node: NodeProto) -> Node:
 def _product(build: Builder, node: NodeProto) -> Node:
     first, second = build.computed(node, 0), build.computed(node, 1)
     if first is not None and second is not None:
-        return build.times(_whole(build, node, 0), _whole(build, node, 1))
+        return build.times(whole(build, node, 0), whole(build, node, 1))
     index = 1 if first is not None else 0
-    return build.affine(_whole(build, node, 1 - index), _operand(build, node, index), ZERO, node)
+    return build.affine(whole(build, node, 1 - index), operand(build, node, index), ZERO, node)
 
 
 def _quotient(build: Builder, node: NodeProto) -> Node:
     if build.computed(node, 1) is None:
-        scale = _operand(build, node, 1).reciprocal()
-        return build.affine(_whole(build, node, 0), scale, ZERO, node)
-    inverse = build.function(Op.RECIPROCAL, _whole(build, node, 1))
+        scale = operand(build, node, 1).reciprocal()
+        return build.affine(whole(build, node, 0), scale, ZERO, node)
+    inverse = build.function(Op.RECIPROCAL, whole(build, node, 1))
     if build.computed(node, 0) is None:
-        return build.affine(inverse, _operand(build, node, 0), ZERO, node)
-    return build.times(_whole(build, node, 0), inverse)
+        return build.affine(inverse, operand(build, node, 0), ZERO, node)
+    return build.times(whole(build, node, 0), inverse)
 
 
 def _power(build: Builder, node: NodeProto) -> Node:
-    """By a constant: 2, 3, 4, a half, and their inverses."""
-    if build.computed(node, 0) is None:
-        raise build.refused(node, "its exponent is computed, not constant")
-    x, exponents = _whole(build, node, 0), np.unique(build.constant(node, 1))
-    exponent = float(exponents[0]) if len(exponents) == 1 else 0.0
+    """By a constant; by a computed one, of positive values, exp(y log(x))."""
+    if build.computed(node, 1) is not None:
+        return _computed_power(build, node)
+    x, exponents = whole(build, node, 0), np.unique(build.constant(node, 1))
+    if len(exponents) > 1:
+        raise build.refused(node, "its exponent is not the same everywhere")
+    exponent = float(exponents[0])
+    if exponent == 0:
+        return build.affine(x, ZERO, ONE, node)
     if exponent not in (-1, -0.5, 0.5, 1, 2, 3, 4):
-        raise build.refused(node, "its exponent is not -1, -1/2, 1/2, 1, 2, 3 or 4 everywhere")
+        return build.applied("Power", x, exponent=exponent)
     if exponent < 0:
         root = x if exponent == -1 else build.function(Op.SQRT, x)
         return build.function(Op.RECIPROCAL, root)
@@ -106,6 +111,17 @@ def _power(build: Builder, node: NodeProto) -> Node:
     if exponent == 3:
         return build.times(square, x)
     return build.function(Op.SQUARE, square) if exponent == 4 else square
+
+
+def _computed_power(build: Builder, node: NodeProto) -> Node:
+    exponent = whole(build, node, 1)
+    if build.computed(node, 0) is not None:
+        logarithm = build.applied("Log", whole(build, node, 0))
+        return build.function(Op.EXP, build.times(exponent, logarithm))
+    base = operand(build, node, 0)
+    if not (base.value > 0).all():
+        raise build.refused(node, "its exponent is computed, and its base not positive")
+    return build.function(Op.EXP, build.affine(exponent, base.log(), ZERO, node))
 
 
 def _negated(build: Builder, node: NodeProto) -> Node:
@@ -118,7 +134,7 @@ def _leaky(build: Builder, node: NodeProto) -> Node:
     if node.op_type == "PRelu":
         if build.computed(node, 0) is None:
             raise build.refused(node, "its slope is computed, not constant")
-        x, slope = _whole(build, node, 0), _operand(build, node, 1)
+        x, slope = whole(build, node, 0), operand(build, node, 1)
     else:
         slope = Rounded.exact(np.full(1, np.float32(build.attribute(node, "alpha", 0.01))))
     bent = build.affine(build.relu(x), ONE - slope, ZERO, node)
@@ -130,13 +146,13 @@ def _absolute(build: Builder, node: NodeProto) -> Node:
     return build.minus(build.affine(build.relu(x), _TWO, ZERO, node), x)
 
 
-def _least_of(build: Builder, x: Node, limit: Rounded, node: NodeProto) -> Node:
+def least_of(build: Builder, x: Node, limit: Rounded, node: NodeProto) -> Node:
     """min(x, limit) = limit - ReLU(limit - x)."""
     below = build.relu(build.affine(x, -ONE, limit, node))
     return build.affine(below, -ONE, limit, node)
 
 
-def _greatest_of(build: Builder, x: Node, limit: Rounded, node: NodeProto) -> Node:
+def greatest_of(build: Builder, x: Node, limit: Rounded, node: NodeProto) -> Node:
     """max(x, limit) = limit + ReLU(x - limit)."""
     above = build.relu(build.affine(x, ONE, -limit, node))
     return build.affine(above, ONE, limit, node)
@@ -144,7 +160,7 @@ def _greatest_of(build: Builder, x: Node, limit: Rounded, node: NodeProto) -> No
 
 def _clipped(build: Builder, node: NodeProto) -> Node:
     x = build.source(node)
-    for index, name, choose in ((1, "min", _greatest_of), (2, "max", _least_of)):
+    for index, name, choose in ((1, "min", greatest_of), (2, "max", least_of)):
         if build.has(node, index):
             limit = Rounded.exact(build.constant(node, index).reshape(1))
         else:
@@ -163,7 +179,7 @@ def _hard_sigmoid(build: Builder, node: NodeProto) -> Node:
         for name, default in (("alpha", 0.2), ("beta", 0.5))
     )
     line = build.affine(build.source(node), slope, offset, node)
-    return _least_of(build, build.relu(line), ONE, node)
+    return least_of(build, build.relu(line), ONE, node)
 
 
 def _extreme(build: Builder, node: NodeProto) -> Node:
@@ -177,27 +193,27 @@ def _extreme(build: Builder, node: NodeProto) -> Node:
         return build.minus(y, build.relu(build.minus(y, x)))
 
     indices = range(len(node.input))
-    computed = [_whole(build, node, i) for i in indices if build.computed(node, i) is not None]
+    computed = [whole(build, node, i) for i in indices if build.computed(node, i) is not None]
     found = reduce(of_two, computed)
     for index in indices:
         if build.computed(node, index) is None:
-            limit = _operand(build, node, index)
-            found = (_greatest_of if greatest else _least_of)(build, found, limit, node)
+            limit = operand(build, node, index)
+            found = (greatest_of if greatest else least_of)(build, found, limit, node)
     return found
 
 
 TRANSLATIONS: dict[str, Translation] = {
     **dict.fromkeys(_PLAIN, _plain),
-    **dict.fromkeys(("Add", "Sum"), _sum),
+    **dict.fromkeys(("Add", "Sum"), of_numbers(_sum)),
     **dict.fromkeys(("LeakyRelu", "PRelu"), _leaky),
     **dict.fromkeys(("Max", "Min"), _extreme),
     "Abs": _absolute,
     "Clip": _clipped,
-    "Div": _quotient,
+    "Div": of_reals(_quotient),
     "HardSigmoid": _hard_sigmoid,
-    "Mean": _mean,
-    "Mul": _product,
-    "Neg": _negated,
-    "Pow": _power,
-    "Sub": _difference,
+    "Mean": of_reals(_mean),
+    "Mul": of_numbers(_product),
+    "Neg": of_numbers(_negated),
+    "Pow": of_reals(_power),
+    "Sub": of_numbers(difference),
 }

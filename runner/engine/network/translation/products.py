@@ -14,7 +14,8 @@ from onnx import NodeProto
 from runner.engine.network.draft import Array
 from runner.engine.network.graph import Node
 from runner.engine.network.rounded import Rounded
-from runner.engine.network.translation.builder import Builder
+from runner.engine.network.translation import gathered
+from runner.engine.network.translation.builder import ONE, ZERO, Builder
 from runner.engine.network.translation.registry import Translation
 from runner.engine.network.translation.windows import Window, two
 
@@ -49,7 +50,11 @@ def _columns(build: Builder, x: Node, shape: tuple[int, ...], weight: Array) -> 
 def _gemm(build: Builder, node: NodeProto) -> Node:
     alpha, beta = (Rounded.exact(build.attribute(node, name, 1.0)) for name in ("alpha", "beta"))
     outputs = build.file_shape(node.output[0])
-    left = build.computed(node, 0)
+    left, right = build.computed(node, 0), build.computed(node, 1)
+    if left is not None and right is not None:
+        return _met_gemm(build, node, alpha, beta)
+    if build.has(node, 2) and build.computed(node, 2) is not None:
+        raise build.refused(node, "what it adds is computed, and one of its matrices constant")
     if left is None:
         return _left_gemm(build, node, alpha, beta)
     weight = build.constant(node, 1)
@@ -83,6 +88,25 @@ def _left_gemm(build: Builder, node: NodeProto, alpha: Rounded, beta: Rounded) -
     return build.affine(product, alpha, beta * Rounded.exact(np.broadcast_to(added, outputs)), node)
 
 
+def _met_gemm(build: Builder, node: NodeProto, alpha: Rounded, beta: Rounded) -> Node:
+    """Of two computed matrices; what is added may be computed as well."""
+    left, right = (build.computed(node, index) for index in (0, 1))
+    if left is None or right is None:
+        raise build.refused(node, "one of its matrices is constant")
+    outputs = build.file_shape(node.output[0])
+    found = build.reshaped(_met(build, node, left, right), outputs)
+    found = build.affine(found, alpha, ZERO, node)
+    if not build.has(node, 2):
+        return found
+    added = build.computed(node, 2)
+    if added is None:
+        constant = np.broadcast_to(build.constant(node, 2), outputs)
+        return build.affine(found, ONE, beta * Rounded.exact(constant), node)
+    before = build.file_shape(node.input[2])
+    more = build.expanded(added, before, outputs, outputs)
+    return build.plus(found, build.affine(more, beta, ZERO, node))
+
+
 def _matmul(build: Builder, node: NodeProto) -> Node:
     left, right = build.computed(node, 0), build.computed(node, 1)
     if left is not None and right is not None:
@@ -91,7 +115,7 @@ def _matmul(build: Builder, node: NodeProto) -> Node:
     if weight.ndim > 2 and prod(weight.shape[:-2]) == 1:
         weight = weight.reshape(weight.shape[-2:])
     if weight.ndim > 2:
-        raise build.refused(node, "its constant is more than one matrix")
+        return _matrices(build, node, weight, left is not None)
     if left is not None:
         matrix = weight.T if weight.ndim == 2 else weight[None]
         return _rows(build, left, matrix.shape[1], matrix, None)
@@ -103,10 +127,36 @@ def _matmul(build: Builder, node: NodeProto) -> Node:
     return _columns(build, right, shape, matrix)
 
 
+def _matrices(build: Builder, node: NodeProto, weight: Array, computed_left: bool) -> Node:
+    """Constant matrices, one for each of the computed ones: a convolution with groups."""
+    x, shape = build.source(node), build.file_shape(node.input[0 if computed_left else 1])
+    outputs = build.file_shape(node.output[0])
+    index = np.arange(x.size).reshape(shape)
+    if len(shape) == 1:
+        index = index[None] if computed_left else index[:, None]
+    if computed_left:
+        weight, index = weight.swapaxes(-1, -2), index.swapaxes(-1, -2)
+    front = np.broadcast_shapes(weight.shape[:-2], index.shape[:-2])
+    if prod(front) * max(index.shape[-1] * index.shape[-2], prod(weight.shape[-2:])) > 1 << 24:
+        raise build.refused(node, "its matrices are too many")
+    weight = np.broadcast_to(weight, (*front, *weight.shape[-2:]))
+    index = np.broadcast_to(index, (*front, *index.shape[-2:]))
+    groups, rows, columns = prod(front), weight.shape[-2], index.shape[-1]
+    kernel = np.ascontiguousarray(weight.reshape(groups * rows, -1, 1, 1))
+    moved = build.selected(x, index.reshape(-1, columns, 1))
+    found = build.conv(moved, kernel, None, groups=groups)
+    back = np.arange(found.size).reshape(groups, rows, columns)
+    back = back.swapaxes(-1, -2) if computed_left else back
+    return build.selected(found, back.reshape(-1), (prod(outputs),))
+
+
 def _met(build: Builder, node: NodeProto, left: Node, right: Node) -> Node:
     """Each row of the left with each column of the right, entry by entry, and then their sums."""
-    shapes = [build.file_shape(name) for name in node.input]
+    shapes = [build.file_shape(name) for name in node.input[:2]]
     rows, columns = (np.arange(prod(shape)).reshape(shape) for shape in shapes)
+    if node.op_type == "Gemm":
+        rows = rows.T if build.attribute(node, "transA", 0) else rows
+        columns = columns.T if build.attribute(node, "transB", 0) else columns
     rows = rows[None] if rows.ndim == 1 else rows
     columns = columns[:, None] if columns.ndim == 1 else columns
     length = rows.shape[-1]
@@ -124,6 +174,10 @@ def _conv(build: Builder, node: NodeProto) -> Node:
     x, weight = build.source(node), build.constant(node, 1)
     if build.computed(node, 0) is None:
         raise build.refused(node, "its kernel is computed, not constant")
+    if weight.ndim > 4:
+        axes = gathered.axes_of(build, node, weight.shape[2:])
+        bias = build.constant(node, 2) if build.has(node, 2) else None
+        return gathered.product(build, node, weight, [axis.sources for axis in axes], bias)
     window = Window.of(build, node, weight.shape[2:])
     padded, padding = window.padded(build, window.image(build, x))
     bias = build.constant(node, 2) if build.has(node, 2) else None
@@ -140,9 +194,13 @@ def _conv(build: Builder, node: NodeProto) -> Node:
 
 def _transposed_conv(build: Builder, node: NodeProto) -> Node:
     """A convolution over the input with zeros between its values, by the kernel turned around."""
-    if build.attribute(node, "group", 1) != 1:
-        raise build.refused(node, "it has groups")
+    groups = int(build.attribute(node, "group", 1))
     weight = build.constant(node, 1)
+    bias = build.constant(node, 2) if build.has(node, 2) else None
+    if weight.ndim > 4:
+        axes = gathered.axes_of(build, node, weight.shape[2:])
+        parts = [axis.spread for axis in axes]
+        return gathered.product(build, node, gathered.turned(weight, groups), parts, bias)
     window = Window.of(build, node, weight.shape[2:])
     x = window.image(build, build.source(node))
     channels, *image = x.shape
@@ -161,10 +219,14 @@ def _transposed_conv(build: Builder, node: NodeProto) -> Node:
         outer.append(slice(start, stop))
         inner.append(slice(start - at, stop - at))
     index[:, outer[0], outer[1]] = positions[:, inner[0], inner[1]]
-    turned = weight.reshape(*weight.shape[:2], *window.kernel)[:, :, ::-1, ::-1].swapaxes(0, 1)
-    bias = build.constant(node, 2) if build.has(node, 2) else None
-    turned = np.ascontiguousarray(turned)
-    return build.conv(build.selected(x, index), turned, bias, dilation=window.dilation)
+    flipped = weight.reshape(*weight.shape[:2], *window.kernel)[:, :, ::-1, ::-1]
+    return build.conv(
+        build.selected(x, index),
+        gathered.turned(flipped, groups),
+        bias,
+        dilation=window.dilation,
+        groups=groups,
+    )
 
 
 def _normalized(build: Builder, node: NodeProto) -> Node:

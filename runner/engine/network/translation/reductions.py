@@ -10,6 +10,8 @@ from onnx import NodeProto
 from runner.engine.network.graph import Node, Op
 from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ZERO, Builder
+from runner.engine.network.translation.kinds import of_numbers, of_reals
+from runner.engine.network.translation.pools import extreme_of
 from runner.engine.network.translation.registry import Translation
 
 
@@ -58,8 +60,29 @@ def _global_mean(build: Builder, node: NodeProto) -> Node:
     return build.append(Op.AVGPOOL, [shaped], (x.shape[0], 1, 1), attributes)
 
 
+def _extreme(build: Builder, node: NodeProto) -> Node:
+    """The greatest, or the negative of the greatest of negatives."""
+    axes = _axes(build, node)
+    x, shape = build.source(node), build.file_shape(node.input[0])
+    if axes is None:
+        return x
+    kept = [axis for axis in range(len(shape)) if axis not in axes]
+    count = prod(shape[axis] for axis in axes)
+    index = np.arange(x.size).reshape(shape).transpose(*kept, *axes).reshape(-1, count)
+    return extreme_of(build, x, index, node, least=node.op_type == "ReduceMin")
+
+
+def _global_greatest(build: Builder, node: NodeProto) -> Node:
+    x, shape = build.source(node), build.file_shape(node.input[0])
+    index = np.arange(x.size).reshape(prod(shape[:2]), -1)
+    return extreme_of(build, x, index, node)
+
+
 TRANSLATIONS: dict[str, Translation] = {
     "GlobalAveragePool": _global_mean,
-    "ReduceMean": _mean,
-    "ReduceSum": _sum,
+    "GlobalMaxPool": _global_greatest,
+    "ReduceMax": _extreme,
+    "ReduceMean": of_reals(_mean),
+    "ReduceMin": _extreme,
+    "ReduceSum": of_numbers(_sum),
 }
