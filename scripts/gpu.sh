@@ -5,7 +5,7 @@
 #   scripts/gpu.sh OUT tests|memory|speed|categories...   these steps
 #
 # tests       those of the GPU, and those of strategies, soundness and verdicts, taken to it
-# memory      `bench memory` of baseline, fsdp, tp and sp at P=1, 2, 4: ranks share GPUs over gloo
+# memory      `experiment memory` of baseline, fsdp, tp and sp at P=1, 2, 4: ranks share GPUs over gloo
 # speed       the same bounds on the CPU and on the GPU, with several sizes of --work-memory
 # categories  baseline on categories of VNN-COMP 2022 (VNNCOMP2022: their folder)
 #
@@ -50,7 +50,7 @@ tests() {
 memory() {
     local size
     for size in ${WIDTHS:-4096x8 8192x4}; do
-        said "memory-$size" "${runner[@]}" bench memory --device cuda --ranks 1,2,4 \
+        said "memory-$size" "${runner[@]}" experiment memory --device cuda --ranks 1,2,4 \
             --strategies fsdp,tp,sp,fsdp+sp --width "${size%x*}" --depth "${size#*x}" \
             ${WORK:+--work-memory "$WORK"} --results "$runs" --run "memory-$size"
         cp "$runs/memory-$size/table.md" "$out/memory-$size.md"
@@ -60,13 +60,13 @@ memory() {
 speed() {
     local device mebibytes
     for device in cpu cuda; do
-        said "bounds-$device" "${runner[@]}" bench scaling --device $device --ranks 1 \
+        said "bounds-$device" "${runner[@]}" experiment scaling --device $device --ranks 1 \
             --strategies baseline --width 1024 --methods crown,alpha-crown \
             --results "$runs" --run "bounds-$device"
         cp "$runs/bounds-$device/table.md" "$out/bounds-$device.md"
     done
     for mebibytes in 32 256 2048 8192; do
-        said "work-$mebibytes" "${runner[@]}" bench search --device cuda --ranks 1 \
+        said "work-$mebibytes" "${runner[@]}" experiment search --device cuda --ranks 1 \
             --strategies baseline --work-memory $mebibytes --batch 4096 --rounds 5 \
             --results "$runs" --run "work-$mebibytes"
         cp "$runs/work-$mebibytes/table.md" "$out/work-$mebibytes.md"

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 import runner
-from runner.cli.bench_command import bench
 from runner.cli.compare_command import EXIT_CODES as COMPARE_EXIT_CODES
 from runner.cli.compare_command import compare
 from runner.cli.doctor_command import doctor
+from runner.cli.experiment_command import experiments
 from runner.cli.job_command import job
 from runner.cli.list_command import list_instances
 from runner.cli.plan_command import plan
@@ -58,8 +58,8 @@ app.command("score")(score)
 app.command("compare", epilog=COMPARE_EXIT_CODES)(compare)
 app.command("plan")(plan)
 app.command("job")(job)
-app.add_typer(bench, name="bench")
-bench.command("training")(training)
+app.add_typer(experiments, name="experiment")
+experiments.command("training")(training)
 app.command("train")(train)
 app.command("doctor")(doctor)
 app.command("verify", epilog=VERIFY_EXIT_CODES)(verify)

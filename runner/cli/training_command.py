@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.bench_options import words
+from runner.cli.experiment_options import words
 from runner.cli.progress import RunProgress
 from runner.cli.terminal import console, exit_codes
 from runner.cli.train_command import TrainingProgress
@@ -42,8 +42,8 @@ def training(
 
     \b
     Examples:
-      vnncomp-runner bench training recipes/digits.toml
-      vnncomp-runner bench training recipes/mnist_mlp.toml --strategies baseline,fsdp,tp
+      vnncomp-runner experiment training recipes/digits.toml
+      vnncomp-runner experiment training recipes/mnist_mlp.toml --strategies baseline,fsdp,tp
     """
     screen = console()
     with exit_codes():

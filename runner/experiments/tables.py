@@ -155,7 +155,7 @@ def table(kind: str, frame: pd.DataFrame) -> Table:
     shown = [column for column in COLUMNS[kind] if column.source in frame]
     return Table(
         name=kind,
-        title=f"bench {kind}",
+        title=f"experiment {kind}",
         columns=tuple(column for column in shown if _says_something(frame[column.source])),
         frame=frame,
         note=NOTES[kind],

@@ -1,4 +1,4 @@
-"""`train` makes categories that `bench training` verifies and compares."""
+"""`train` makes categories that `experiment training` verifies and compares."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def home(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = call("train", recipe, "--out", out, "--label")
     assert "standard_seed0: accuracy " in said
     assert "nbc_seed0: accuracy " in said
-    call("bench", "training", recipe, "--out", out)
+    call("experiment", "training", recipe, "--out", out)
     return out / "tiny"
 
 

@@ -1,4 +1,4 @@
-"""`vnncomp-runner bench`: the same work under every strategy, measured side by side."""
+"""`vnncomp-runner experiment`: the same work under every strategy, measured side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from runner.cli.bench_options import Common, bound_methods, counts, words
+from runner.cli.experiment_options import Common, bound_methods, counts, words
 from runner.cli.options import taking
 from runner.cli.progress import RunProgress
 from runner.cli.terminal import console, exit_codes
@@ -29,7 +29,7 @@ from runner.run.schedule import Observer
 
 INPUTS = 784  # as MNIST
 
-bench = typer.Typer(
+experiments = typer.Typer(
     help="Experiments: the same work under every strategy over several numbers of ranks.\n\n"
     "Each writes a folder of runs with table.md and table.csv, and resumes with --run NAME.",
     no_args_is_help=True,
@@ -46,7 +46,7 @@ def experiment_command(
     """Makes a command of a function that says what to run. The defaults are the command's."""
 
     def register(described: Described) -> Described:
-        @bench.command()
+        @experiments.command()
         @taking(Common, strategies=strategies, ranks=ranks, radius=radius)
         @wraps(described)
         def command(common: Common, **own: Any) -> None:
@@ -69,7 +69,7 @@ def memory(
 
     \b
     Example:
-      vnncomp-runner bench memory --width 4096 --depth 8 --ranks 1,2,4
+      vnncomp-runner experiment memory --width 4096 --depth 8 --ranks 1,2,4
     """
     sizes = [(w, d) for w in counts(width) for d in counts(depth)]
     made = [Generated("mlp", (INPUTS, w, d), common.radius) for w, d in sizes]
@@ -82,7 +82,7 @@ def tightness(common: Common, methods: Methods = "crown") -> Experiment:
 
     \b
     Example:
-      vnncomp-runner bench tightness --category mnist_fc --filter '*prop_1_0.03*'
+      vnncomp-runner experiment tightness --category mnist_fc --filter '*prop_1_0.03*'
     """
     # 256xD of VNN-COMP counts hidden layers.
     made = [Generated("mlp", (INPUTS, 256, hidden + 1), common.radius) for hidden in (2, 4, 6)]
@@ -103,8 +103,8 @@ def scaling(
 
     \b
     Examples:
-      vnncomp-runner bench scaling --ranks 1,2
-      vnncomp-runner bench scaling --category mnist_fc --filter '*256x6_prop_1_0.03' --repeat 3
+      vnncomp-runner experiment scaling --ranks 1,2
+      vnncomp-runner experiment scaling --category mnist_fc --filter '*256x6_prop_1_0.03' --repeat 3
     """
 
     def mlp(width: int) -> Generated:
@@ -128,7 +128,7 @@ def alpha(common: Common) -> Experiment:
 
     \b
     Example:
-      vnncomp-runner bench alpha --ranks 1,2
+      vnncomp-runner experiment alpha --ranks 1,2
     """
     shapes = {"mlp": (INPUTS, 256, 7), "cnn": (16,), "resnet": (8,)}
     made = [Generated(kind, sizes, common.radius) for kind, sizes in shapes.items()]
@@ -147,7 +147,7 @@ def search(
 
     \b
     Example:
-      vnncomp-runner bench search --category mnist_fc --filter '*256x6_prop_1_0.03' \\
+      vnncomp-runner experiment search --category mnist_fc --filter '*256x6_prop_1_0.03' \\
         --batch 512 --rounds 10
     """
     workload = Workload(rounds, batch)
@@ -157,7 +157,7 @@ def search(
 
 def _run(experiment: Experiment, results: Path, name: str | None) -> None:
     now = datetime.now(UTC)
-    folder = results / (name or f"{now:%Y%m%dT%H%M%SZ}-bench-{experiment.kind}")
+    folder = results / (name or f"{now:%Y%m%dT%H%M%SZ}-{experiment.kind}")
     out = console()
 
     @contextmanager

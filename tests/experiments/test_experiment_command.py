@@ -1,4 +1,4 @@
-"""`bench` writes folders of runs and a table, resumes them, and refuses what it cannot do."""
+"""`experiment` writes folders of runs and a table, resumes them, and refuses what it cannot do."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.usefixtures("warm")
 SMALL = ["--width", "24", "--depth", "3", "--ranks", "1,2", "--radius", "0.02"]
 
 
-def bench(*words: str) -> str:
-    result = CliRunner().invoke(app, ["bench", *words])
+def experiment(*words: str) -> str:
+    result = CliRunner().invoke(app, ["experiment", *words])
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -25,7 +25,7 @@ def bench(*words: str) -> str:
 @pytest.fixture(scope="module")
 def memory(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("results")
-    bench(
+    experiment(
         "memory", *SMALL, "--strategies", "fsdp,tp,lirpa", "--results", str(results), "--run", "m"
     )
     return results / "m"
@@ -68,9 +68,9 @@ def test_its_parts_are_run_folders_of_their_own(memory: Path) -> None:
 def test_the_same_command_resumes_and_another_is_refused(memory: Path) -> None:
     before = (memory / "crown-ranks1" / "outcomes.csv").read_text()
     words = ["--results", str(memory.parent), "--run", "m"]
-    bench("memory", *SMALL, "--strategies", "fsdp,tp,lirpa", *words)
+    experiment("memory", *SMALL, "--strategies", "fsdp,tp,lirpa", *words)
     assert (memory / "crown-ranks1" / "outcomes.csv").read_text() == before
-    other = CliRunner().invoke(app, ["bench", "memory", *SMALL, "--strategies", "sp", *words])
+    other = CliRunner().invoke(app, ["experiment", "memory", *SMALL, "--strategies", "sp", *words])
     assert other.exit_code == 2
     assert "another experiment" in other.output
 
@@ -78,7 +78,7 @@ def test_the_same_command_resumes_and_another_is_refused(memory: Path) -> None:
 def test_scaling_compares_traffic_with_its_formula(tmp_path: Path) -> None:
     words = ["--width", "64", "--depth", "4", "--ranks", "1,2", "--radius", "0.02"]
     options = ["--methods", "crown", "--strategies", "tp,fsdp+sp,tp=2+sp=2,fsdp=2+sp=2"]
-    bench("scaling", *words, *options, "--results", str(tmp_path), "--run", "s")
+    experiment("scaling", *words, *options, "--results", str(tmp_path), "--run", "s")
     table = pd.read_csv(tmp_path / "s" / "table.csv")
     shared = table[table["ranks"] > 1]
     assert list(zip(shared["strategy"], shared["ranks"], strict=True)) == [
@@ -94,7 +94,7 @@ def test_scaling_compares_traffic_with_its_formula(tmp_path: Path) -> None:
 
 def test_weak_scaling_has_a_network_for_each_number_of_ranks(tmp_path: Path) -> None:
     words = ["--width", "32", "--depth", "3", "--ranks", "1,2", "--weak", "--strategies", "sp"]
-    bench("scaling", *words, "--methods", "crown", "--results", str(tmp_path), "--run", "w")
+    experiment("scaling", *words, "--methods", "crown", "--results", str(tmp_path), "--run", "w")
     table = pd.read_csv(tmp_path / "w" / "table.csv")
     networks = [*zip(table["network"], table["ranks"], strict=True)]
     assert networks == [
@@ -108,7 +108,7 @@ def test_weak_scaling_has_a_network_for_each_number_of_ranks(tmp_path: Path) -> 
 def test_alpha_tells_what_lirpa_holds(tmp_path: Path) -> None:
     category = REPOSITORY / "benchmarks" / "digits_cnn"
     words = ["--category", str(category), "--limit", "1", "--strategies", "sp,lirpa"]
-    bench("alpha", *words, "--ranks", "1,2", "--results", str(tmp_path), "--run", "a")
+    experiment("alpha", *words, "--ranks", "1,2", "--results", str(tmp_path), "--run", "a")
     table = pd.read_csv(tmp_path / "a" / "table.csv").set_index("strategy")
     assert cell(table, "lirpa", "alpha_bytes") > 0
     assert cell(table, "sp", "greatest_difference") == 0
@@ -118,7 +118,7 @@ def test_search_does_the_same_work_under_every_strategy(tmp_path: Path) -> None:
     category = REPOSITORY / "benchmarks" / "digits_mlp"
     words = ["--category", str(category), "--limit", "1", "--strategies", "fsdp,dp"]
     work = ["--rounds", "3", "--batch", "32"]
-    bench("search", *words, *work, "--results", str(tmp_path), "--run", "s")
+    experiment("search", *words, *work, "--results", str(tmp_path), "--run", "s")
     table = pd.read_csv(tmp_path / "s" / "table.csv").set_index("strategy")
     assert (table["cause"] == "fixed_workload").all(), table["message"]
     assert table["domains"].nunique() == table["rounds"].nunique() == 1
@@ -141,7 +141,7 @@ def test_search_does_the_same_work_under_every_strategy(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage_is_named(words: list[str], said: str, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["bench", *words, "--results", str(tmp_path)])
+    result = CliRunner().invoke(app, ["experiment", *words, "--results", str(tmp_path)])
     assert result.exit_code == 2
     assert said in result.output
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The options that every experiment of `vnncomp-runner bench` has, written once."""
+"""The options that every experiment of `vnncomp-runner experiment` has, written once."""
 
 from __future__ import annotations
 
