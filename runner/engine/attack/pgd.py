@@ -113,6 +113,9 @@ class Attack:
         """Whether a confirmed counterexample was found. One round: one start of each restart."""
         room = self._network.budget.scaled(BATCH_BYTES)
         fits = max(1, room // (4 * self._network.neurons * settings.restarts))
+        others = self._others(targets, targets)
+        if others and self._search_batch(others[:1], others, settings, any_of_them=True):
+            return True
         for first in range(0, len(targets), fits):
             batch = targets[first : first + fits]
             if self._search_batch(batch, self._others(batch, targets), settings):
@@ -126,8 +129,14 @@ class Attack:
         return others if len(cases) == 1 and 1 < len(others) <= MOST_OTHERS else []
 
     def _search_batch(
-        self, targets: list[Target], others: list[Target], settings: AttackSettings
+        self,
+        targets: list[Target],
+        others: list[Target],
+        settings: AttackSettings,
+        *,
+        any_of_them: bool = False,
     ) -> bool:
+        """`any_of_them`: whichever of the others is nearest, wherever a point is."""
         with self._tag.kind(Memory.OTHER):
             lower, upper = self._boxes(targets)
             dtype = torch.float64 if self.precise else self._dtype
@@ -151,7 +160,12 @@ class Attack:
                     return True
                 nearest, points = _nearer(nearest, points, worst, here)
                 diversify = step < settings.diversify
-                goal = (direction * outputs).sum() if diversify else excess.clamp(min=0).sum()
+                if diversify:
+                    goal = (direction * outputs).sum()
+                elif any_of_them and beside is not None:
+                    goal = beside.nearest(outputs).sum()
+                else:
+                    goal = excess.clamp(min=0).sum()
                 (gradient,) = torch.autograd.grad(goal, x)
                 size = 1.0 if diversify else settings.size(step - settings.diversify)
                 x = here - size * radius * gradient.sign()
@@ -238,6 +252,11 @@ class _Region:
     def excess(self, outputs: Tensor) -> Tensor:
         """[T, R, outputs] -> how far each constraint is from holding [T, R, K]; <= 0 holds."""
         return torch.baddbmm(-self.rhs[:, None], outputs, self.matrix.transpose(1, 2))
+
+    def nearest(self, outputs: Tensor) -> Tensor:
+        """Of outputs [1, R, outputs]: what all constraints of a target miss, of the nearest one."""
+        missed = self.excess(outputs.expand(len(self.rhs), -1, -1)).clamp(min=0).sum(2)
+        return missed.amin(0)
 
     def worst(self, excess: Tensor) -> Tensor:
         """[T, R]: of the constraint furthest from holding; strictness is the confirmation's."""
