@@ -5,3 +5,4 @@ from __future__ import annotations
 PREPARE = "runner.engine.programs.verify:prepare_target"
 VERIFY = "runner.engine.programs.verify:verify_target"
 SUPPORTS = "runner.engine.programs.supports:supports_target"
+FIT = "runner.engine.programs.fit:fit_target"
