@@ -29,7 +29,7 @@ def fit_target(payload: Mapping[str, Any]) -> dict[str, Any]:
     def difference(source: Path) -> float:
         instance = read_property(source)
         check_fit(instance, graph, str(source), network)
-        return replay(reference, graph, tensors, box_points(instance), at_random=False)
+        return replay(reference, graph, tensors, box_points(instance))
 
     return {
         "inputs": graph.input.size,
