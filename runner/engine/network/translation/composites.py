@@ -54,7 +54,7 @@ def _layer_normalized(build: Builder, node: NodeProto) -> Node:
     inverse = build.function(Op.RECIPROCAL, build.function(Op.SQRT, variance))
     normal = build.times(centred, build.selected(inverse, spread))
     gain, offset = (
-        Rounded.exact(np.broadcast_to(build.constant(node, i), shape[axis:]).reshape(-1))
+        build.rounded(node, i).map(lambda v: np.broadcast_to(v, shape[axis:]).reshape(-1))
         if build.has(node, i)
         else otherwise
         for i, otherwise in ((1, ONE), (2, ZERO))
