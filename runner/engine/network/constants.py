@@ -1,8 +1,4 @@
-"""Constants that the file computes from constants: done here where that is exact, refused else.
-
-What ONNX Runtime makes of them in floating point is rounded, and a proof about rounded weights is
-none about the weights of the file.
-"""
+"""Constants that the file computes from others: exactly, or with what rounding may do to them."""
 
 from __future__ import annotations
 
@@ -19,7 +15,9 @@ from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.engine.network.draft import Array, Draft, Shape, dimensions, replace_all
 from runner.engine.network.foreign import foreign
-from runner.engine.network.onnx_file import unsupported
+from runner.engine.network.inexact import rounded_values
+from runner.engine.network.onnx_file import DOMAINS, unsupported
+from runner.engine.network.rounded import Rounded
 
 # Each value that they give is one that they are given, its negative, or a number written there.
 _MOVES = frozenset(
@@ -81,10 +79,16 @@ class _Folding:
         arguments = self._arguments(node)
         if arguments is None:
             return False
-        values = self._values(node, arguments)
-        if not self._is_exact(node, [arguments[name] for name in node.input if name], values):
+        if node.domain not in DOMAINS:
             raise self._inexact(node)
-        self._draft.constants.update(zip(node.output, values, strict=False))
+        failed = f"{self._draft.path}: {node.op_type} of constants ({node.output[0]!r}) fails"
+        with foreign(Cause.MALFORMED_NETWORK, failed):
+            self._check_sizes(node, arguments)
+            values = self._exact_values(node, arguments)
+            if values is None:
+                self._keep_rounded(node, arguments)
+            else:
+                self._draft.constants.update(zip(node.output, values, strict=False))
         return True
 
     def _arguments(self, node: NodeProto) -> dict[str, Array] | None:
@@ -97,15 +101,41 @@ class _Folding:
         constants = self._draft.constants
         return {n: constants[n] for n in names} if all(n in constants for n in names) else None
 
-    def _values(self, node: NodeProto, arguments: dict[str, Array]) -> list[Array]:
+    def _exact_values(self, node: NodeProto, arguments: dict[str, Array]) -> Sequence[Array] | None:
+        """None where they are rounded, or what they are made of is."""
         known = _MOVES | _OF_SHAPES | _OF_INTEGERS
-        if node.op_type not in known or node.domain not in ("", "ai.onnx"):
+        rounded = node.op_type not in _OF_SHAPES and any(
+            n in self._draft.rounded for n in arguments
+        )
+        if rounded or node.op_type not in known:
+            return None
+        values = self._run(node, arguments)
+        given = [arguments[name] for name in node.input if name]
+        return values if self._is_exact(node, given, values) else None
+
+    def _keep_rounded(self, node: NodeProto, arguments: dict[str, Array]) -> None:
+        def moved(values: Sequence[Array | None]) -> Sequence[Array]:
+            given = {n: v for n, v in zip(node.input, values, strict=True) if v is not None}
+            return self._run(node, given)
+
+        exact = {n: Rounded.exact(v) if v.dtype.kind == "f" else v for n, v in arguments.items()}
+        known = exact | {n: v for n, v in self._draft.rounded.items() if n in arguments}
+        values = rounded_values(node, [known.get(name) for name in node.input], moved)
+        if values is None:
             raise self._inexact(node)
-        failed = f"{self._draft.path}: {node.op_type} of constants ({node.output[0]!r}) fails"
-        with foreign(Cause.MALFORMED_NETWORK, failed):
-            self._check_sizes(node, arguments)
-            model = self._alone(node, arguments, inline=False)
-            return [np.asarray(v) for v in ReferenceEvaluator(model).run(None, arguments)]
+        dtype = next(v.dtype for v in arguments.values() if v.dtype.kind == "f")
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to":
+                dtype = helper.tensor_dtype_to_np_dtype(attribute.i)
+        for name, value in zip(node.output, values, strict=False):
+            stored = value.value.astype(dtype)
+            self._draft.constants[name] = stored
+            if not value.is_exact or not np.array_equal(stored, value.value):
+                self._draft.rounded[name] = value
+
+    def _run(self, node: NodeProto, arguments: dict[str, Array]) -> list[Array]:
+        model = self._alone(node, arguments, inline=False)
+        return [np.asarray(v) for v in ReferenceEvaluator(model).run(None, arguments)]
 
     def _check_sizes(self, node: NodeProto, arguments: dict[str, Array]) -> None:
         """Before memory is taken: a few bytes can ask for any size."""
@@ -148,7 +178,7 @@ class _Folding:
 
     def _inexact(self, node: NodeProto) -> InstanceError:
         reason = (
-            "it computes a constant, which floating point would round; "
+            "it computes a constant, and how floating point would round it is not known; "
             "export the network with its constants folded"
         )
         return unsupported(self._draft.path, node, reason)

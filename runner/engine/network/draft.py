@@ -21,6 +21,7 @@ from onnx import (
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.engine.network.foreign import foreign
+from runner.engine.network.rounded import Rounded
 
 Shape = tuple[int, ...]
 Array = NDArray[Any]
@@ -35,6 +36,8 @@ _MOST_DIMENSIONS = 32
 class Draft:
     """`model` of one `input`, with one sample as its batch; `constants`: its initializers, by name.
 
+    `rounded`: what those are in real arithmetic that the file computes from others and rounds.
+
     Raises InstanceError MALFORMED_NETWORK where the values of a constant are not as its shape says.
     """
 
@@ -42,6 +45,7 @@ class Draft:
         self.model = model
         self.path = path
         self.constants: dict[str, Array] = {}
+        self.rounded: dict[str, Rounded] = {}
         for tensor in model.graph.initializer:
             unread = f"{path}: the values of {tensor.name!r} cannot be read; export it again"
             with foreign(Cause.MALFORMED_NETWORK, unread):

@@ -46,12 +46,15 @@ def replay(
     graph: Graph,
     tensors: Mapping[str, Tensor],
     points: Sequence[NDArray[np.floating]] = (),
-) -> None:
+) -> float:
     """Compares the bound graph with ONNX Runtime at random inputs and at `points` (flat).
 
     The graph is computed in float64. The tolerance of an output is 16 standard deviations of what
-    rounding in the file's own type does to it, at that very input. Raises InstanceError
-    REPLAY_MISMATCH, and UNSUPPORTED_INSTANCE for a float16 network that rounding changes too much.
+    rounding in the file's own type does to it, at that very input. Gives the greatest difference,
+    as a share of the greatest value that the output takes.
+
+    Raises InstanceError REPLAY_MISMATCH, and UNSUPPORTED_INSTANCE for a float16 network that
+    rounding changes too much.
     """
     samples = _samples(graph.input.size, points, reference.dtype)
     expected = np.stack([reference.run(sample) for sample in samples]).astype(np.float64)
@@ -66,8 +69,10 @@ def replay(
         ]
     outputs, deviation = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     _compare(outputs, expected, _DEVIATIONS * deviation + float(limits.smallest_normal), reference)
+    shares = _shares(outputs, expected, float(limits.smallest_subnormal))
     if reference.dtype == np.float16:
-        _check_half(outputs, expected, reference)
+        _check_half(shares, reference)
+    return float(shares.max())
 
 
 def _room(node: Node, tensors: Mapping[str, Tensor]) -> int:
@@ -126,14 +131,18 @@ def _compare(outputs: Values, expected: Values, tolerance: Values, reference: On
         )
 
 
-def _check_half(outputs: Values, expected: Values, reference: OnnxRuntime) -> None:
-    """Each output by the largest value that it takes."""
-    scale = np.maximum(np.abs(expected).max(axis=0), np.finfo(np.float16).smallest_subnormal)
-    share = (np.abs(outputs - expected) / scale).max(axis=0)
-    if share.max() > HALF_TOLERANCE:
+def _shares(outputs: Values, expected: Values, least: float) -> Values:
+    """The greatest difference of each output, by the greatest value that it takes."""
+    scale = np.maximum(np.abs(expected).max(axis=0), least)
+    shares: Values = (np.abs(outputs - expected) / scale).max(axis=0)
+    return shares
+
+
+def _check_half(shares: Values, reference: OnnxRuntime) -> None:
+    if shares.max() > HALF_TOLERANCE:
         raise InstanceError(
             Cause.UNSUPPORTED_INSTANCE,
-            f"{reference.path}: a float16 network, whose output {share.argmax()} ONNX Runtime "
-            f"rounds by {share.max():.1%}; float16 is computed in float32 where that makes up to "
+            f"{reference.path}: a float16 network, whose output {shares.argmax()} ONNX Runtime "
+            f"rounds by {shares.max():.1%}; float16 is computed in float32 where that makes up to "
             f"{HALF_TOLERANCE:.0%}; convert the network to float32",
         )

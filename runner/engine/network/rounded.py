@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,14 @@ class Rounded:
         return cls(values, np.zeros_like(values))
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def T(self) -> Rounded:
+        return self.map(np.transpose)
+
+    @property
     def is_exact(self) -> bool:
         return not self.error.any()
 
@@ -40,6 +49,12 @@ class Rounded:
     @property
     def is_zero(self) -> bool:
         return self.is_exact and not self.value.any()
+
+    @property
+    def _is_some(self) -> Truth:
+        """Where it may be other than zero."""
+        some: Truth = (self.value != 0) | (self.error != 0)
+        return some
 
     def reshape(self, *shape: int) -> Rounded:
         return Rounded(self.value.reshape(shape), self.error.reshape(shape))
@@ -59,7 +74,30 @@ class Rounded:
         product = self.value * other.value
         carried = abs(self.value) * other.error + (abs(other.value) + other.error) * self.error
         rounded = np.where(_product_is_exact(self.value, other.value), 0.0, _rounding(product))
-        return _with_errors(product, carried, rounded)
+        underflown = np.where((self.error == 0) & (other.error == 0), 0.0, 3 * _LEAST)
+        return _with_errors(product, carried + underflown, rounded)
+
+    def __matmul__(self, other: Rounded) -> Rounded:
+        """Of any order of summation (Higham, chapter 3)."""
+        length = self.value.shape[-1]
+        with np.errstate(over="ignore", invalid="ignore"):
+            product = self.value @ other.value
+            sizes = abs(self.value), abs(other.value)
+            carried = sizes[0] @ other.error + self.error @ (sizes[1] + other.error)
+            rounded = _of_sums(sizes[0] @ sizes[1] + carried, length)
+        some = self._is_some @ other._is_some
+        return _with_errors(product, carried, np.where(some, rounded, 0.0))
+
+    def sum(self, axes: tuple[int, ...]) -> Rounded:
+        """Over these axes, which stay as one value each."""
+        value, error = (part.sum(axis=axes, keepdims=True) for part in (self.value, self.error))
+        count = self.value.size // max(1, value.size)
+        sizes = abs(self.value).sum(axis=axes, keepdims=True)
+        return _with_errors(value, error, _of_sums(sizes + error, count) * (count > 1))
+
+    def map(self, move: Callable[[Values], Values]) -> Rounded:
+        """`move` puts values elsewhere, and changes none."""
+        return Rounded(move(self.value), move(self.error))
 
     def reciprocal(self) -> Rounded:
         """Infinite where the error leaves zero possible."""
@@ -117,6 +155,12 @@ def _has_exact_reciprocal(value: Values) -> Truth:
 
 def _rounding(result: Values) -> Values:
     return np.abs(result) * _UNIT + _LEAST
+
+
+def _of_sums(sizes: Values, terms: int) -> Values:
+    """What summing may lose; `sizes`: sums of as many magnitudes."""
+    share = 2 * terms * _UNIT  # more than terms / (1 - terms * unit), and than rounding of `sizes`
+    return sizes * share + 4 * terms * _LEAST  # products and carried errors may underflow
 
 
 def _with_errors(value: Values, carried: Values, rounded: Values) -> Rounded:

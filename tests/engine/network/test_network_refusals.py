@@ -103,16 +103,21 @@ REFUSALS = [
         (1, 3),
         ["operator Softplus (node 'y')"],
     ),
-    *(
-        Refusal(
-            f"a constant that {kind} would round",
-            [node(kind, inputs, "c"), node("Mul", "x c")],
-            (1, 2),
-            (1, 2),
-            [f"operator {kind} (node 'node_c')", "constants folded"],
-            {"third": np.array([1 / 3, 1.0]), "seven": np.array(7.0)},
-        )
-        for kind, inputs in (("Mul", "third third"), ("Div", "third seven"), ("Sqrt", "third"))
+    Refusal(
+        "a constant whose rounding is not known",
+        [node("Exp", "third", "c"), node("Mul", "x c")],
+        (1, 2),
+        (1, 2),
+        ["operator Exp (node 'node_c')", "constants folded"],
+        {"third": np.array([1 / 3, 1.0])},
+    ),
+    Refusal(
+        "a rounded constant where there are no errors of constants",
+        [node("Mul", "k seventh", "c"), node("Conv", "x c")],
+        (1, 1, 3, 3),
+        (1, 1, 3, 3),
+        ["operator Conv (node 'node_y')", "its constant 'c'", "constants folded"],
+        {"k": np.full((1, 1, 1, 1), 1 / 3), "seventh": np.array(1 / 7)},
     ),
     Refusal(
         "an operator outside the standard",

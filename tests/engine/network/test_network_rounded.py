@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -42,6 +43,22 @@ def test_sum_difference_and_product_hold_every_exact_value(
             assert holds(a + b, x + y)
             assert holds(a - b, x - y)
             assert holds(a * b, x * y)
+
+
+@given(st.lists(st.tuples(numbers | tiny, errors), min_size=4, max_size=4))
+def test_sums_of_products_hold_every_exact_value(entries: list[tuple[float, float]]) -> None:
+    pairs = [rounded(*entry) for entry in entries]
+    ends = [exact[::2] for _, exact in pairs]
+    row, column = (
+        Rounded(
+            *(np.concatenate([getattr(a, part) for a, _ in half]) for part in ("value", "error"))
+        )
+        for half in (pairs[:2], pairs[2:])
+    )
+    product, total = row.reshape(1, 2) @ column.reshape(2, 1), row.sum((0,))
+    for a, b, c, d in itertools.product(*ends):
+        assert holds(product.reshape(1), a * c + b * d)
+        assert holds(total, a + b)
 
 
 @given(numbers.filter(bool), errors)

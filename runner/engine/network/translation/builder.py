@@ -76,10 +76,22 @@ class Builder:
         return self._nodes[next(self._names[name] for name in node.input if name in self._names)]
 
     def constant(self, node: NodeProto, index: int) -> Array:
+        """Refused where it is rounded."""
         name = node.input[index]
         if name in self._names:
             raise self.refused(node, f"its input {name!r} is computed, not constant")
+        if name in self.network.draft.rounded:
+            raise self.refused(
+                node,
+                f"the file computes its constant {name!r}, which floating point would round; "
+                "export the network with its constants folded",
+            )
         return self.network.draft.constants[name]
+
+    def rounded(self, node: NodeProto, index: int) -> Rounded:
+        """A constant of floating point that the file may compute."""
+        known = self.network.draft.rounded.get(node.input[index])
+        return Rounded.exact(self.constant(node, index)) if known is None else known
 
     def file_shape(self, name: str) -> Shape:
         """With what stands in front of the sample."""

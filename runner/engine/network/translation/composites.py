@@ -75,7 +75,7 @@ def _layer_normalized(build: Builder, node: NodeProto) -> Node:
     axis = build.attribute(node, "axis", -1) % len(shape)
     normal = _normal(build, node, prod(shape[:axis]))
     gain, offset = (
-        Rounded.exact(np.broadcast_to(build.constant(node, i), shape[axis:]).reshape(-1))
+        build.rounded(node, i).map(lambda v: np.broadcast_to(v, shape[axis:]).reshape(-1))
         if build.has(node, i)
         else otherwise
         for i, otherwise in ((1, ONE), (2, ZERO))

@@ -5,7 +5,7 @@ So slices, transpositions, paddings and all else of the kind are one operator of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from onnx import NodeProto, helper, numpy_helper
@@ -14,7 +14,7 @@ from runner.contract.vocabulary import Cause
 from runner.engine.network.draft import Array
 from runner.engine.network.foreign import foreign
 from runner.engine.network.graph import Node, Op
-from runner.engine.network.rounded import Rounded
+from runner.engine.network.rounded import Rounded, Values
 from runner.engine.network.translation.builder import ONE, Builder
 from runner.engine.network.translation.registry import Translation
 from runner.engine.network.translation.resized import linear
@@ -42,14 +42,17 @@ def _moved(build: Builder, node: NodeProto) -> Sequence[Node]:
         shape = build.file_shape(name)
         counted[name] = np.arange(next_, next_ + value.size).reshape(shape)
         next_ += value.size
-    positions = _run(build, node, counted, constants=False)
-    shifts = _run(build, node, {name: np.zeros_like(v) for name, v in counted.items()})
+    positions = _run(build, node, counted, _nothing)
+    zeros = {name: np.zeros_like(v) for name, v in counted.items()}
+    shifts = _run(build, node, zeros, _value)
+    rounded = any(name in build.network.draft.rounded for name in node.input)
+    errors = _run(build, node, zeros, _error) if rounded else [np.zeros_like(v) for v in shifts]
     x = _joined(build, list(computed.values()))
     made = []
-    for found, shift in zip(positions, shifts, strict=True):
+    for found, shift, error in zip(positions, shifts, errors, strict=True):
         moved = build.selected(x, found.astype(np.int64) - 1)
-        if shift.any():
-            moved = build.affine(moved, ONE, Rounded.exact(shift), node)
+        if shift.any() or error.any():
+            moved = build.affine(moved, ONE, Rounded(shift, error), node)
         made.append(moved)
     return made
 
@@ -78,25 +81,42 @@ def _joined(build: Builder, values: Sequence[Node]) -> Node:
     return build.append(Op.CONCAT, flat, (sum(value.size for value in flat),), {"axis": 0})
 
 
+def _nothing(constant: Rounded) -> Values:
+    return np.zeros_like(constant.value)
+
+
+def _value(constant: Rounded) -> Values:
+    return constant.value
+
+
+def _error(constant: Rounded) -> Values:
+    return constant.error
+
+
 def _run(
-    build: Builder, node: NodeProto, computed: dict[str, Array], *, constants: bool = True
+    build: Builder,
+    node: NodeProto,
+    computed: dict[str, Array],
+    constants: Callable[[Rounded], Values],
 ) -> list[Array]:
-    """The node alone on ONNX Runtime; `constants`: with its constant values, else with zeros."""
+    """The node alone on ONNX Runtime; `constants`: what it takes of those that are values."""
     dtype = np.dtype(np.float32 if node.op_type in _FLOAT32 else np.float64)
     if dtype == np.float32 and sum(v.size for v in computed.values()) >= _MOST_POSITIONS:
         raise build.refused(node, "it has too many values")
     given = {name: value.astype(dtype) for name, value in computed.items()}
-    values = {node.input[index] for index in _values_of(node) if build.has(node, index)}
-    initializers = []
-    for name in {name for name in node.input if name} - given.keys():
-        value = build.network.draft.constants[name]
-        if name in values:
-            value = (value if constants else np.zeros_like(value)).astype(dtype)
-        initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+    initializers = {}
+    for index, name in enumerate(node.input):
+        if name and name not in given:
+            is_value = index in _values_of(node)
+            value = (
+                constants(build.rounded(node, index)) if is_value else build.constant(node, index)
+            )
+            value = value.astype(dtype) if is_value else np.ascontiguousarray(value)
+            initializers[name] = numpy_helper.from_array(value, name)
     node = NodeProto.FromString(node.SerializeToString())
     node.output[:] = [name or f"unnamed {index}" for index, name in enumerate(node.output)]
     for attribute in node.attribute:
-        if attribute.name == "value" and not constants:  # of old paddings
+        if attribute.name == "value" and constants is not _value:  # of old paddings
             attribute.f = 0.0
     element = helper.np_dtype_to_tensor_dtype(dtype)
     graph = helper.make_graph(
@@ -104,7 +124,7 @@ def _run(
         "positions",
         [helper.make_tensor_value_info(name, element, v.shape) for name, v in given.items()],
         [helper.make_tensor_value_info(name, element, None) for name in node.output],
-        initializers,
+        list(initializers.values()),
     )
     model = helper.make_model(
         graph, opset_imports=build.network.draft.model.opset_import, ir_version=8

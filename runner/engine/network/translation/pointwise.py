@@ -41,10 +41,11 @@ def whole(build: Builder, node: NodeProto, index: int) -> Node:
 
 def operand(build: Builder, node: NodeProto, index: int) -> Rounded:
     """A constant that broadcasts to the sample."""
-    value, shape = build.constant(node, index), build.shape(node)
-    if value.ndim == len(shape) + 1 and value.shape[0] == 1:
-        value = value[0]
-    return Rounded.exact(value)
+    constant, shape = build.rounded(node, index), build.shape(node)
+    lengths = constant.value.shape
+    if len(lengths) == len(shape) + 1 and lengths[0] == 1:
+        return constant.reshape(*lengths[1:])
+    return constant
 
 
 def _sum(build: Builder, node: NodeProto) -> Node:

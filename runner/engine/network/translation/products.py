@@ -22,9 +22,15 @@ from runner.engine.network.translation.windows import Window, two
 # Of a product of two computed matrices, each of which has bounds of its own.
 _MOST_PRODUCTS = 1 << 20
 
+# Of the file, or computed by it.
+Weight = Array | Rounded
 
-def _rows(build: Builder, x: Node, length: int, weight: Array, bias: Array | None) -> Node:
-    """Each of x's rows of `length` values times weight.T: flat [rows, out]."""
+
+def _rows(build: Builder, x: Node, weight: Weight, bias: Array | None, node: NodeProto) -> Node:
+    """Each of x's rows, as long as the weight's, times weight.T: flat [rows, out]."""
+    if isinstance(weight, Rounded):
+        return _entries(build, x, weight, node)
+    length = weight.shape[1]
     count = x.size // length
     if count == 1:
         return build.linear(x, weight, bias)
@@ -35,16 +41,41 @@ def _rows(build: Builder, x: Node, length: int, weight: Array, bias: Array | Non
     return build.selected(product, back, (product.size,))
 
 
-def _columns(build: Builder, x: Node, shape: tuple[int, ...], weight: Array) -> Node:
+def _columns(
+    build: Builder, x: Node, shape: tuple[int, ...], weight: Weight, node: NodeProto
+) -> Node:
     """weight times each of x's matrices [length, columns] (`shape`: with those in front): flat."""
     *front, length, columns = shape
     count = prod(front)
-    index = np.arange(x.size).reshape(count, length, columns).transpose(1, 0, 2)
-    product = build.conv(
-        build.selected(x, index, (length, count * columns, 1)), weight[:, :, None, None], None
-    )
+    index = np.arange(x.size).reshape(count, length, columns)
+    if isinstance(weight, Rounded):
+        product = _entries(build, build.selected(x, index.swapaxes(1, 2)), weight, node)
+        back = np.arange(product.size).reshape(count, columns, -1).swapaxes(1, 2)
+        return build.selected(product, back, (product.size,))
+    columns_of = build.selected(x, index.transpose(1, 0, 2), (length, count * columns, 1))
+    product = build.conv(columns_of, weight[:, :, None, None], None)
     back = np.arange(product.size).reshape(len(weight), count, columns).transpose(1, 0, 2)
     return build.selected(product, back, (product.size,))
+
+
+def _entries(build: Builder, x: Node, weight: Rounded, node: NodeProto) -> Node:
+    """As `_rows`, entry by entry: each is charged with its own error."""
+    outputs, length = weight.shape
+    if x.size * outputs > _MOST_PRODUCTS:
+        raise build.refused(
+            node,
+            "the file computes its constant, whose rounding would be charged to each of "
+            f"{x.size * outputs:,} products; export the network with its constants folded",
+        )
+    rows = np.arange(x.size).reshape(-1, 1, length)
+    index = np.broadcast_to(rows, (len(rows), outputs, length))
+    return build.summed(build.affine(build.selected(x, index), weight, ZERO, node), length)
+
+
+def _weight(build: Builder, node: NodeProto, index: int) -> Weight:
+    """As the file has it, or what it computes."""
+    rounded = build.network.draft.rounded.get(node.input[index])
+    return build.constant(node, index) if rounded is None else rounded
 
 
 def _gemm(build: Builder, node: NodeProto) -> Node:
@@ -57,35 +88,37 @@ def _gemm(build: Builder, node: NodeProto) -> Node:
         raise build.refused(node, "what it adds is computed, and one of its matrices constant")
     if left is None:
         return _left_gemm(build, node, alpha, beta)
-    weight = build.constant(node, 1)
+    weight = _weight(build, node, 1)
     weight = weight if build.attribute(node, "transB", 0) else weight.T
     if build.attribute(node, "transA", 0):
         length, count = build.file_shape(node.input[0])
         left = build.selected(left, np.arange(left.size).reshape(length, count).T)
-    bias = build.constant(node, 2) if build.has(node, 2) else np.zeros(1, weight.dtype)
-    whole = np.broadcast_to(bias, outputs)
-    inside = alpha.value == 1 and beta.value == 1 and (whole == whole[:1]).all()
-    product = _rows(build, left, weight.shape[1], weight, whole[0] if inside else None)
-    if inside:
-        return product
-    shaped = build.reshaped(product, build.shape(node))
-    return build.affine(shaped, alpha, beta * Rounded.exact(whole.reshape(shaped.shape)), node)
+    added = _added(build, node, outputs)
+    rows = added.value
+    inside = alpha.value == 1 and beta.value == 1 and (rows == rows[:1]).all() and added.is_exact
+    if inside and not isinstance(weight, Rounded):
+        return _rows(build, left, weight, rows[0].astype(weight.dtype), node)
+    product = build.reshaped(_rows(build, left, weight, None, node), build.shape(node))
+    return build.affine(product, alpha, beta * added.reshape(*product.shape), node)
+
+
+def _added(build: Builder, node: NodeProto, outputs: tuple[int, ...]) -> Rounded:
+    """What a Gemm adds."""
+    added = build.rounded(node, 2) if build.has(node, 2) else ZERO
+    return added.map(lambda values: np.broadcast_to(values, outputs))
 
 
 def _left_gemm(build: Builder, node: NodeProto, alpha: Rounded, beta: Rounded) -> Node:
     """A constant matrix times a computed one."""
-    weight, right = build.constant(node, 0), build.source(node)
+    weight, right = _weight(build, node, 0), build.source(node)
     weight = weight.T if build.attribute(node, "transA", 0) else weight
     shape = build.file_shape(node.input[1])
     if build.attribute(node, "transB", 0):
         right = build.selected(right, np.arange(right.size).reshape(shape).T)
         shape = shape[::-1]
     outputs = build.file_shape(node.output[0])
-    product = build.reshaped(_columns(build, right, shape, weight), outputs)
-    added = build.constant(node, 2) if build.has(node, 2) else np.zeros(1, weight.dtype)
-    if alpha.value == 1 and not added.any():
-        return product
-    return build.affine(product, alpha, beta * Rounded.exact(np.broadcast_to(added, outputs)), node)
+    product = build.reshaped(_columns(build, right, shape, weight, node), outputs)
+    return build.affine(product, alpha, beta * _added(build, node, outputs), node)
 
 
 def _met_gemm(build: Builder, node: NodeProto, alpha: Rounded, beta: Rounded) -> Node:
@@ -111,20 +144,22 @@ def _matmul(build: Builder, node: NodeProto) -> Node:
     left, right = build.computed(node, 0), build.computed(node, 1)
     if left is not None and right is not None:
         return _met(build, node, left, right)
-    weight = build.constant(node, 1 if left is not None else 0)
-    if weight.ndim > 2 and prod(weight.shape[:-2]) == 1:
-        weight = weight.reshape(weight.shape[-2:])
-    if weight.ndim > 2:
+    weight = _weight(build, node, 1 if left is not None else 0)
+    if len(weight.shape) > 2 and prod(weight.shape[:-2]) == 1:
+        weight = weight.reshape(*weight.shape[-2:])
+    if len(weight.shape) > 2:
+        if isinstance(weight, Rounded):
+            raise build.refused(node, "the file computes its constant, of more than one matrix")
         return _matrices(build, node, weight, left is not None)
     if left is not None:
-        matrix = weight.T if weight.ndim == 2 else weight[None]
-        return _rows(build, left, matrix.shape[1], matrix, None)
+        matrix = weight.T if len(weight.shape) == 2 else weight.reshape(1, -1)
+        return _rows(build, left, matrix, None, node)
     right = build.source(node)
-    matrix = weight if weight.ndim == 2 else weight[None]
+    matrix = weight if len(weight.shape) == 2 else weight.reshape(1, -1)
     shape = build.file_shape(node.input[1])
     if len(shape) == 1:
-        return build.linear(right, matrix)
-    return _columns(build, right, shape, matrix)
+        return _rows(build, right, matrix, None, node)
+    return _columns(build, right, shape, matrix, node)
 
 
 def _matrices(build: Builder, node: NodeProto, weight: Array, computed_left: bool) -> Node:
@@ -230,9 +265,7 @@ def _transposed_conv(build: Builder, node: NodeProto) -> Node:
 
 
 def _normalized(build: Builder, node: NodeProto) -> Node:
-    gain, offset, mean, variance = (
-        Rounded.exact(build.constant(node, index)) for index in range(1, 5)
-    )
+    gain, offset, mean, variance = (build.rounded(node, index) for index in range(1, 5))
     x = build.source(node)
     channels = build.file_shape(node.input[0])[1:2]
     if build.file_shape(node.input[0])[0] != 1 or gain.value.shape != channels:

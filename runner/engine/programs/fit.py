@@ -1,0 +1,49 @@
+"""What a rank runs to say which properties fit a network that is prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from runner.contract.errors import InstanceError
+from runner.engine.network.graph import Graph
+from runner.engine.network.prepared import Weights, read_graph
+from runner.engine.network.replay import box_points, replay
+from runner.engine.programs.verify import check_fit
+from runner.problem.onnx_runtime import OnnxRuntime
+from runner.problem.property.read import read_property
+
+
+def fit_target(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Holds `network`, `prepared`, against ONNX Runtime in the boxes of each of `properties`.
+
+    For each: `cause` and `message` where it does not fit, else `difference` (of `replay`).
+    """
+    network, prepared = Path(payload["network"]), Path(payload["prepared"])
+    graph, weights = read_graph(prepared), Weights(prepared)
+    names = {name for node in graph.nodes for name in node.parameters.values()}
+    tensors = {name: weights.tensor(name) for name in names}
+    reference = OnnxRuntime(network, optimize=False)
+
+    def difference(source: Path) -> float:
+        instance = read_property(source)
+        check_fit(instance, graph, str(source), network)
+        return replay(reference, graph, tensors, box_points(instance))
+
+    return {
+        "inputs": graph.input.size,
+        "outputs": _outputs(graph),
+        "properties": [_told(difference, Path(source)) for source in payload["properties"]],
+    }
+
+
+def _outputs(graph: Graph) -> int:
+    return graph.node(graph.output).size
+
+
+def _told(difference: Callable[[Path], float], source: Path) -> dict[str, Any]:
+    try:
+        return {"difference": difference(source)}
+    except InstanceError as error:
+        return {"cause": error.cause, "message": str(error)}
