@@ -157,9 +157,9 @@ def test_no_random_point_contradicts_an_expected_unsat() -> None:
                         assert not unsafe(problem, x, network(x)), row.property
 
 
-def test_the_default_run_takes_about_a_dozen_of_them_with_both_verdicts() -> None:
+def test_the_default_run_takes_a_few_of_each_with_both_verdicts() -> None:
     chosen = instances(REPOSITORY / "instances.csv")
-    assert 10 <= len(chosen) <= 15
+    assert 10 <= len(chosen) <= 18
     assert {row.category for row in chosen} == {folder.name for folder in CATEGORIES}
     listed = {(row.network, row.property): row for f in CATEGORIES for row in instances(f)}
     originals = [listed[row.network, row.property] for row in chosen]

@@ -17,7 +17,7 @@ from runner.contract.errors import UsageError
 @dataclass(frozen=True)
 class Progress:
     """How far a training has come. `loss`: mean of the last epoch. `accuracy`: on the validation
-    part. `seconds`: of training alone, in all. `peak_bytes`: of resident memory above the start.
+    part. `seconds`: of the CPU. `peak_bytes`: of resident memory above the start.
     """
 
     epoch: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
+from time import monotonic, process_time
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ def train_for(wanted: Wanted, data: DataSet, checkpoint: Path, seconds: float) -
     Whole epochs are trained, at least one. Raises UsageError for a loss that is not finite, and
     for the checkpoint of another recipe.
     """
-    start, meter = monotonic(), RssMeter()
+    start, spent, meter = monotonic(), process_time(), RssMeter()
     asked = wanted.training
     side = data.images.shape[-1]
     network = wanted.architecture.network(side, wanted.seed)
@@ -48,7 +48,7 @@ def train_for(wanted: Wanted, data: DataSet, checkpoint: Path, seconds: float) -
         now = replace(
             now,
             accuracy=accuracy(network, held_out),
-            seconds=before.seconds + monotonic() - start,
+            seconds=before.seconds + process_time() - spent,
             peak_bytes=max(before.peak_bytes, meter.peak_bytes),
         )
         save(checkpoint, wanted.digest, now, network, optimizer)

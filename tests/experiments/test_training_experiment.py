@@ -20,6 +20,8 @@ from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.read import read_property
 from runner.training.data import data_set
 
+RADII = "radii = [0.03]"
+
 pytestmark = pytest.mark.usefixtures("warm")
 
 
@@ -33,7 +35,7 @@ def call(*words: object, code: int = 0) -> str:
 def home(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a recipe whose networks are trained, labelled and compared."""
     folder = tmp_path_factory.mktemp("recipes")
-    recipe, out = tiny(folder), folder / "out"
+    recipe, out = tiny(folder, radii=RADII), folder / "out"
     said = call("train", recipe, "--out", out, "--label")
     assert "standard_seed0: accuracy " in said
     assert "nbc_seed0: accuracy " in said
@@ -50,7 +52,7 @@ def test_a_category_has_images_of_every_class_that_each_network_classifies_right
 ) -> None:
     data = data_set("digits")
     rows = instances(home / "tiny")
-    assert len(rows) > 20
+    assert len(rows) > 10
     for row in rows:
         _, image, _, radius = row.property.stem.split("_")
         assert int(image) in data.test.tolist()
@@ -76,10 +78,10 @@ def test_labels_are_given_for_every_instance_and_hold_both_verdicts(home: Path) 
 
 
 def test_a_category_is_made_again_to_the_last_byte(home: Path, tmp_path: Path) -> None:
-    call("train", tiny(tmp_path), "--out", tmp_path)
+    call("train", tiny(tmp_path, radii=RADII), "--out", tmp_path)
     made, again = home / "tiny", tmp_path / "tiny" / "tiny"
     files = sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
-    assert len(files) > 20
+    assert len(files) > 10
     _, differ, missing = filecmp.cmpfiles(made, again, list(map(str, files)), shallow=False)
     assert not differ
     assert not missing
@@ -88,10 +90,10 @@ def test_a_category_is_made_again_to_the_last_byte(home: Path, tmp_path: Path) -
 def test_the_table_has_a_row_for_each_method_and_radius(home: Path) -> None:
     table = pd.read_csv(home / "report" / "training.csv")
     found = list(zip(table["method"], table["radius"], strict=True))
-    assert found == [("standard", 0.005), ("standard", 0.05), ("nbc", 0.005), ("nbc", 0.05)]
-    assert (table["speed_up"][:2] == 1).all()
+    assert found == [("standard", 0.03), ("nbc", 0.03)]
+    assert table["speed_up"][0] == 1
     assert table["stable"].between(0, 1).all()
-    assert (table["stable"][[0, 2]].to_numpy() > table["stable"][[1, 3]].to_numpy()).all()
+    assert table["stable"][1] > table["stable"][0], "what nbc is for"
     assert (table["verified_accuracy"] <= table["unsat"]).all()
     assert (table["unsat"] + table["sat"] <= 1).all()
     assert (table["training_peak_bytes"] > 0).all()

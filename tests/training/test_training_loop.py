@@ -58,7 +58,7 @@ def test_an_epoch_at_a_time_gives_the_same_weights_as_all_at_once(tmp_path: Path
 def test_a_training_that_was_killed_resumes_to_the_same_weights(
     tmp_path: Path, rank_server: RankServer
 ) -> None:
-    path = tiny(tmp_path, epochs="epochs = 40")
+    path = tiny(tmp_path, epochs="epochs = 24")
 
     def go_on(home: Path, seconds: float, within_s: float) -> tuple[Ending, int]:
         payload = {"recipe": str(path), "home": str(home), "network": "nbc_seed0"}
@@ -66,12 +66,12 @@ def test_a_training_that_was_killed_resumes_to_the_same_weights(
         result = rank_server.run(TRAIN, payload, 1, tmp_path / "p", within_s, grace_s=0)
         return result.ended, (result.reports[0] or {}).get("epoch", -1)
 
-    assert go_on(tmp_path / "whole", 1e9, 300) == (Ending.FINISHED, 40)
+    assert go_on(tmp_path / "whole", 1e9, 300) == (Ending.FINISHED, 24)
     killed = tmp_path / "killed"
     assert go_on(killed, 0, 300) == (Ending.FINISHED, 1)
     assert go_on(killed, 1e9, CUT_S)[0] is Ending.KILLED_AT_DEADLINE
     assert go_on(killed, 0, 300) == (Ending.FINISHED, 2), "it goes on where the checkpoint was"
-    assert go_on(killed, 1e9, 300) == (Ending.FINISHED, 40)
+    assert go_on(killed, 1e9, 300) == (Ending.FINISHED, 24)
     name = "checkpoints/nbc_seed0.pt"
     assert same(tmp_path / "whole" / name, killed / name)
 
