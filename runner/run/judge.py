@@ -11,7 +11,7 @@ from runner.contract.layout import Axis, Partition
 from runner.contract.question import RankReport
 from runner.contract.vocabulary import Cause, Memory, Meter, Phase, Verdict
 from runner.contract.wire import MALFORMED, report_from_json
-from runner.execute.watch import Ending, GangResult
+from runner.execute.executor import Ending, GangResult
 from runner.record.schema import Outcome, RankRow
 from runner.run.plan import Task
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from runner.contract.vocabulary import Cause
-from runner.execute.watch import GangResult
+from runner.execute.executor import Executor, Gang
 from runner.problem.instances import Instance
 from runner.run.judge import Answer, preparation_failure
 from runner.run.programs import PREPARE
@@ -34,22 +34,6 @@ _OF_THE_PROPERTY = frozenset(
 )
 
 
-class Server(Protocol):
-    """What runs gangs: `runner.execute.gang.RankServer`, or a stand-in."""
-
-    def run(
-        self,
-        target: str,
-        payload: dict[str, Any],
-        ranks: int,
-        folder: Path,
-        timeout_s: float,
-        grace_s: float = ...,
-        memory_limit_bytes: int | None = ...,
-    ) -> GangResult:
-        """Call `target` in each of `ranks` processes; see RankServer.run."""
-
-
 class Preparation(NamedTuple):
     """The converted network, how long converting took, and why it failed if it did.
 
@@ -68,8 +52,8 @@ class Preparer:
     `memory_limit_bytes`: what converting may take; None: a quarter of the machine's memory.
     """
 
-    def __init__(self, server: Server, scratch: Path, memory_limit_bytes: int | None) -> None:
-        self._server = server
+    def __init__(self, executor: Executor, scratch: Path, memory_limit_bytes: int | None) -> None:
+        self._executor = executor
         self._scratch = scratch
         self._memory_limit_bytes = memory_limit_bytes
         self._known: dict[Path, tuple[Preparation, float]] = {}  # and the time that it had
@@ -87,14 +71,16 @@ class Preparer:
             "property": str(instance.property),
         }
         memory_bytes = self._memory_limit_bytes or prepare_memory_bytes(instance.network)
-        result = self._server.run(
-            PREPARE,
-            payload,
-            ranks=1,
-            folder=gang_folder,
-            timeout_s=timeout_s,
-            memory_limit_bytes=memory_bytes,
-        )
+        result = self._executor.submit(
+            Gang(
+                target=PREPARE,
+                payload=payload,
+                ranks=1,
+                folder=gang_folder,
+                timeout_s=timeout_s,
+                memory_limit_bytes=memory_bytes,
+            )
+        ).result()
         failure = _explained(preparation_failure(result), instance.network, timeout_s, memory_bytes)
         inputs = 0 if failure else int((result.reports[0] or {})["inputs"])
         done = Preparation(prepared, result.run_time_s, failure, inputs)

@@ -11,7 +11,7 @@ import pytest
 from runner.contract.question import RankReport
 from runner.contract.vocabulary import Cause, Memory, Meter, Phase, Verdict
 from runner.contract.wire import report_to_json
-from runner.execute.watch import Ending, GangResult
+from runner.execute.executor import Ending, GangResult
 from runner.problem.instances import Instance
 from runner.run.judge import judge, preparation_failure
 from runner.run.plan import Task
