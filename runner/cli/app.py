@@ -17,6 +17,7 @@ from runner.cli.plan_command import plan
 from runner.cli.report_command import report
 from runner.cli.run_command import EXIT_CODES, run
 from runner.cli.score_command import score
+from runner.cli.shard_command import shard
 from runner.cli.show_command import show
 from runner.cli.supports_command import supports
 from runner.cli.verify_command import EXIT_CODES as VERIFY_EXIT_CODES
@@ -57,6 +58,7 @@ app.command("compare", epilog=COMPARE_EXIT_CODES)(compare)
 app.command("plan")(plan)
 app.command("job")(job)
 app.add_typer(bench, name="bench")
+app.command("shard", hidden=True)(shard)
 app.command("doctor")(doctor)
 app.command("verify", epilog=VERIFY_EXIT_CODES)(verify)
 app.command("supports", context_settings={"ignore_unknown_options": True})(supports)

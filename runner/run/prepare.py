@@ -10,6 +10,7 @@ from runner.execute.executor import Executor, Gang
 from runner.problem.instances import Instance
 from runner.run.judge import Answer, preparation_failure
 from runner.run.programs import PREPARE
+from runner.run.shared import Shared
 
 # As much as VNN-COMP gives prepare_instance.sh, at most. Other rows wait for it, so no longer than
 # twice the row's own time, but so long in any case.
@@ -50,9 +51,17 @@ class Preparer:
     """Converts each network once; `scratch` keeps the result.
 
     `memory_limit_bytes`: what converting may take; None: a quarter of the machine's memory.
+    `shared`: a folder where others leave what they converted, and find it.
     """
 
-    def __init__(self, executor: Executor, scratch: Path, memory_limit_bytes: int | None) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        scratch: Path,
+        memory_limit_bytes: int | None,
+        shared: Path | None = None,
+    ) -> None:
+        self._shared = Shared(shared) if shared else None
         self._executor = executor
         self._scratch = scratch
         self._memory_limit_bytes = memory_limit_bytes
@@ -64,6 +73,11 @@ class Preparer:
         known, had_s = self._known.get(instance.network, (None, 0.0))
         if known and not (_ran_out_of_time(known) and had_s < timeout_s):
             return known
+        left = self._shared.find(instance.network) if self._shared else None
+        if left is not None:
+            done = Preparation(left.prepared, left.seconds, None, left.inputs)
+            self._known[instance.network] = done, timeout_s
+            return done
         prepared = self._scratch / f"network{len(self._known)}.safetensors"
         payload = {
             "network": str(instance.network),
@@ -83,6 +97,8 @@ class Preparer:
         ).result()
         failure = _explained(preparation_failure(result), instance.network, timeout_s, memory_bytes)
         inputs = 0 if failure else int((result.reports[0] or {})["inputs"])
+        if self._shared and failure is None:
+            prepared = self._shared.leave(instance.network, prepared, result.run_time_s, inputs)
         done = Preparation(prepared, result.run_time_s, failure, inputs)
         if done.failure is None or done.failure.cause not in _OF_THE_PROPERTY:
             self._known[instance.network] = done, timeout_s

@@ -56,16 +56,18 @@ def schedule(
     executor: Executor,
     observer: Observer,
     target: str = VERIFY,
+    networks: Path | None = None,
 ) -> None:
     """Runs and records every task that `folder` has no outcome of.
 
     `target`: what a rank does with a Job; it gives a RankReport, both as JSON. `executor` need not
-    have been entered where no task is of our own strategies.
+    have been entered where no task is of our own strategies. `networks`: a folder for converted
+    networks that other runs of the same command share.
 
     Raises DiskFullError when there is no room left, and UsageError when no gang can be started.
     """
     with folder.disk_full_named(), _scratch(folder.path / "scratch") as scratch:
-        worker = _Worker(command, folder, executor, scratch, target)
+        worker = _Worker(command, folder, executor, scratch, target, networks)
         for task in tasks:
             if task.key() in folder.done:
                 continue
@@ -83,7 +85,13 @@ class _Worker:
     """Runs one task after another."""
 
     def __init__(
-        self, command: Command, folder: RunFolder, executor: Executor, scratch: Path, target: str
+        self,
+        command: Command,
+        folder: RunFolder,
+        executor: Executor,
+        scratch: Path,
+        target: str,
+        networks: Path | None,
     ) -> None:
         self._target = target
         self._command = command
@@ -94,7 +102,7 @@ class _Worker:
         self._memory_limit_bytes = None if limit is None else int(limit * _GIB)
         work = command.work_memory_mib
         self._work_bytes = None if work is None else int(work * _MIB)
-        self._preparer = Preparer(executor, scratch, self._memory_limit_bytes)
+        self._preparer = Preparer(executor, scratch, self._memory_limit_bytes, networks)
         self._foreign = Foreign(command, folder, scratch)
 
     def run(self, task: Task) -> tuple[Outcome, list[RankRow]]:
