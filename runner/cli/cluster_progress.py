@@ -18,11 +18,11 @@ _EVERY_S = 10.0  # a line, where there is no terminal
 
 
 class ClusterProgress:
-    """The observer that people see. `done`: how many outcomes there were when it began."""
+    """The observer that people see."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
-        self._first: tuple[float, int] | None = None
+        self._first: tuple[float, int] | None = None  # when there were how many, then
         self._said: tuple[float, Standing] | None = None
         self._told: set[str] = set()
         self._bar = Progress(
@@ -68,7 +68,8 @@ class ClusterProgress:
 
     def _say(self, standing: Standing, done: int) -> None:
         now = time.monotonic()
-        self._first = self._first or (now, done)
+        if done and self._first is None:
+            self._first = now, done
         if self._said is not None:
             when, before = self._said
             moved = standing.shards != before.shards or done == standing.rows
@@ -79,7 +80,7 @@ class ClusterProgress:
             f"{count} {verdict}" for verdict in Verdict if (count := standing.verdicts.get(verdict))
         )
         parts = [f"[{done}/{standing.rows}]", verdicts or "nothing yet"]
-        start, at_start = self._first
+        start, at_start = self._first or (now, done)
         if at_start < done < standing.rows:
             left_s = (now - start) / (done - at_start) * (standing.rows - done)
             parts.append(f"about {seconds(left_s)} left")

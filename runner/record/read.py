@@ -72,7 +72,7 @@ def read_run(run: Path) -> Run:
     Raises UsageError when `run` is no run folder or of another schema version.
     """
     manifest = read_manifest(run, OLDEST_SCHEMA)
-    if _is_cut(run, manifest):
+    if _is_cut(run):
         return _of_shards(run, manifest)
     outcome_rows, without_outcomes = _table(run / OUTCOMES, Outcome)
     rank_rows, without_ranks = _table(run / RANKS, RankRow)
@@ -81,9 +81,9 @@ def read_run(run: Path) -> Run:
     return Run(run, manifest, outcome_rows, rank_rows, left_out)
 
 
-def _is_cut(run: Path, manifest: Manifest) -> bool:
+def _is_cut(run: Path) -> bool:
     """Its shards have the same command, and are not cut again."""
-    return bool(manifest.command.shards) and (run / SHARDS).is_dir()
+    return (run / SHARDS).is_dir()
 
 
 def _of_shards(run: Path, manifest: Manifest) -> Run:
@@ -126,7 +126,7 @@ def outcomes(run: Path) -> pd.DataFrame:
     Rows that are cut off or damaged are left out and named in a warning. Raises UsageError when
     the file is not of this version.
     """
-    if _is_cut(run, read_manifest(run, OLDEST_SCHEMA)):
+    if _is_cut(run):
         whole = read_run(run)
         return _warned((whole.outcomes, list(whole.left_out)))
     return _warned(_table(run / OUTCOMES, Outcome))
@@ -137,7 +137,7 @@ def ranks(run: Path) -> pd.DataFrame:
 
     Otherwise as `outcomes`.
     """
-    if _is_cut(run, read_manifest(run, OLDEST_SCHEMA)):
+    if _is_cut(run):
         whole = read_run(run)
         return _warned((whole.ranks, list(whole.left_out)))
     rows = _warned(_table(run / RANKS, RankRow))
@@ -159,7 +159,7 @@ def runs(folder: Path) -> pd.DataFrame:
 
 def _described(run: Path) -> dict[str, Any]:
     manifest = read_manifest(run, OLDEST_SCHEMA)
-    parts = [shard.folder for shard in shards_of(run, manifest)] or [run]
+    parts = [shard.folder for shard in shards_of(run, manifest)] if _is_cut(run) else [run]
     recorded = sum(len(_table(part / OUTCOMES, Outcome)[0]) for part in parts)
     return {
         "run": run.name,
