@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import Future
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from runner.contract.measurements import Measurements
 from runner.contract.question import Report
 from runner.contract.vocabulary import Meter, Verdict
 from runner.contract.wire import report_to_json
-from runner.execute.watch import Ending, GangResult
+from runner.execute.executor import Ending, Gang, GangResult
 
 PREPARE = "runner.engine.programs.verify:prepare_target"
 
@@ -56,28 +57,26 @@ class FakeServer:
         self._verify = verify
         self._log = log
 
-    def run(
-        self,
-        target: str,
-        payload: dict[str, Any],
-        ranks: int,
-        folder: Path,
-        timeout_s: float,
-        grace_s: float = 2.0,
-        memory_limit_bytes: int | None = None,
-    ) -> GangResult:
-        assert folder.is_dir()
-        assert not list(folder.iterdir())
+    def submit(self, gang: Gang) -> Future[GangResult]:
+        """Answered before it returns."""
+        done = Future[GangResult]()
+        done.set_result(self._answer(gang))
+        return done
+
+    def _answer(self, gang: Gang) -> GangResult:
+        payload = gang.payload
+        assert gang.folder.is_dir()
+        assert not list(gang.folder.iterdir())
         # A rank that verifies caps itself, once it has joined its gang.
-        self.limits.add(memory_limit_bytes or payload.get("memory_limit_bytes"))
-        for rank in range(ranks):
-            (folder / f"rank{rank}.log").write_text(self._log)
-        if target == PREPARE:
+        self.limits.add(gang.memory_limit_bytes or payload.get("memory_limit_bytes"))
+        for rank in range(gang.ranks):
+            (gang.folder / f"rank{rank}.log").write_text(self._log)
+        if gang.target == PREPARE:
             self.prepared.append(Path(payload["network"]).name)
             Path(payload["prepared"]).touch()
             return self.preparing
         self.verified.append((Path(payload["property"]).name, payload["strategy"]["name"]))
-        return self._verify(payload, ranks)
+        return self._verify(payload, gang.ranks)
 
 
 class Silent:

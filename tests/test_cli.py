@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from runner.cli import job_command, run_command
 from runner.cli.app import app
-from runner.execute.watch import GangResult
+from runner.execute.executor import GangResult
 from runner.record.lock import exclusive
 from runner.run.doctor import REQUIREMENTS, State, check_requirement, examine
 

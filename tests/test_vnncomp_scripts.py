@@ -132,7 +132,7 @@ def test_scripts_command_line_and_function_agree_and_counterexamples_hold(
         assert warm.prepare(network, prop).returncode == 0
         lines = warm.run(network, prop)
         assert lines[0] == verdict
-        assert str(verify(network, prop, timeout=60, server=rank_server).verdict) == verdict
+        assert str(verify(network, prop, timeout=60, executor=rank_server).verdict) == verdict
         asked = ("verify", prop, "--network", f"f={network}", "--timeout", 60)
         told = command(*asked, env=environment(warm.private)).stdout.splitlines()
         assert told[0] == verdict

@@ -17,6 +17,7 @@ from runner.cli.plan_command import plan
 from runner.cli.report_command import report
 from runner.cli.run_command import EXIT_CODES, run
 from runner.cli.score_command import score
+from runner.cli.shard_command import shard
 from runner.cli.show_command import show
 from runner.cli.supports_command import supports
 from runner.cli.train_command import train
@@ -61,6 +62,7 @@ app.command("job")(job)
 app.add_typer(experiments, name="experiment")
 experiments.command("training")(training)
 app.command("train")(train)
+app.command("shard", hidden=True)(shard)
 app.command("doctor")(doctor)
 app.command("verify", epilog=VERIFY_EXIT_CODES)(verify)
 app.command("supports", context_settings={"ignore_unknown_options": True})(supports)

@@ -14,15 +14,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from runner.contract.whole import replace_file
+from runner.execute.executor import Executor
 from runner.problem.instances import Row
 from runner.report.grid import Grid
 from runner.report.render import rich_table
 from runner.report.text import ABSENT, difference, seconds
 from runner.run.loading import Loaded, load_rows
-from runner.run.prepare import Server
 
 
-def load_with_bar(rows: Sequence[Row], server: Server, folder: Path, out: Console) -> list[Loaded]:
+def load_with_bar(
+    rows: Sequence[Row], executor: Executor, folder: Path, out: Console
+) -> list[Loaded]:
     """As `load_rows`, with a bar on a terminal."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     told = TextColumn("{task.description}", markup=False)
@@ -33,7 +35,7 @@ def load_with_bar(rows: Sequence[Row], server: Server, folder: Path, out: Consol
             bar.update(line, description=name)
 
         done = []
-        for loaded in load_rows(rows, server, folder, begins):
+        for loaded in load_rows(rows, executor, folder, begins):
             bar.advance(line)
             done.append(loaded)
         return done

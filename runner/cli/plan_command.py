@@ -17,8 +17,8 @@ from runner.contract.node_plan import NodePlan
 from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Device
 from runner.contract.wire import from_json, to_json
+from runner.execute.executor import Gang, GangResult
 from runner.execute.gang import RankServer
-from runner.execute.watch import GangResult
 from runner.report.grid import Grid
 from runner.report.render import rich_table
 from runner.report.text import size
@@ -73,14 +73,16 @@ def _planned(
     prepared = folder / "network.safetensors"
     asked = {"network": str(network), "prepared": str(prepared), "property": ""}
     with RankServer(folder / "server.log") as server:
-        found = _report(server.run(PREPARE, asked, 1, folder / "prepare", PREPARE_TIMEOUT_S))
+        preparing = Gang(PREPARE, asked, 1, folder / "prepare", PREPARE_TIMEOUT_S)
+        found = _report(server.submit(preparing).result())
         choice = settled(strategy, prepared, int(found["inputs"]), Device.AUTO)
         payload = {
             "prepared": str(prepared),
             "strategy": to_json(choice.strategy),
             "ranks": ranks,
         }
-        found = _report(server.run(PLAN, payload, 1, folder / "plan", PREPARE_TIMEOUT_S))
+        planning = Gang(PLAN, payload, 1, folder / "plan", PREPARE_TIMEOUT_S)
+        found = _report(server.submit(planning).result())
     return choice, [from_json(node, NodePlan) for node in found["nodes"]]
 
 

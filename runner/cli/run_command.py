@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from runner.cli.cluster_run import DEFAULT_SHARDS, cut_command, run_on_cluster
 from runner.cli.options import (
     ChosenDevice,
     ChosenMethod,
@@ -31,7 +32,7 @@ from runner.cli.options import (
 from runner.cli.progress import RunProgress
 from runner.cli.terminal import DISK_FULL, NO_REPORT, console, exit_codes
 from runner.contract.errors import UsageError
-from runner.contract.vocabulary import Device, Method
+from runner.contract.vocabulary import Device, Method, On
 from runner.contract.workload import workload_of
 from runner.execute.gang import RankServer
 from runner.record.append import is_disk_full
@@ -55,6 +56,7 @@ Exit codes:
   3    the disk is full; the message says how to resume, or to make the report of a finished run
   4    another process writes to the run folder
   5    the run finished without its report; the message says why, and how to make it
+  6    shards were lost again and again; the message says which, and how to go on
   130  interrupted (Ctrl-C or SIGTERM); the message says how to resume
 """
 
@@ -134,6 +136,25 @@ class RunOptions:
         int | None,
         typer.Option(metavar="DOMAINS", help="Of a round of --fixed-workload; an even number."),
     ] = None
+    on: Annotated[
+        On | None,
+        typer.Option(
+            help="Cut the run into shards and let a cluster run them; local: side by side here. "
+            "See docs/clusters.md."
+        ),
+    ] = None
+    shards: Annotated[
+        int, typer.Option(min=0, help=f"Of --on [default: {DEFAULT_SHARDS}].", show_default=False)
+    ] = 0
+    cluster: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE|FILE",
+            help="What each shard asks of its node: partition, account, cpus, gpus, memory (GiB), "
+            "time_limit (minutes), at_once, setup, address; or a TOML file with these. May be "
+            "given several times.",
+        ),
+    ] = None
 
     def command(self) -> Command:
         """As run.json has it. Raises UsageError for options that say nothing together."""
@@ -152,6 +173,9 @@ class RunOptions:
             repeat=self.repeat,
             workload=workload_of(self.fixed_workload, self.batch),
             verifiers=named_tools(self.verifier or (), self.verifiers),
+            on=self.on,
+            shards=self.shards,
+            placement=tuple(self.cluster or ()),
         )
 
 
@@ -177,7 +201,7 @@ def run(asked: RunOptions) -> None:
         left_out: list[str] = []
         tasks = plan(command, left_out.append)
         _print_left_out(left_out, out)
-        folder = _run(command, tasks, asked.results, asked.name, out)
+        folder = _run(cut_command(command, tasks), tasks, asked.results, asked.name, out)
         _print_summary(folder.path, left_out, out)
 
 
@@ -208,6 +232,10 @@ def _run(
     command: Command, tasks: list[Task], results: Path, name: str | None, out: Console
 ) -> RunFolder:
     with open_run(results, command, len(tasks), name) as folder:
+        if command.on is not None:
+            folder.take_options(command)
+            run_on_cluster(tasks, folder, out)
+            return folder
         known = [folder.done[task.key()] for task in tasks if task.key() in folder.done]
         if known:
             out.print(f"Resuming {folder.path}: {len(known)} of {len(tasks)} are done.")

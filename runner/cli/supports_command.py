@@ -13,6 +13,7 @@ import typer
 
 from runner.cli.terminal import exit_codes
 from runner.contract.errors import UsageError
+from runner.execute.executor import Gang
 from runner.execute.gang import RankServer
 from runner.problem.property.declared import ELEMENT_TYPES
 from runner.run.judge import preparation_failure
@@ -88,7 +89,8 @@ def _told() -> Mapping[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with RankServer(folder / "log", (SUPPORTS.partition(":")[0],)) as server:
-            result = server.run(SUPPORTS, {}, 1, folder / "gang", PREPARE_TIMEOUT_S)
+            gang = Gang(SUPPORTS, {}, 1, folder / "gang", PREPARE_TIMEOUT_S)
+            result = server.submit(gang).result()
     failure = preparation_failure(result)
     if failure:
         raise UsageError(f"{failure.cause}: {failure.message}")

@@ -14,7 +14,7 @@ from rich.console import Console
 from runner.contract.errors import UsageError
 from runner.record.append import DiskFullError, is_disk_full
 
-USAGE, DISK_FULL, IN_USE, NO_REPORT, INTERRUPTED = 2, 3, 4, 5, 130
+USAGE, DISK_FULL, IN_USE, NO_REPORT, LOST, INTERRUPTED = 2, 3, 4, 5, 6, 130
 
 _WIDTH_OF_LOGS = 120
 
@@ -46,11 +46,14 @@ def exit_codes() -> Iterator[None]:
 def _code(error: UsageError) -> int:
     # Not above: the doctor prints even where what this imports is missing.
     from runner.record.folder import RunInUseError
+    from runner.run.spread import LostShardsError
 
     match error:
         case DiskFullError():
             return DISK_FULL
         case RunInUseError():
             return IN_USE
+        case LostShardsError():
+            return LOST
         case _:
             return USAGE

@@ -53,6 +53,13 @@ def report_path(folder: Path, rank: int) -> Path:
     return folder / f"rank{rank}.json"
 
 
+def read_report(folder: Path, rank: int) -> dict[str, Any] | None:
+    """What rank `rank` wrote; None where it left nothing."""
+    path = report_path(folder, rank)
+    report: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return report
+
+
 def run_guarded(work: Callable[[], Mapping[str, Any]], rank: int, folder: Path) -> int:
     """Do `work` and write the report it returns; gives the exit code.
 

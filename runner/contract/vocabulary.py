@@ -88,6 +88,14 @@ class Meter(StrEnum):
     NONE = "none"  # not measured (`null`)
 
 
+class On(StrEnum):
+    """Where the shards of a run go; without one, a run is not cut."""
+
+    LOCAL = "local"  # side by side on this machine
+    SLURM = "slurm"
+    RAY = "ray"
+
+
 class Device(StrEnum):
     AUTO = "auto"
     CPU = "cpu"

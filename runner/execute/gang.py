@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from threading import Lock
 from time import monotonic
 from types import TracebackType
 from typing import Any
 
 from runner.contract.errors import UsageError
 from runner.execute.channel import ChannelClosed
+from runner.execute.executor import GRACE_S, Gang
 from runner.execute.launch import Launch
 from runner.execute.link import Link, Spawned, attached
 from runner.execute.watch import Ending, GangResult, Watch
@@ -32,12 +35,14 @@ _log = logging.getLogger(__name__)
 
 
 class RankServer:
-    """A warm fork server that runs one gang at a time, and is started anew when it dies.
+    """An `Executor`: a warm fork server that runs one gang at a time, and is started anew when it
+    dies.
 
-    The thread that enters it must outlive it, and no second thread may use it: the kernel kills
-    the server, and with it every rank, when that thread ends. Ranks import what this process can
-    import. `preload` names the modules they will need; they are imported while the caller goes on.
-    `door`: where a warm server may listen, whose fork is taken instead if it answers.
+    One thread of its own starts the server and follows every gang, so any thread may submit. The
+    kernel kills the server, and with it every rank, when that thread ends, as it does with this
+    process. Ranks import what this process can import. `preload` names the modules they will need;
+    they are imported while the caller goes on. `door`: where a warm server may listen, whose fork
+    is taken instead if it answers.
     """
 
     def __init__(
@@ -47,9 +52,13 @@ class RankServer:
         self._preload = tuple(preload)
         self._door = door
         self._gangs = 0
+        self._leaving = Lock()  # held while a server is started, so that none is missed
+        self._left = False
 
     def __enter__(self) -> RankServer:
-        self._start()
+        self._left = False
+        self._thread = ThreadPoolExecutor(1, "gangs")
+        self._thread.submit(self._start).result()
         return self
 
     def __exit__(
@@ -58,6 +67,11 @@ class RankServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """The gang that runs, if one does, is ended; those that wait are cancelled."""
+        with self._leaving:
+            self._left = True
+            self._link.interrupt()
+        self._thread.shutdown(wait=True, cancel_futures=True)
         self._stop()
 
     @property
@@ -65,20 +79,9 @@ class RankServer:
         """Process id of the server; another one after a restart."""
         return self._link.pid
 
-    def wait_ready(self, timeout_s: float = READY_WITHIN_S) -> None:
-        """Wait until gangs start without delay.
-
-        Raises UsageError with the last line of the server's log if it cannot be started.
-        """
-        for _ in range(START_ATTEMPTS):
-            if self._link.becomes_ready(timeout_s):
-                return
-            self._stop()
-            words, failed_by_itself = self._last_words(), self._link.failed
-            self._start()
-            if failed_by_itself:
-                break
-        raise UsageError(f"the rank server does not start; see {self._log}: {words}")
+    def submit(self, gang: Gang) -> Future[GangResult]:
+        """See `Executor`. Gangs run one after the other, in the order of their submission."""
+        return self._thread.submit(self._run, gang)
 
     def run(
         self,
@@ -87,27 +90,52 @@ class RankServer:
         ranks: int,
         folder: Path,
         timeout_s: float,
-        grace_s: float = 2.0,
+        grace_s: float = GRACE_S,
         memory_limit_bytes: int | None = None,
     ) -> GangResult:
-        """Call `target` ("module:function") with `payload` in each of `ranks` processes.
+        """Submit the gang of these fields, and wait for what becomes of it."""
+        return self.submit(
+            Gang(target, payload, ranks, folder, timeout_s, memory_limit_bytes, grace_s)
+        ).result()
 
-        Payload and result are dicts of JSON values. Ranks are expected to keep to `timeout_s` by
-        themselves; `grace_s` later they are ended. Each may allocate `memory_limit_bytes` of host
-        memory. `folder` is created and receives `rank<r>.json` and `rank<r>.log`.
-        Raises UsageError if the server cannot be started.
+    def wait_ready(self, timeout_s: float = READY_WITHIN_S) -> None:
+        """Wait until gangs start without delay.
+
+        Raises UsageError with the last line of the server's log if it cannot be started.
         """
-        _clear(folder)
-        self.wait_ready()
+        self._thread.submit(self._become_ready, timeout_s).result()
+
+    def _become_ready(self, timeout_s: float) -> None:
+        for _ in range(START_ATTEMPTS):
+            if self._link.becomes_ready(timeout_s):
+                return
+            self._stop()
+            words, failed_by_itself = self._last_words(), self._link.failed
+            self._start()
+            if failed_by_itself or self._left:
+                break
+        raise UsageError(f"the rank server does not start; see {self._log}: {words}")
+
+    def _run(self, gang: Gang) -> GangResult:
+        _clear(gang.folder)
+        self._become_ready(READY_WITHIN_S)
         self._gangs += 1
-        launch = Launch(self._gangs, ranks, target, payload, str(folder), memory_limit_bytes)
+        launch = Launch(
+            gang=self._gangs,
+            ranks=gang.ranks,
+            target=gang.target,
+            payload=gang.payload,
+            folder=str(gang.folder),
+            memory_limit_bytes=gang.memory_limit_bytes,
+        )
         watch = Watch(launch)
         start = monotonic()
         try:
             self._channel.send({"request": "launch", **asdict(launch)})
-            self._follow(watch, start, deadline=start + timeout_s + grace_s)
+            self._follow(watch, start, deadline=start + gang.timeout_s + gang.grace_s)
         except ChannelClosed:
-            _log.warning("the rank server died or does not answer; see %s", self._log)
+            if not self._left:
+                _log.warning("the rank server died or does not answer; see %s", self._log)
             watch.ended = Ending.SERVER_DIED
             self._stop()
         result = watch.result(run_time_s=monotonic() - start)
@@ -147,9 +175,12 @@ class RankServer:
         self._channel.send({"request": "signal", "gang": watch.gang, "number": int(number)})
 
     def _start(self) -> None:
-        warm = attached(self._door) if self._door else None
-        self._link: Link = warm or Spawned(self._log, self._preload)
-        self._channel = self._link.channel
+        with self._leaving:
+            if self._left:
+                return
+            warm = attached(self._door) if self._door else None
+            self._link: Link = warm or Spawned(self._log, self._preload)
+            self._channel = self._link.channel
 
     def _stop(self) -> None:
         self._link.end()

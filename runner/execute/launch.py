@@ -42,7 +42,7 @@ def become_rank(launch: Launch, rank: int, server: int) -> int:
     os.environ.update(rank_environment(rank, launch.ranks, folder))
     if launch.memory_limit_bytes is not None:
         cap_memory(launch.memory_limit_bytes)
-    code = run_guarded(lambda: _resolve(launch.target)(launch.payload), rank, folder)
+    code = run_guarded(lambda: resolve(launch.target)(launch.payload), rank, folder)
     sys.stdout.flush()
     sys.stderr.flush()
     return code
@@ -65,7 +65,8 @@ def rendezvous_path(folder: Path) -> Path:
     return folder / "rendezvous"
 
 
-def _resolve(target: str) -> Target:
+def resolve(target: str) -> Target:
+    """The function that "module:function" names."""
     module, _, function = target.partition(":")
     resolved: Target = getattr(importlib.import_module(module), function)
     return resolved

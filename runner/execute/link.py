@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -30,8 +31,11 @@ class Link(Protocol):
     def becomes_ready(self, timeout_s: float) -> bool:
         """Whether the server says so in time, and still runs."""
 
+    def interrupt(self) -> None:
+        """Its end begins; another thread, which reads the channel, is told by that."""
+
     def end(self) -> None:
-        """Ranks, even suspended ones, die with the server."""
+        """Ranks, even suspended ones, die with the server. Once more: nothing happens."""
 
     @property
     def failed(self) -> bool:
@@ -62,13 +66,19 @@ class Spawned:
         os.close(held)
         self.pid = self._process.pid
         self.channel = Channel(ours)
-        self._ready = False
+        self._ready = self._ended = False
 
     def becomes_ready(self, timeout_s: float) -> bool:
         self._ready = self._ready or _says_ready(self.channel, timeout_s) is not None
         return self._ready and self._process.poll() is None
 
+    def interrupt(self) -> None:
+        self._process.kill()
+
     def end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
         self._process.kill()
         self._process.wait()
         self.channel.close()
@@ -90,6 +100,7 @@ class Attached:
         self.channel = channel
         self.pid = pid
         self._connection = connection
+        self._ended = False
 
     def becomes_ready(self, timeout_s: float) -> bool:
         try:
@@ -98,7 +109,14 @@ class Attached:
             return False
         return True
 
+    def interrupt(self) -> None:
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+
     def end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
         give_up = monotonic() + RANKS_DIE_WITHIN_S
         try:
             self._connection.shutdown(socket.SHUT_WR)

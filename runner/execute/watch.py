@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from runner.contract.shell import REPORTED, report_path
+from runner.contract.shell import REPORTED, read_report, report_path
 from runner.execute.channel import Message
 from runner.execute.launch import Launch
 
@@ -93,7 +92,7 @@ class Watch:
         return GangResult(
             ended=self.ended or Ending.FINISHED,
             run_time_s=run_time_s,
-            reports=tuple(self._report(rank) for rank in range(self._ranks)),
+            reports=tuple(read_report(self._folder, rank) for rank in range(self._ranks)),
             dead_rank=self._dead_rank,
             how=self._how,
             stopped_ranks=tuple(sorted(self._stopped)),
@@ -111,12 +110,7 @@ class Watch:
             return
         self.ended = Ending.FINISHED if reported else Ending.RANK_DIED
         self._dead_rank = rank
-        self._how = _signal_name(number) if number is not None else f"exit code {code}"
-
-    def _report(self, rank: int) -> dict[str, Any] | None:
-        path = report_path(self._folder, rank)
-        report: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-        return report
+        self._how = signal_name(number) if number is not None else f"exit code {code}"
 
 
 def _is_exiting(pid: int) -> bool:
@@ -128,6 +122,7 @@ def _is_exiting(pid: int) -> bool:
     return bool(int(fields.split()[6]) & _PF_EXITING)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """As in "signal 9 (SIGKILL)"."""
     names = {known.value: known.name for known in signal.Signals}
     return f"signal {number} ({names.get(number, 'real-time')})"

@@ -16,6 +16,7 @@ from runner.contract.strategy import Engine
 from runner.contract.vocabulary import Device, Method
 from runner.contract.whole import replace_file
 from runner.contract.workload import Workload
+from runner.execute.executor import Executor, Gang
 from runner.execute.gang import RankServer
 from runner.record.folder import open_run
 from runner.record.manifest import Command
@@ -170,7 +171,7 @@ def _claim(file: Path, experiment: Experiment) -> None:
         raise UsageError(f"{file.parent} holds another experiment; choose another --run name")
 
 
-def _generated(wanted: Generated, experiment: Experiment, folder: Path, server: RankServer) -> Path:
+def _generated(wanted: Generated, experiment: Experiment, folder: Path, executor: Executor) -> Path:
     category = folder / "networks" / wanted.name
     if not (category / "instances.csv").exists():
         payload = {
@@ -180,7 +181,8 @@ def _generated(wanted: Generated, experiment: Experiment, folder: Path, server: 
             "seed": experiment.seed,
             "timeout_s": experiment.timeout_s,
         }
-        result = server.run(GENERATE, payload, 1, folder / "generate", GENERATE_WITHIN_S)
+        gang = Gang(GENERATE, payload, 1, folder / "generate", GENERATE_WITHIN_S)
+        result = executor.submit(gang).result()
         if not (category / "instances.csv").exists():
             raise UsageError(f"{wanted.name} was not made: {result.how}; see {folder}/generate")
     return category

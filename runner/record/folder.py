@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,7 +29,15 @@ from runner.record.append import (
     whole_lines,
 )
 from runner.record.lock import exclusive
-from runner.record.manifest import FILE_NAME, Command, Manifest, Status, describe, read_manifest
+from runner.record.manifest import (
+    FILE_NAME,
+    Command,
+    Manifest,
+    Status,
+    describe,
+    read_manifest,
+    this_node,
+)
 from runner.record.schema import (
     Key,
     Outcome,
@@ -111,6 +120,19 @@ class RunFolder:
     def note_version(self, name: str, version: str) -> None:
         """Says in run.json which version of another verifier runs."""
         self.manifest = self.manifest.with_version(name, version)
+        with self.disk_full_named():
+            self.manifest.write(self.path)
+
+    def take_options(self, command: Command) -> None:
+        """Of the same command, those that may differ from time to time."""
+        self.manifest = replace(self.manifest, command=command)
+        with self.disk_full_named():
+            self.manifest.write(self.path)
+
+    def note_node(self, shard: int) -> None:
+        """Says in run.json that this machine runs the shard from here on."""
+        node = this_node(shard, len(self._done))
+        self.manifest = replace(self.manifest, nodes=(*self.manifest.nodes, node))
         with self.disk_full_named():
             self.manifest.write(self.path)
 

@@ -6,7 +6,8 @@ import json
 import platform
 import shlex
 import subprocess
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib import metadata
@@ -16,9 +17,10 @@ from typing import Any
 import psutil
 import pynvml
 
+import runner
 from runner.contract.errors import UsageError
 from runner.contract.verifier import Tool
-from runner.contract.vocabulary import Device, Method
+from runner.contract.vocabulary import Device, Method, On
 from runner.contract.whole import replace_file
 from runner.contract.wire import MALFORMED, from_json
 from runner.contract.workload import Workload
@@ -42,7 +44,7 @@ class Command:
     """Everything that decides which rows a run has; the same command resumes its own run.
 
     Categories are absolute paths, `timeout_s` None means each instance's own. `verifiers`: those
-    beside our strategies.
+    beside our strategies. `on`, `shards`: a run over a cluster, None and 0 for one that is not cut.
     """
 
     categories: tuple[str, ...]
@@ -59,6 +61,10 @@ class Command:
     workload: Workload | None = None
     work_memory_mib: float | None = None
     verifiers: tuple[Tool, ...] = ()
+    on: On | None = None
+    shards: int = 0
+    # Words after --cluster: where shards are placed decides no row, so another time it may differ.
+    placement: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def contenders(self) -> tuple[str, ...]:
@@ -85,9 +91,13 @@ class Command:
             "--repeat": self.repeat,
             "--fixed-workload": self.workload and self.workload.rounds,
             "--batch": self.workload and self.workload.batch,
+            "--on": self.on,
+            "--shards": self.shards or None,
             "--results": results,
             "--run": name,
         }
+        for word in self.placement:
+            words += ["--cluster", word]
         for option, value in options.items():
             if value is not None:
                 words += [option, str(value)]
@@ -95,8 +105,32 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Node:
+    """A machine that ran a shard: its `versions`, `host` and `gpus` as in run.json, and how many
+    outcomes the shard had when it began (`first`).
+    """
+
+    shard: int
+    first: int
+    versions: dict[str, str]
+    host: dict[str, Any]
+    gpus: list[dict[str, Any]]
+    git_revision: str | None
+
+    @property
+    def kind(self) -> str:
+        """What its times depend on, in words: two nodes of one kind are as good as one."""
+        gpus = Counter(str(gpu["name"]) for gpu in self.gpus)
+        parts = [f"{self.host.get('cores')} cores", str(self.host.get("cpu"))]
+        return ", ".join([*parts, *(f"{count} x {name}" for name, count in gpus.items())])
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """The content of run.json. Times are UTC in ISO 8601; `rows` is how many outcomes it plans."""
+    """The content of run.json. Times are UTC in ISO 8601; `rows` is how many outcomes it plans.
+
+    `nodes`: of a shard, and of a run that was cut into shards; empty for others.
+    """
 
     schema: int
     status: Status
@@ -110,6 +144,7 @@ class Manifest:
     host: dict[str, Any]
     gpus: list[dict[str, Any]]
     git_revision: str | None
+    nodes: tuple[Node, ...] = ()
 
     def resumed_now(self) -> Manifest:
         return replace(self, status=Status.RUNNING, resumed=(*self.resumed, utc_now()))
@@ -144,6 +179,18 @@ def describe(command: Command, rows: int) -> Manifest:
     )
 
 
+def this_node(shard: int, first: int) -> Node:
+    """The machine that runs this process."""
+    return Node(
+        shard=shard,
+        first=first,
+        versions=_versions(),
+        host=_host(),
+        gpus=describe_gpus(),
+        git_revision=_git_revision(),
+    )
+
+
 def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
     """Raises UsageError when `run` is not a run folder, or of a schema version that is newer than
     this program's or older than `oldest`.
@@ -159,6 +206,7 @@ def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
         command = content["command"]
         # Absent where an older version wrote it.
         workload, verifiers = command.get("workload"), command.get("verifiers", ())
+        on, nodes = command.get("on"), content.get("nodes", ())
         content["command"] = Command(
             **command
             | {
@@ -168,10 +216,17 @@ def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
                 "device": Device(command["device"]),
                 "workload": Workload(**workload) if workload else None,
                 "verifiers": tuple(from_json(tool, Tool) for tool in verifiers),
+                "on": On(on) if on else None,
+                "placement": tuple(command.get("placement", ())),
             }
         )
         return Manifest(
-            **content | {"status": Status(content["status"]), "resumed": tuple(content["resumed"])}
+            **content
+            | {
+                "status": Status(content["status"]),
+                "resumed": tuple(content["resumed"]),
+                "nodes": tuple(Node(**node) for node in nodes),
+            }
         )
     except FileNotFoundError:
         raise UsageError(f"{run} is not a run folder: it has no {FILE_NAME}") from None
@@ -184,7 +239,7 @@ def utc_now() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    found = {"vnncomp-runner": runner.__version__, "python": platform.python_version()}
     for name in _DISTRIBUTIONS:
         try:
             found[name] = metadata.version(name)

@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import pandas as pd
 from runner.contract.errors import UsageError
 from runner.record.append import whole_lines
 from runner.record.folder import OUTCOMES, RANKS
-from runner.record.manifest import FILE_NAME, Manifest, read_manifest
+from runner.record.manifest import FILE_NAME, Manifest, Node, read_manifest
 from runner.record.schema import CsvColumn, Key, Outcome, RankRow, Row, columns, parse_row
+from runner.record.shards import SHARDS, shards_of
 
 _log = logging.getLogger(__name__)
 
@@ -73,11 +74,52 @@ def read_run(run: Path) -> Run:
     Raises UsageError when `run` is no run folder or of another schema version.
     """
     manifest = read_manifest(run, OLDEST_SCHEMA)
+    if _is_cut(run):
+        return _of_shards(run, manifest)
     outcome_rows, without_outcomes = _table(run / OUTCOMES, Outcome)
     rank_rows, without_ranks = _table(run / RANKS, RankRow)
     rank_rows, unfinished = _committed(run / RANKS, rank_rows, outcome_rows)
     left_out = (*without_outcomes, *without_ranks, *unfinished)
     return Run(run, manifest, outcome_rows, rank_rows, left_out)
+
+
+def _is_cut(run: Path) -> bool:
+    """Its shards have the same command, and are not cut again."""
+    return (run / SHARDS).is_dir()
+
+
+def _of_shards(run: Path, manifest: Manifest) -> Run:
+    """All shards as one, whose `outcomes` have a column `node` more: the kind of node."""
+    parts, left_out, nodes = list[Run](), list[LeftOut](), list[Node]()
+    for shard in shards_of(run, manifest):
+        if not (shard.folder / FILE_NAME).exists():
+            continue  # it waits
+        try:
+            part = read_run(shard.folder)
+        except UsageError as error:
+            left_out.append(LeftOut(shard.folder / FILE_NAME, 1, f"a whole shard: {error}"))
+            continue
+        nodes += part.manifest.nodes
+        left_out += part.left_out
+        parts.append(replace(part, outcomes=_with_nodes(part.outcomes, part.manifest.nodes)))
+    if not parts:
+        empty = _with_nodes(_typed([], Outcome), ())
+        return Run(run, manifest, empty, _typed([], RankRow), tuple(left_out))
+    return Run(
+        run,
+        replace(manifest, nodes=tuple(nodes)),
+        pd.concat([part.outcomes for part in parts], ignore_index=True),
+        pd.concat([part.ranks for part in parts], ignore_index=True),
+        tuple(left_out),
+    )
+
+
+def _with_nodes(table: pd.DataFrame, nodes: Sequence[Node]) -> pd.DataFrame:
+    """Rows are in the order in which they were recorded: each is of the last node before it."""
+    kinds = np.array([node.kind for node in nodes] or [""], dtype=object)
+    firsts = [node.first for node in nodes] or [0]
+    places = np.searchsorted(firsts, np.arange(len(table)), side="right") - 1
+    return table.assign(node=pd.array(kinds[np.maximum(places, 0)], dtype="string"))
 
 
 def outcomes(run: Path) -> pd.DataFrame:
@@ -86,6 +128,9 @@ def outcomes(run: Path) -> pd.DataFrame:
     Rows that are cut off or damaged are left out and named in a warning. Raises UsageError when
     the file is not of this version.
     """
+    if _is_cut(run):
+        whole = read_run(run)
+        return _warned((whole.outcomes, list(whole.left_out)))
     return _warned(_table(run / OUTCOMES, Outcome))
 
 
@@ -94,6 +139,9 @@ def ranks(run: Path) -> pd.DataFrame:
 
     Otherwise as `outcomes`.
     """
+    if _is_cut(run):
+        whole = read_run(run)
+        return _warned((whole.ranks, list(whole.left_out)))
     rows = _warned(_table(run / RANKS, RankRow))
     known, _ = _table(run / OUTCOMES, Outcome)
     return _warned(_committed(run / RANKS, rows, known))
@@ -113,14 +161,15 @@ def runs(folder: Path) -> pd.DataFrame:
 
 def _described(run: Path) -> dict[str, Any]:
     manifest = read_manifest(run, OLDEST_SCHEMA)
-    recorded, _ = _table(run / OUTCOMES, Outcome)
+    parts = [shard.folder for shard in shards_of(run, manifest)] if _is_cut(run) else [run]
+    recorded = sum(len(_table(part / OUTCOMES, Outcome)[0]) for part in parts)
     return {
         "run": run.name,
         "status": manifest.status,
         "started": pd.Timestamp(manifest.started),
         "finished": pd.Timestamp(manifest.finished) if manifest.finished else pd.NaT,
         "rows": manifest.rows,
-        "recorded": len(recorded),
+        "recorded": recorded,
         "strategies": ",".join(manifest.command.contenders),
         "ranks": manifest.command.ranks,
         "repeat": manifest.command.repeat,

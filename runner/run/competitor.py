@@ -10,12 +10,13 @@ from pathlib import Path
 from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Cause, Device, Method, Verdict
 from runner.execute import warm
+from runner.execute.executor import Executor
 from runner.execute.gang import PRELOAD, RankServer
 from runner.execute.link import attached
 from runner.problem.files import find_maybe_gz, read_bytes
 from runner.run.judge import Answer
 from runner.run.kept import Kept
-from runner.run.prepare import Preparation, Preparer, Server
+from runner.run.prepare import Preparation, Preparer
 from runner.run.single import Posed, answer, counterexample_in, posed
 
 # Of these an absent one is imported when it is needed, so a cold start need not wait for it.
@@ -121,15 +122,15 @@ def printed(said: Reply, asked: Posed) -> str:
     return format_assignment(network.inputs[0], network.outputs[0], assigned)
 
 
-def _answered(asked: Posed, until: float, server: Server, scratch: Path, kept: Kept) -> Reply:
+def _answered(asked: Posed, until: float, executor: Executor, scratch: Path, kept: Kept) -> Reply:
     taken = scratch / "taken.safetensors"
     done = kept.take(asked.instance.network, asked.instance.property, taken)
     if done is None:
-        done = _prepared(asked, server, scratch)
+        done = _prepared(asked, executor, scratch)
     left = until - time.monotonic()
     if left <= 0:
         return Reply(Verdict.TIMEOUT, Cause.DEADLINE, "converting the network took all the time")
-    outcome, _ = answer(asked.within(left), done, server, scratch)
+    outcome, _ = answer(asked.within(left), done, executor, scratch)
     text = ""
     if outcome.verdict is Verdict.SAT:
         file = counterexample_in(scratch)
@@ -137,8 +138,8 @@ def _answered(asked: Posed, until: float, server: Server, scratch: Path, kept: K
     return Reply(outcome.verdict, outcome.cause, outcome.message, text)
 
 
-def _prepared(asked: Posed, server: Server, scratch: Path) -> Preparation:
-    return Preparer(server, scratch, None).prepare(asked.instance, scratch / "prepare")
+def _prepared(asked: Posed, executor: Executor, scratch: Path) -> Preparation:
+    return Preparer(executor, scratch, None).prepare(asked.instance, scratch / "prepare")
 
 
 def _warmed(door: Path | None, idle_s: float) -> Path | None:

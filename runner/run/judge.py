@@ -12,7 +12,7 @@ from runner.contract.measurements import MEASURED, Measurements, of_gang
 from runner.contract.question import Report
 from runner.contract.vocabulary import Cause, Verdict
 from runner.contract.wire import MALFORMED, report_from_json
-from runner.execute.watch import Ending, GangResult
+from runner.execute.executor import Ending, GangResult
 from runner.record.schema import Outcome, RankRow
 from runner.run.plan import Task
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from runner.contract.vocabulary import Cause
+from runner.execute.executor import Executor, Gang
 from runner.problem.instances import Instance, MalformedRow, Row
 from runner.run.judge import preparation_failure
-from runner.run.prepare import Server, prepare_memory_bytes, prepare_timeout_s
+from runner.run.prepare import prepare_memory_bytes, prepare_timeout_s
 from runner.run.programs import FIT, PREPARE
 
 
@@ -37,7 +38,7 @@ class Loaded:
 
 
 def load_rows(
-    rows: Iterable[Row], server: Server, folder: Path, begins: Callable[[str], None]
+    rows: Iterable[Row], executor: Executor, folder: Path, begins: Callable[[str], None]
 ) -> Iterator[Loaded]:
     """Each row, network by network. `folder`: for what is converted, and for logs; `begins` is told
     of each network.
@@ -53,7 +54,7 @@ def load_rows(
             by_network.setdefault(row.network, []).append(row)
     for instances in by_network.values():
         begins(f"{instances[0].category} {instances[0].network_name}")
-        yield from _Network(instances, server, folder).rows()
+        yield from _Network(instances, executor, folder).rows()
 
 
 def _names(row: Row) -> tuple[str, str, str]:
@@ -63,11 +64,11 @@ def _names(row: Row) -> tuple[str, str, str]:
 class _Network:
     """The instances of one network."""
 
-    def __init__(self, instances: Sequence[Instance], server: Server, folder: Path) -> None:
+    def __init__(self, instances: Sequence[Instance], executor: Executor, folder: Path) -> None:
         self._instances = instances
         self._network = instances[0].network
         self._timeout_s = max(prepare_timeout_s(instance.timeout_s) for instance in instances)
-        self._server = server
+        self._executor = executor
         self._folder = folder
         self._prepared = folder / "network.safetensors"
 
@@ -101,7 +102,7 @@ class _Network:
     ) -> tuple[float, dict[str, Any], tuple[Cause, str] | None]:
         """Seconds, what the rank reports, and why it reports nothing."""
         payload = {"network": str(self._network), "prepared": str(self._prepared), **more}
-        result = self._server.run(
+        gang = Gang(
             target,
             payload,
             ranks=1,
@@ -109,6 +110,7 @@ class _Network:
             timeout_s=self._timeout_s,
             memory_limit_bytes=prepare_memory_bytes(self._network),
         )
+        result = self._executor.submit(gang).result()
         failure = preparation_failure(result)
         why = (failure.cause, failure.message) if failure else None
         return result.run_time_s, result.reports[0] or {}, why

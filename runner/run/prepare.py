@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from runner.contract.vocabulary import Cause
-from runner.execute.watch import GangResult
+from runner.execute.executor import Executor, Gang
 from runner.problem.instances import Instance
 from runner.run.judge import Answer, preparation_failure
 from runner.run.programs import PREPARE
+from runner.run.shared import Shared
 
 # As much as VNN-COMP gives prepare_instance.sh, at most. Other rows wait for it, so no longer than
 # twice the row's own time, but so long in any case.
@@ -34,22 +35,6 @@ _OF_THE_PROPERTY = frozenset(
 )
 
 
-class Server(Protocol):
-    """What runs gangs: `runner.execute.gang.RankServer`, or a stand-in."""
-
-    def run(
-        self,
-        target: str,
-        payload: dict[str, Any],
-        ranks: int,
-        folder: Path,
-        timeout_s: float,
-        grace_s: float = ...,
-        memory_limit_bytes: int | None = ...,
-    ) -> GangResult:
-        """Call `target` in each of `ranks` processes; see RankServer.run."""
-
-
 class Preparation(NamedTuple):
     """The converted network, how long converting took, and why it failed if it did.
 
@@ -66,10 +51,18 @@ class Preparer:
     """Converts each network once; `scratch` keeps the result.
 
     `memory_limit_bytes`: what converting may take; None: a quarter of the machine's memory.
+    `shared`: a folder where others leave what they converted, and find it.
     """
 
-    def __init__(self, server: Server, scratch: Path, memory_limit_bytes: int | None) -> None:
-        self._server = server
+    def __init__(
+        self,
+        executor: Executor,
+        scratch: Path,
+        memory_limit_bytes: int | None,
+        shared: Path | None = None,
+    ) -> None:
+        self._shared = Shared(shared) if shared else None
+        self._executor = executor
         self._scratch = scratch
         self._memory_limit_bytes = memory_limit_bytes
         self._known: dict[Path, tuple[Preparation, float]] = {}  # and the time that it had
@@ -80,6 +73,11 @@ class Preparer:
         known, had_s = self._known.get(instance.network, (None, 0.0))
         if known and not (_ran_out_of_time(known) and had_s < timeout_s):
             return known
+        left = self._shared.find(instance.network) if self._shared else None
+        if left is not None:
+            done = Preparation(left.prepared, left.seconds, None, left.inputs)
+            self._known[instance.network] = done, timeout_s
+            return done
         prepared = self._scratch / f"network{len(self._known)}.safetensors"
         payload = {
             "network": str(instance.network),
@@ -87,16 +85,20 @@ class Preparer:
             "property": str(instance.property),
         }
         memory_bytes = self._memory_limit_bytes or prepare_memory_bytes(instance.network)
-        result = self._server.run(
-            PREPARE,
-            payload,
-            ranks=1,
-            folder=gang_folder,
-            timeout_s=timeout_s,
-            memory_limit_bytes=memory_bytes,
-        )
+        result = self._executor.submit(
+            Gang(
+                target=PREPARE,
+                payload=payload,
+                ranks=1,
+                folder=gang_folder,
+                timeout_s=timeout_s,
+                memory_limit_bytes=memory_bytes,
+            )
+        ).result()
         failure = _explained(preparation_failure(result), instance.network, timeout_s, memory_bytes)
         inputs = 0 if failure else int((result.reports[0] or {})["inputs"])
+        if self._shared and failure is None:
+            prepared = self._shared.leave(instance.network, prepared, result.run_time_s, inputs)
         done = Preparation(prepared, result.run_time_s, failure, inputs)
         if done.failure is None or done.failure.cause not in _OF_THE_PROPERTY:
             self._known[instance.network] = done, timeout_s

@@ -15,6 +15,7 @@ from runner.contract.question import Question
 from runner.contract.strategy import Engine
 from runner.contract.vocabulary import Cause, Verdict
 from runner.contract.wire import question_to_json
+from runner.execute.executor import Executor, Gang
 from runner.problem.instances import Instance, MalformedRow
 from runner.record.folder import RunFolder
 from runner.record.manifest import Command
@@ -23,7 +24,7 @@ from runner.run.auto import settled, told
 from runner.run.foreign import Foreign
 from runner.run.judge import Answer, judge, refused
 from runner.run.plan import Task
-from runner.run.prepare import Preparer, Server
+from runner.run.prepare import Preparer
 from runner.run.programs import VERIFY
 
 # A rank without room for its report dies without one.
@@ -52,19 +53,21 @@ def schedule(
     tasks: Sequence[Task],
     command: Command,
     folder: RunFolder,
-    server: Server,
+    executor: Executor,
     observer: Observer,
     target: str = VERIFY,
+    networks: Path | None = None,
 ) -> None:
     """Runs and records every task that `folder` has no outcome of.
 
-    `target`: what a rank does with a Question; it gives a Report, both as JSON. `server` need not
-    have been entered where no task is of our own strategies.
+    `target`: what a rank does with a Question; it gives a Report, both as JSON. `executor` need not
+    have been entered where no task is of our own strategies. `networks`: a folder for converted
+    networks that other runs of the same command share.
 
     Raises DiskFullError when there is no room left, and UsageError when no gang can be started.
     """
     with folder.disk_full_named(), _scratch(folder.path / "scratch") as scratch:
-        worker = _Worker(command, folder, server, scratch, target)
+        worker = _Worker(command, folder, executor, scratch, target, networks)
         for task in tasks:
             if task.key() in folder.done:
                 continue
@@ -82,18 +85,24 @@ class _Worker:
     """Runs one task after another."""
 
     def __init__(
-        self, command: Command, folder: RunFolder, server: Server, scratch: Path, target: str
+        self,
+        command: Command,
+        folder: RunFolder,
+        executor: Executor,
+        scratch: Path,
+        target: str,
+        networks: Path | None,
     ) -> None:
         self._target = target
         self._command = command
         self._folder = folder
-        self._server = server
+        self._executor = executor
         self._scratch = scratch
         limit = command.memory_limit_gib
         self._memory_limit_bytes = None if limit is None else int(limit * _GIB)
         work = command.work_memory_mib
         self._work_bytes = None if work is None else int(work * _MIB)
-        self._preparer = Preparer(server, scratch, self._memory_limit_bytes)
+        self._preparer = Preparer(executor, scratch, self._memory_limit_bytes, networks)
         self._foreign = Foreign(command, folder, scratch)
 
     def run(self, task: Task) -> tuple[Outcome, list[RankRow]]:
@@ -135,13 +144,15 @@ class _Worker:
             work_bytes=self._work_bytes,
         )
         with self._gang_folder(task) as gang:
-            result = self._server.run(
-                self._target,
-                question_to_json(question),
-                ranks=task.ranks,
-                folder=gang,
-                timeout_s=row.timeout_s,
-            )
+            result = self._executor.submit(
+                Gang(
+                    target=self._target,
+                    payload=question_to_json(question),
+                    ranks=task.ranks,
+                    folder=gang,
+                    timeout_s=row.timeout_s,
+                )
+            ).result()
         return judge(task, prepare_time_s, result)
 
     def _counterexample(self, task: Task) -> Path:

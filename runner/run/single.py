@@ -12,6 +12,7 @@ from runner.contract.question import Question
 from runner.contract.strategy import Engine
 from runner.contract.vocabulary import Cause, Device, Method, Verdict
 from runner.contract.wire import question_to_json
+from runner.execute.executor import Executor, Gang
 from runner.execute.gang import RankServer
 from runner.problem.files import read_bytes
 from runner.problem.instances import Instance
@@ -19,7 +20,7 @@ from runner.record.schema import Outcome, RankRow
 from runner.run.auto import settled, strategy_or_auto, told
 from runner.run.judge import judge, refused
 from runner.run.plan import Task, ranks_of
-from runner.run.prepare import Preparation, Preparer, Server
+from runner.run.prepare import Preparation, Preparer
 from runner.run.programs import VERIFY
 
 Word = TypeVar("Word", Method, Device)
@@ -72,14 +73,14 @@ def verify(
     device: Device | str = Device.AUTO,
     seed: int = 0,
     work_memory_mib: float | None = None,
-    server: Server | None = None,
+    executor: Executor | None = None,
 ) -> Verified:
     """Answers one question on rank processes of this machine; `timeout` in seconds.
 
     `strategy`: by name, a layout such as `tp=2,sp=2`, or `auto`. `ranks`: of a parallel strategy
     by name; a layout has its own number, `auto` the machine's, and others have one. Starting takes
-    some seconds, which a `server` that is kept (`runner.execute.gang.RankServer`, entered) saves
-    the next question. What is wrong with the files is an outcome, with its cause and message.
+    some seconds, which an `executor` that is kept (`runner.execute.gang.RankServer`, entered)
+    saves the next question. What is wrong with the files is an outcome, with its cause and message.
     Raises UsageError for a strategy, method or device that does not exist, or a time limit that is
     none.
     """
@@ -95,8 +96,8 @@ def verify(
         work_memory_mib=work_memory_mib,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        if server is not None:
-            return _verified(asked, server, Path(scratch))
+        if executor is not None:
+            return _verified(asked, executor, Path(scratch))
         with RankServer(Path(scratch) / "server.log") as own:
             return _verified(asked, own, Path(scratch))
 
@@ -145,7 +146,7 @@ def posed(
 
 
 def answer(
-    asked: Posed, done: Preparation, server: Server, scratch: Path
+    asked: Posed, done: Preparation, executor: Executor, scratch: Path
 ) -> tuple[Outcome, tuple[RankRow, ...]]:
     """What ranks say of it; the counterexample of a `sat` is `counterexample_in(scratch)`."""
     if done.failure:
@@ -160,10 +161,9 @@ def answer(
         strategy=task.strategy,
         counterexample=str(file),
     )
-    result = server.run(
-        VERIFY, question_to_json(question), question.ranks, scratch / "gang", question.timeout_s
-    )
-    outcome, rows = judge(task, done.seconds, result)
+    payload = question_to_json(question)
+    gang = Gang(VERIFY, payload, question.ranks, scratch / "gang", question.timeout_s)
+    outcome, rows = judge(task, done.seconds, executor.submit(gang).result())
     return told(outcome, choice), tuple(rows)
 
 
@@ -171,9 +171,9 @@ def counterexample_in(scratch: Path) -> Path:
     return scratch / "counterexample.gz"
 
 
-def _verified(asked: Posed, server: Server, scratch: Path) -> Verified:
-    done = Preparer(server, scratch, None).prepare(asked.instance, scratch / "prepare")
-    outcome, rows = answer(asked, done, server, scratch)
+def _verified(asked: Posed, executor: Executor, scratch: Path) -> Verified:
+    done = Preparer(executor, scratch, None).prepare(asked.instance, scratch / "prepare")
+    outcome, rows = answer(asked, done, executor, scratch)
     return Verified(outcome, rows, _counterexample(outcome, counterexample_in(scratch)))
 
 

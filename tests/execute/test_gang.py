@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from runner.contract.vocabulary import Cause
-from runner.execute.gang import Ending, GangResult, RankServer
+from runner.execute.executor import Ending, Gang, GangResult
+from runner.execute.gang import RankServer
 
 pytestmark = pytest.mark.alone
 
@@ -255,3 +256,30 @@ def test_a_rank_that_was_continued_is_not_called_stopped(run: Run, tmp_path: Pat
     result = run("stop_and_continue", ranks=2, folder=str(tmp_path), seconds=0.1)
     assert result.ended is Ending.FINISHED
     assert result.stopped_ranks == ()
+
+
+# --- a server is left in the middle
+
+
+def test_gangs_wait_for_their_turn_and_any_thread_may_submit(
+    rank_server: RankServer, tmp_path: Path
+) -> None:
+    first, second = (
+        rank_server.submit(Gang("targets:echo", {"number": number}, 1, tmp_path / str(number), 20))
+        for number in (1, 2)
+    )
+    assert [_report(gang.result())["payload"]["number"] for gang in (second, first)] == [2, 1]
+
+
+def test_leaving_ends_the_gang_that_runs_and_cancels_those_that_wait(tmp_path: Path) -> None:
+    with RankServer(tmp_path / "log", ("targets",)) as server:
+        running = server.submit(Gang("targets:sleep", {"seconds": 60}, 1, tmp_path / "a", 60))
+        waiting = server.submit(Gang("targets:echo", {}, 1, tmp_path / "b", 60))
+        give_up = time.monotonic() + 60
+        while not (ranks := psutil.Process(server.pid).children()):
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+    assert running.result(0).ended is Ending.SERVER_DIED
+    assert waiting.cancelled()
+    assert not psutil.wait_procs(ranks, 2)[1]
+    assert not (tmp_path / "b").exists()

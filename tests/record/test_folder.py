@@ -179,7 +179,7 @@ def test_two_runs_cannot_have_one_folder(tmp_path: Path) -> None:
     assert tables(folder.path) == tables(resumed(tmp_path / "new", range(2)))
 
 
-@pytest.mark.parametrize("size", [1000, 1500, 1777, 2000])
+@pytest.mark.parametrize("size", [1250, 1500, 1777, 2000])
 def test_a_full_disk_ends_the_run_and_leaves_whole_rows(tmp_path: Path, size: int) -> None:
     """The tables reach the limit one after the other, somewhere within a row."""
     expected = tables(resumed(tmp_path / "unbroken", range(40)))

@@ -12,7 +12,7 @@ from runner.contract.measurements import MEASURED, Measurements
 from runner.contract.question import Report
 from runner.contract.vocabulary import Cause, Meter, Verdict
 from runner.contract.wire import report_to_json
-from runner.execute.watch import Ending, GangResult
+from runner.execute.executor import Ending, GangResult
 from runner.problem.instances import Instance
 from runner.run.judge import judge, preparation_failure
 from runner.run.plan import Task

@@ -22,7 +22,7 @@ from fake_server import FakeServer, Silent, answer, make_category
 from runner.contract.question import Report
 from runner.contract.vocabulary import Cause, Verdict
 from runner.contract.wire import report_to_json
-from runner.execute.watch import Ending, GangResult
+from runner.execute.executor import Ending, GangResult
 from runner.record import append, folder
 from runner.record.append import DiskFullError
 from runner.record.folder import open_run

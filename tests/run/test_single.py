@@ -22,7 +22,7 @@ TRUE, FALSE = (MLP / "vnnlib" / f"image_0_radius_{radius}.vnnlib" for radius in 
 def test_a_property_that_holds_is_unsat_and_every_rank_says_what_it_cost(
     strategy: str, ranks: int, rank_server: RankServer
 ) -> None:
-    found = verify(NETWORK, TRUE, timeout=60, strategy=strategy, ranks=2, server=rank_server)
+    found = verify(NETWORK, TRUE, timeout=60, strategy=strategy, ranks=2, executor=rank_server)
     assert found.verdict is Verdict.UNSAT
     assert len(found.ranks) == ranks
     assert all(rank.wall_s and rank.peak_tensor_bytes for rank in found.ranks)
@@ -30,7 +30,7 @@ def test_a_property_that_holds_is_unsat_and_every_rank_says_what_it_cost(
 
 
 def test_a_counterexample_comes_with_sat(rank_server: RankServer) -> None:
-    found = verify(str(NETWORK), str(FALSE), timeout=60, server=rank_server)
+    found = verify(str(NETWORK), str(FALSE), timeout=60, executor=rank_server)
     assert found.verdict is Verdict.SAT
     assert found.counterexample is not None
     inputs, outputs = found.counterexample
@@ -38,7 +38,7 @@ def test_a_counterexample_comes_with_sat(rank_server: RankServer) -> None:
 
 
 def test_files_that_are_wrong_are_an_outcome(tmp_path: Path, rank_server: RankServer) -> None:
-    found = verify(tmp_path / "none.onnx", TRUE, timeout=60, server=rank_server)
+    found = verify(tmp_path / "none.onnx", TRUE, timeout=60, executor=rank_server)
     assert (found.verdict, found.outcome.cause) == (Verdict.ERROR, Cause.MISSING_FILE)
     assert "none.onnx" in found.outcome.message
 

@@ -46,7 +46,7 @@ def test_two_ranks_that_share_the_weights_hold_six_tenths_each_with_the_same_bou
 ) -> None:
     network, specification = made / "onnx" / f"{NAME}.onnx", made / "vnnlib" / f"{NAME}.vnnlib"
     baseline, fsdp, tp = (
-        verify(network, specification, timeout=200, strategy=strategy, server=rank_server)
+        verify(network, specification, timeout=200, strategy=strategy, executor=rank_server)
         for strategy in ("baseline", "fsdp", "tp")
     )
     assert 0 < peak(fsdp) <= 0.6 * peak(baseline)

@@ -1,0 +1,49 @@
+"""One rank of a gang that something else than the fork server starts: torchrun, srun, a test.
+
+    RANK=0 WORLD_SIZE=1 python -m runner.execute.rank GANG.json
+
+GANG.json is what `write_gang` writes; rank r writes `rank<r>.json` beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from runner.contract.limits import cap_memory
+from runner.contract.shell import report_path, run_guarded
+from runner.execute.executor import Gang
+from runner.execute.launch import resolve
+
+_FILE = "gang.json"
+
+
+def write_gang(gang: Gang) -> Path:
+    """The file that ranks of the gang are started with; reports of an earlier one are removed."""
+    gang.folder.mkdir(parents=True, exist_ok=True)
+    for rank in range(gang.ranks):
+        report_path(gang.folder, rank).unlink(missing_ok=True)
+    file = gang.folder / _FILE
+    file.write_text(json.dumps({**asdict(gang), "folder": str(gang.folder)}))
+    return file
+
+
+def main(file: Path) -> int:
+    """Run the gang's target as the RANK of the environment; gives the exit code."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    gang = json.loads(file.read_text())
+    if gang["memory_limit_bytes"] is not None:
+        cap_memory(gang["memory_limit_bytes"])
+    rank = int(os.environ["RANK"])
+    return run_guarded(lambda: resolve(gang["target"])(gang["payload"]), rank, file.parent)
+
+
+if __name__ == "__main__":
+    code = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # no clean-up that could wait for another rank
