@@ -22,7 +22,7 @@ from runner.run.judge import preparation_failure
 from runner.run.prepare import PREPARE_TIMEOUT_S
 from runner.verifiers.strategies import strategy_named
 
-PLAN = "runner.engine.programs.plan:plan_target"
+PROGRAM = "runner.engine.programs.plan"  # which is all that the server needs
 
 
 def plan(
@@ -52,12 +52,12 @@ def _planned(network: Path, strategy: Strategy, ranks: int, folder: Path) -> lis
     """Raises UsageError for a network that cannot be converted, or not be laid out so."""
     payload = {
         "network": str(network),
-        "prepared": str(folder / "network.safetensors"),
         "strategy": to_json(strategy),
         "ranks": ranks,
     }
-    with RankServer(folder / "server.log") as server:
-        result = server.run(PLAN, payload, 1, folder / "plan", PREPARE_TIMEOUT_S)
+    with RankServer(folder / "server.log", preload=(PROGRAM,)) as server:
+        target = f"{PROGRAM}:plan_target"
+        result = server.run(target, payload, 1, folder / "plan", PREPARE_TIMEOUT_S)
     failure = preparation_failure(result)
     if failure:
         raise UsageError(f"{failure.cause}: {failure.message}")

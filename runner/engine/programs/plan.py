@@ -1,4 +1,4 @@
-"""What a rank runs to say where a network would lie under a strategy."""
+"""What a rank runs to say where a network would lie under a strategy. No torch: it takes long."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import Any
 from runner.contract.strategy import Strategy
 from runner.contract.wire import from_json, to_json
 from runner.engine.layout.plan import layout
-from runner.engine.network.load import prepare
-from runner.engine.network.prepared import Weights
+from runner.engine.network.onnx_graph import onnx_graph
 
 
 def plan_target(payload: dict[str, Any]) -> dict[str, Any]:
-    """`network` (ONNX) is converted to `prepared`; its nodes under `strategy` on `ranks` ranks.
+    """The nodes of `network` (ONNX) under `strategy` on `ranks` ranks.
 
     Raises InstanceError for a network that cannot be converted or laid out so.
     """
-    network, prepared = Path(payload["network"]), Path(payload["prepared"])
     strategy = from_json(payload["strategy"], Strategy)
-    graph = prepare(network, prepared)
-    nodes = layout(graph, Weights(prepared).shape, strategy, payload["ranks"])
+    graph, arrays = onnx_graph(Path(payload["network"]))
+    nodes = layout(graph, lambda name: arrays[name].shape, strategy, payload["ranks"])
     return {"nodes": to_json(nodes)}
