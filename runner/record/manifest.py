@@ -6,6 +6,7 @@ import json
 import platform
 import shlex
 import subprocess
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,7 +18,7 @@ import psutil
 import pynvml
 
 from runner.contract.errors import UsageError
-from runner.contract.vocabulary import Device, Method
+from runner.contract.vocabulary import Device, Meter, Method
 from runner.contract.workload import Workload
 from runner.record.append import replace_file
 from runner.record.schema import SCHEMA_VERSION
@@ -83,7 +84,10 @@ class Command:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of run.json. Times are UTC in ISO 8601; `rows` is how many outcomes it plans."""
+    """The content of run.json. Times are UTC in ISO 8601; `rows` is how many outcomes it plans.
+
+    `meters`: what has measured peak tensor bytes; written when the run ends.
+    """
 
     schema: int
     status: Status
@@ -97,12 +101,14 @@ class Manifest:
     host: dict[str, Any]
     gpus: list[dict[str, Any]]
     git_revision: str | None
+    meters: tuple[str, ...] = ()
 
     def resumed_now(self) -> Manifest:
         return replace(self, status=Status.RUNNING, resumed=(*self.resumed, utc_now()))
 
-    def ended(self, status: Status) -> Manifest:
-        return replace(self, status=status, finished=utc_now())
+    def ended(self, status: Status, meters: Collection[Meter]) -> Manifest:
+        named = tuple(sorted(set(meters) - {Meter.NONE}))
+        return replace(self, status=status, finished=utc_now(), meters=named)
 
     def write(self, run: Path) -> None:
         """Replaces run.json of the folder in one step."""
@@ -152,7 +158,12 @@ def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
             }
         )
         return Manifest(
-            **content | {"status": Status(content["status"]), "resumed": tuple(content["resumed"])}
+            **content
+            | {
+                "status": Status(content["status"]),
+                "resumed": tuple(content["resumed"]),
+                "meters": tuple(content.get("meters", ())),  # absent likewise
+            }
         )
     except FileNotFoundError:
         raise UsageError(f"{run} is not a run folder: it has no {FILE_NAME}") from None

@@ -13,6 +13,7 @@ import torch
 from runner.contract.question import RankReport
 from runner.contract.vocabulary import Memory, Meter, Phase, Verdict
 from runner.engine.measure import probe as probe_module
+from runner.engine.measure.library import tensor_meter
 from runner.engine.measure.probe import Measurements, Probe
 
 CPU = torch.device("cpu")
@@ -30,7 +31,7 @@ def test_on_a_cpu_it_follows_tensors_phases_and_memory() -> None:
             time.sleep(0.02)
         del block
         measured = probe.measurements()
-    assert measured["meter"] is Meter.DISPATCH
+    assert measured["meter"] is tensor_meter().name
     assert measured["peak_tensor_bytes"] == measured["peak_bytes"][Memory.A] == 1 << 26
     assert measured["peak_rss_bytes"] >= 60 << 20
     assert measured["wall_s"] >= measured["phase_s"][Phase.INCOMPLETE] >= 0.02
