@@ -19,7 +19,7 @@ from runner.execute.watch import Ending, GangResult, Watch
 
 __all__ = ["PRELOAD", "Ending", "GangResult", "RankServer"]
 
-PRELOAD = ("runner.engine.programs.verify", "runner.engine.network.lirpa", "onnxsim")
+PRELOAD = ("runner.engine.programs.verify:get_ready", "runner.engine.network.lirpa", "onnxsim")
 
 START_ATTEMPTS = 3  # somebody may kill it, or have killed it while it was idle
 READY_WITHIN_S = 120.0  # importing torch from a cold disk takes a while
@@ -36,7 +36,8 @@ class RankServer:
 
     The thread that enters it must outlive it, and no second thread may use it: the kernel kills
     the server, and with it every rank, when that thread ends. Ranks import what this process can
-    import. `preload` names the modules they will need; they are imported while the caller goes on.
+    import. `preload` names the modules they will need, which are imported while the caller goes on,
+    or a function of one, `module:function`, which is called.
     `door`: where a warm server may listen, whose fork is taken instead if it answers.
     """
 

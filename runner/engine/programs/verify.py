@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.distributed.distributed_c10d import BackendConfig
 
 from runner.contract.errors import InstanceError
 from runner.contract.limits import cap_memory, lift_memory_cap
@@ -17,13 +18,13 @@ from runner.contract.question import Job, RankReport
 from runner.contract.shell import MeasuredFailure
 from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Cause, Phase, Verdict
-from runner.contract.wire import job_from_json, report_to_json
+from runner.contract.wire import job_from_json, job_to_json, report_to_json
 from runner.engine.bounds.budget import budget_of
 from runner.engine.bounds.rounding import plain_products
 from runner.engine.clock import Deadline
 from runner.engine.engines import engine_for
 from runner.engine.finding import Confirmation, Finding
-from runner.engine.layout.devices import rank_device
+from runner.engine.layout.devices import GLOO, rank_device
 from runner.engine.layout.group import Group, joined_group
 from runner.engine.measure.probe import Probe
 from runner.engine.network.graph import Graph
@@ -40,6 +41,14 @@ from runner.problem.property.shapes import check_shapes
 # Part of the timeout kept for ending: what a rank stops before, in seconds and as a share.
 ENDING_SECONDS = 0.5
 ENDING_SHARE = 0.05
+
+
+def get_ready() -> None:
+    """What every rank would do first, done once for all that are forked later."""
+    some_job = Job("", "", "", Strategy("some"), ranks=1, timeout_s=1.0)
+    job_from_json(job_to_json(some_job))  # cattrs writes its functions when they are first needed
+    report_to_json(RankReport(rank=0, verdict=Verdict.UNKNOWN))
+    BackendConfig(GLOO)  # looks for plugins in whatever is installed
 
 
 def prepare_target(payload: dict[str, Any]) -> dict[str, Any]:
