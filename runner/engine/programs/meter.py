@@ -12,7 +12,7 @@ from runner.engine.measure.library import BuildError, build
 
 def main() -> int:
     try:
-        said, code = str(build()), 0
+        said, code = f"memory on a CPU is counted by {build()}", 0
     except BuildError as error:
         said, code = str(error), 1
     sys.stdout.write(f"{said}\n")
