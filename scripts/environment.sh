@@ -5,8 +5,9 @@
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 environment=$repository/.venv
+meter=runner/engine/measure/allocator.cpp
 # The path counts too: the scripts in .venv/bin hold it, so a moved folder needs a new .venv.
-inputs=$({ echo "$repository" && cat "$repository"/{pyproject.toml,requirements.lock}; } | cksum)
+inputs=$({ echo "$repository" && cat "$repository"/{pyproject.toml,requirements.lock,$meter}; } | cksum)
 stamp=$environment/.installed-${inputs// /-}
 
 wide_network=$repository/benchmarks/random_wide/onnx/random_4x2048.onnx
@@ -49,6 +50,8 @@ install() {
     local pip=("$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps)
     "${pip[@]}" -r "$repository/requirements.lock"
     "${pip[@]}" --no-build-isolation --editable "$repository"
+    "$environment/bin/python" -m runner.engine.programs.meter >&2 ||
+        echo "Memory will be counted at every operator, which takes time; see vnncomp-runner doctor" >&2
     touch "$stamp"
     echo "Set up .venv in $SECONDS s" >&2
 }

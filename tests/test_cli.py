@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -19,7 +20,7 @@ from runner.cli import job_command, run_command
 from runner.cli.app import app
 from runner.execute.executor import GangResult
 from runner.record.lock import exclusive
-from runner.run.doctor import REQUIREMENTS, State, check_requirement, examine
+from runner.run.doctor import REQUIREMENTS, Check, State, check_requirement, examine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WRITE_REPORT = run_command._write_report
@@ -414,6 +415,27 @@ def test_the_doctor_survives_a_module_that_crashes(
     assert "RuntimeError: no" in checks["safetensors"].found
     assert checks["onnx"].state is State.GOOD
     assert checks["devices"].state is State.PROBLEM
+
+
+def test_the_doctor_says_which_meter_measures_and_builds_the_better_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    failed = meter_check(build=True)
+    assert failed.state is State.NOTE
+    assert "dispatch" in failed.found
+    assert "no-such-compiler" in failed.found
+    assert "doctor --build" in failed.remedy
+    if shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
+    monkeypatch.delenv("CXX")
+    assert "allocator" in meter_check(build=True).found
+    assert meter_check(build=False).state is State.GOOD
+
+
+def meter_check(build: bool) -> Check:
+    return next(check for check in examine(build) if check.name == "meter")
 
 
 def test_the_doctor_asks_for_what_the_package_does() -> None:

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.alone
 REPOSITORY = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
 INSTALLED = "Set up .venv"
+METER = "runner/engine/measure/allocator.cpp"
 
 # Stands for every Python: makes a virtual environment of itself, notes what pip is asked, and makes
 # the wide network.
@@ -103,6 +104,8 @@ def clone(tmp_path: Path) -> Clone:
     for name in ("run_benchmark.sh", "run_tests.sh", "pyproject.toml", "requirements.lock"):
         shutil.copy(REPOSITORY / name, folder / name)
     shutil.copy(REPOSITORY / "scripts" / "environment.sh", folder / "scripts")
+    (folder / METER).parent.mkdir(parents=True)
+    shutil.copy(REPOSITORY / METER, folder / METER)
     names = ("python3.13", "python3.12", "python3.11", "python3")
     for name, text in {**dict.fromkeys(names, FAKE_PYTHON), "tool": FAKE_TOOL}.items():
         (tools / name).write_text(text)
@@ -230,7 +233,7 @@ def test_two_first_starts_at_once_install_once(clone: Clone) -> None:
     assert all("pytest" in output for output in outputs)
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml"])
+@pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml", METER])
 def test_a_changed_pin_updates_the_environment_in_place(clone: Clone, name: str) -> None:
     clone.run("run_tests.sh", "-k", "name")
     kept = clone.environment / "package"

@@ -23,7 +23,7 @@ def main() -> None:
 
 def _without_dependencies(error: ImportError) -> None:
     """Where one is missing only the doctor starts, who names all that are and the remedies."""
-    if sys.argv[1:] != ["doctor"]:
+    if sys.argv[1:2] != ["doctor"]:
         sys.exit(f"error: {error}; `vnncomp-runner doctor` names what is missing, and the remedy")
     try:
         import typer
@@ -33,4 +33,4 @@ def _without_dependencies(error: ImportError) -> None:
         sys.exit(f"error: {needed}; the remedy: pip install --no-deps -r requirements.lock")
     alone = typer.Typer()
     alone.command()(doctor)
-    alone([])
+    alone(sys.argv[2:])

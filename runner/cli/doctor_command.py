@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 from rich.table import Table
 from rich.text import Text
@@ -12,12 +14,17 @@ from runner.run.doctor import State, examine
 _STYLES = {State.GOOD: "green", State.NOTE: "yellow", State.PROBLEM: "red"}
 
 
-def doctor() -> None:
+def doctor(
+    build: Annotated[
+        bool,
+        typer.Option("--build", help="First build what counts memory on a CPU, as set-up does."),
+    ] = False,
+) -> None:
     """Check Python, dependencies, devices and backends; exit code 1 if something is missing."""
     table = Table("", "", "found")
     table.add_column("remedy", overflow="fold")
     problems = 0
-    for check in examine():
+    for check in examine(build):
         state = Text(str(check.state), style=_STYLES[check.state])
         table.add_row(check.name, state, Text(check.found), Text(check.remedy))
         problems += check.state is State.PROBLEM

@@ -22,11 +22,12 @@ from runner.execute.gang import RankServer
 from runner.report.grid import Grid
 from runner.report.render import rich_table
 from runner.report.text import size
-from runner.run.auto import Choice, settled, strategy_or_auto
+from runner.run.auto import UNSETTLED, Choice, settled, strategy_or_auto
 from runner.run.judge import preparation_failure
 from runner.run.plan import ranks_of
 from runner.run.prepare import PREPARE_TIMEOUT_S
-from runner.run.programs import PLAN, PREPARE
+from runner.run.programs import PLAN
+from runner.verifiers.strategies import STRATEGIES
 
 
 def plan(
@@ -70,19 +71,19 @@ def _planned(
     network: Path, strategy: Strategy, ranks: int, folder: Path
 ) -> tuple[Choice, list[NodePlan]]:
     """Raises UsageError for a network that cannot be converted, or not be laid out so."""
-    prepared = folder / "network.safetensors"
-    asked = {"network": str(network), "prepared": str(prepared), "property": ""}
-    with RankServer(folder / "server.log") as server:
-        preparing = Gang(PREPARE, asked, 1, folder / "prepare", PREPARE_TIMEOUT_S)
-        found = _report(server.submit(preparing).result())
-        choice = settled(strategy, prepared, int(found["inputs"]), Device.AUTO)
-        payload = {
-            "prepared": str(prepared),
-            "strategy": to_json(choice.strategy),
-            "ranks": ranks,
-        }
-        planning = Gang(PLAN, payload, 1, folder / "plan", PREPARE_TIMEOUT_S)
-        found = _report(server.submit(planning).result())
+    server_log = folder / "server.log"
+    with RankServer(server_log, preload=(PLAN.partition(":")[0],)) as server:
+
+        def planned(under: Strategy) -> dict[str, Any]:
+            payload = {"network": str(network), "strategy": to_json(under), "ranks": ranks}
+            gang = Gang(PLAN, payload, 1, folder / "plan", PREPARE_TIMEOUT_S)
+            return _report(server.submit(gang).result())
+
+        choice = Choice(strategy)
+        if strategy == UNSETTLED:
+            facts = planned(STRATEGIES["baseline"])
+            choice = settled(strategy, facts["weight_bytes"], facts["inputs"], Device.AUTO)
+        found = planned(choice.strategy)
     return choice, [from_json(node, NodePlan) for node in found["nodes"]]
 
 

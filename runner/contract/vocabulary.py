@@ -84,7 +84,8 @@ class Meter(StrEnum):
     """How peak tensor bytes were measured."""
 
     CUDA = "cuda"  # the CUDA caching allocator
-    DISPATCH = "dispatch"  # storages followed by a torch dispatch mode (CPU)
+    ALLOCATOR = "allocator"  # torch's allocator of CPU memory, with an extension that counts
+    DISPATCH = "dispatch"  # storages followed by a torch dispatch mode (CPU, without a compiler)
     NONE = "none"  # not measured (`null`)
 
 

@@ -22,7 +22,7 @@ from runner.execute.watch import Ending, GangResult, Watch
 
 __all__ = ["PRELOAD", "Ending", "GangResult", "RankServer"]
 
-PRELOAD = ("runner.engine.programs.verify", "runner.engine.network.lirpa", "onnxsim")
+PRELOAD = ("runner.engine.programs.verify:get_ready", "runner.engine.network.lirpa", "onnxsim")
 
 START_ATTEMPTS = 3  # somebody may kill it, or have killed it while it was idle
 READY_WITHIN_S = 120.0  # importing torch from a cold disk takes a while
@@ -40,9 +40,9 @@ class RankServer:
 
     One thread of its own starts the server and follows every gang, so any thread may submit. The
     kernel kills the server, and with it every rank, when that thread ends, as it does with this
-    process. Ranks import what this process can import. `preload` names the modules they will need;
-    they are imported while the caller goes on. `door`: where a warm server may listen, whose fork
-    is taken instead if it answers.
+    process. Ranks import what this process can import. `preload` names the modules they will need,
+    which are imported while the caller goes on, or a function of one, `module:function`, which is
+    called. `door`: where a warm server may listen, whose fork is taken instead if it answers.
     """
 
     def __init__(

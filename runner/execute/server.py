@@ -137,10 +137,13 @@ def _event(status: int) -> Message:
 
 
 def preload(modules: list[str]) -> None:
-    """Import what ranks need, before any is forked."""
+    """Import what ranks need, before any is forked; of `module:function` call the function too."""
     gc.disable()  # of what is imported nearly nothing is garbage; looking takes a tenth of the time
-    for module in modules:
-        importlib.import_module(module)
+    for name in modules:
+        module, _, function = name.partition(":")
+        imported = importlib.import_module(module)
+        if function:
+            getattr(imported, function)()
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:  # harmless while idle (ONNX Runtime has one); at work it may hold a lock
         _log.warning("importing %s started %d threads", ", ".join(modules), threads - 1)

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from runner.contract.errors import UsageError
-from runner.contract.vocabulary import Verdict
+from runner.contract.vocabulary import Meter, Verdict
 from runner.contract.whole import replace_file
 from runner.record.append import (
     append_line,
@@ -70,6 +70,7 @@ class RunFolder:
         self.manifest = manifest
         self.resume_command = resume
         self._done: dict[Key, Verdict] = {}
+        self._meters: set[Meter] = set()
         with self.disk_full_named():
             self._recover()
 
@@ -92,6 +93,7 @@ class RunFolder:
                 append_line(self.path / RANKS, "".join(map(format_row, ranks)))
             append_line(self.path / OUTCOMES, format_row(outcome))
         self._done[outcome.key()] = outcome.verdict
+        self._meters.add(outcome.meter)
 
     def counterexample(self, strategy: str, category: str, name: str) -> Path:
         """Where the counterexample of the instance called `name` belongs."""
@@ -152,7 +154,7 @@ class RunFolder:
 
     def end(self, status: Status) -> None:
         """Says in run.json how the run ended."""
-        self.manifest = self.manifest.ended(status)
+        self.manifest = self.manifest.ended(status, self._meters)
         with self.disk_full_named():
             self.manifest.write(self.path)
 
@@ -163,6 +165,7 @@ class RunFolder:
         """Brings every table to what the commit records in outcomes.csv say."""
         outcomes = read_rows(self.path / OUTCOMES, Outcome)
         self._done = {outcome.key(): outcome.verdict for outcome in outcomes}
+        self._meters = {outcome.meter for outcome in outcomes}
         ranks = read_rows(self.path / RANKS, RankRow)
         committed = [row for row in ranks if row.key() in self._done]
         _settle(self.path / OUTCOMES, header(Outcome) + "".join(map(format_row, outcomes)))

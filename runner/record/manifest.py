@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,7 +21,7 @@ import pynvml
 import runner
 from runner.contract.errors import UsageError
 from runner.contract.verifier import Tool
-from runner.contract.vocabulary import Device, Method, On
+from runner.contract.vocabulary import Device, Meter, Method, On
 from runner.contract.whole import replace_file
 from runner.contract.wire import MALFORMED, from_json
 from runner.contract.workload import Workload
@@ -129,7 +130,8 @@ class Node:
 class Manifest:
     """The content of run.json. Times are UTC in ISO 8601; `rows` is how many outcomes it plans.
 
-    `nodes`: of a shard, and of a run that was cut into shards; empty for others.
+    `nodes`: of a shard, and of a run that was cut into shards; empty for others. `meters`: what has
+    measured peak tensor bytes; written when the run ends.
     """
 
     schema: int
@@ -145,12 +147,14 @@ class Manifest:
     gpus: list[dict[str, Any]]
     git_revision: str | None
     nodes: tuple[Node, ...] = ()
+    meters: tuple[str, ...] = ()
 
     def resumed_now(self) -> Manifest:
         return replace(self, status=Status.RUNNING, resumed=(*self.resumed, utc_now()))
 
-    def ended(self, status: Status) -> Manifest:
-        return replace(self, status=status, finished=utc_now())
+    def ended(self, status: Status, meters: Collection[Meter]) -> Manifest:
+        named = tuple(sorted(set(meters) - {Meter.NONE}))
+        return replace(self, status=status, finished=utc_now(), meters=named)
 
     def with_version(self, name: str, version: str) -> Manifest:
         """Which version of another verifier runs."""
@@ -226,6 +230,7 @@ def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
                 "status": Status(content["status"]),
                 "resumed": tuple(content["resumed"]),
                 "nodes": tuple(Node(**node) for node in nodes),
+                "meters": tuple(content.get("meters", ())),  # absent likewise
             }
         )
     except FileNotFoundError:

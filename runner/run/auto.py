@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import psutil
 
@@ -94,11 +93,11 @@ def choose(machine: Machine, weight_bytes: int, inputs: int) -> Choice:
     )
 
 
-def settled(strategy: Strategy, prepared: Path, inputs: int, device: Device) -> Choice:
+def settled(strategy: Strategy, weight_bytes: int, inputs: int, device: Device) -> Choice:
     """What `strategy` is for a network that was converted; only UNSETTLED is not known before."""
     if strategy != UNSETTLED:
         return Choice(strategy)
-    choice = choose(this_machine(device), prepared.stat().st_size, inputs)
+    choice = choose(this_machine(device), weight_bytes, inputs)
     _log.info("%s", choice.why)
     return choice
 

@@ -16,9 +16,13 @@ from typing import Any
 import psutil
 from packaging.specifiers import SpecifierSet
 
+from runner.contract.vocabulary import Meter
+
 PYTHON = ">=3.11,<3.14"
 
 _PROBE_TIMEOUT_S = 180.0  # torch from a cold disk
+_BUILD_TIMEOUT_S = 500.0
+_BUILD = "vnncomp-runner doctor --build"
 
 
 class State(StrEnum):
@@ -83,15 +87,21 @@ REQUIREMENTS = (
 )
 
 
-def examine() -> Iterator[Check]:
-    """Every check, one after the other; importing torch takes some seconds."""
+def examine(build: bool = False) -> Iterator[Check]:
+    """Every check, one after the other; importing torch takes some seconds.
+
+    `build`: first build what counts memory on a CPU cheaply, unless it is there.
+    """
     yield _python()
+    failed = _build_meter() if build else ""
     answers = _probe([requirement.module for requirement in REQUIREMENTS])
     for requirement in REQUIREMENTS:
         yield check_requirement(
             requirement, _version(requirement), answers.errors[requirement.module]
         )
     yield from _devices(answers.torch)
+    if answers.torch is not None:
+        yield check_meter(Meter(answers.torch["meter"]), failed)
     memory_gib = psutil.virtual_memory().available / 2**30
     cores = len(os.sched_getaffinity(0))
     yield Check("machine", State.GOOD, f"{cores} cores, {memory_gib:.1f} GiB of memory free")
@@ -109,6 +119,28 @@ def check_requirement(requirement: Requirement, version: str | None, error: str)
         found = f"{version} cannot be imported: {error}"
         return Check(name, State.PROBLEM, found, f"{requirement.remedy} --force-reinstall")
     return Check(name, State.GOOD, version)
+
+
+def check_meter(meter: Meter, failed: str) -> Check:
+    """`failed`: why the better one could not be built; empty where that was not tried."""
+    if meter is Meter.ALLOCATOR:
+        return Check("meter", State.GOOD, f"{meter}: torch's allocator counts memory on a CPU")
+    found = f"{meter}: memory on a CPU is counted at every operator, which takes time"
+    if failed:
+        found += f"; the allocator's meter cannot be built: {failed}"
+        return Check("meter", State.NOTE, found, f"install g++, then {_BUILD}")
+    return Check("meter", State.NOTE, found, _BUILD)
+
+
+def _build_meter() -> str:
+    """Why it could not be done; empty where it could."""
+    try:
+        done = _python_module("runner.engine.programs.meter", timeout_s=_BUILD_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return f"no end after {_BUILD_TIMEOUT_S:.0f} s"
+    if not done.returncode:
+        return ""
+    return (done.stdout.splitlines() or done.stderr.splitlines() or ["it said nothing"])[-1]
 
 
 def _python() -> Check:
@@ -181,16 +213,20 @@ def _probe(modules: Sequence[str]) -> _Answers:
 
 def _probe_once(modules: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
     """What the probe told until it ended, and how it ended."""
-    command = [sys.executable, "-m", "runner.engine.programs.probe", *modules]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S
-        )
+        done = _python_module("runner.engine.programs.probe", *modules, timeout_s=_PROBE_TIMEOUT_S)
     except subprocess.TimeoutExpired as expired:
         told = expired.stdout.decode() if isinstance(expired.stdout, bytes) else ""
         return _lines(told), f"no end after {_PROBE_TIMEOUT_S:.0f} s"
     return _lines(done.stdout), f"exit code {done.returncode}"
+
+
+def _python_module(name: str, *words: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", name, *words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=timeout_s
+    )
 
 
 def _lines(output: str) -> list[dict[str, Any]]:

@@ -46,6 +46,11 @@ class Preparation(NamedTuple):
     failure: Answer | None
     inputs: int = 0
 
+    @property
+    def bytes(self) -> int:
+        """Of the converted network."""
+        return self.prepared.stat().st_size
+
 
 class Preparer:
     """Converts each network once; `scratch` keeps the result.

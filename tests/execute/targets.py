@@ -25,6 +25,17 @@ def echo(payload: Payload) -> Payload:
     return {"rank": rank(), "payload": payload}
 
 
+READY: list[int] = []  # processes that made everything ready
+
+
+def get_ready() -> None:
+    READY.append(os.getpid())
+
+
+def who_got_ready(payload: Payload) -> Payload:
+    return {"pids": READY}
+
+
 def grandparent(payload: Payload) -> Payload:
     return {"pid": psutil.Process(os.getppid()).ppid()}
 
@@ -161,10 +172,10 @@ def all_reduce_metered(payload: Payload) -> Payload:
     import torch
     import torch.distributed as dist
 
-    from runner.engine.measure.tensors import TensorMeter
+    from runner.engine.measure.library import tensor_meter
 
     _join_gang()
-    with TensorMeter() as meter:
+    with tensor_meter() as meter:
         tensor = torch.full((1024,), float(rank() + 1))
         dist.all_reduce(tensor)
         dist.broadcast(tensor, 0)

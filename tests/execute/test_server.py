@@ -132,6 +132,13 @@ def test_a_server_killed_while_it_starts_is_started_again(tmp_path: Path) -> Non
         assert _run(server, tmp_path, "echo").ended is Ending.FINISHED
 
 
+def test_a_function_that_is_preloaded_is_called_once_and_in_the_server(tmp_path: Path) -> None:
+    with RankServer(tmp_path / "server.log", (f"{TARGETS}:get_ready",)) as server:
+        for _ in range(2):
+            result = _run(server, tmp_path, "who_got_ready")
+            assert result.reports == ({"pids": [server.pid]},) * 2
+
+
 def test_leaving_ends_the_server(tmp_path: Path) -> None:
     with RankServer(tmp_path / "server.log", ()) as server:
         pid = server.pid

@@ -12,6 +12,7 @@ import pytest
 from rows import COMMAND, file_size_limit, outcome, rank_rows, record
 
 from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Meter
 from runner.contract.workload import Workload
 from runner.record.append import DiskFullError
 from runner.record.folder import RunInUseError, file_name, open_run
@@ -70,6 +71,25 @@ def test_run_json_says_what_ran_where(tmp_path: Path) -> None:
     assert content["host"]["cores"] >= 1
     assert content["host"]["memory_bytes"] > 2**20
     assert content["gpus"] == [] or content["gpus"][0]["memory_bytes"] > 0
+    assert content["meters"] == [Meter.DISPATCH]
+
+
+def test_run_json_says_what_measured_before_a_run_was_killed_too(tmp_path: Path) -> None:
+    killed_after(tmp_path, range(1))
+    with open_run(tmp_path, COMMAND, 9) as folder:
+        for number, meter in ((1, Meter.ALLOCATOR), (2, Meter.NONE)):
+            folder.record(replace(outcome(number), meter=meter), [])
+
+    assert read_manifest(folder.path).meters == (Meter.ALLOCATOR, Meter.DISPATCH)
+
+
+def test_a_run_json_of_an_older_version_tells_no_meter(tmp_path: Path) -> None:
+    run = resumed(tmp_path, range(1))
+    content = json.loads((run / "run.json").read_text())
+    del content["meters"]
+    (run / "run.json").write_text(json.dumps(content))
+
+    assert read_manifest(run).meters == ()
 
 
 def test_the_same_command_resumes_a_killed_run(tmp_path: Path) -> None:

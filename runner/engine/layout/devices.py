@@ -10,6 +10,8 @@ import torch
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause, Device
 
+GLOO = "gloo"
+
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +48,7 @@ def backends_for(device: torch.device) -> str:
     """
     if device.type == "cuda" and _local_world() <= torch.cuda.device_count():
         return "cpu:gloo,cuda:nccl"
-    return "gloo"
+    return GLOO
 
 
 def _local_world() -> int:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous as rendezvous_at
 
 from runner.contract.layout import Partition
-from runner.engine.layout.devices import backends_for
+from runner.engine.layout.devices import GLOO, backends_for
 from runner.engine.layout.world import world
 
 # A gang that loses a rank is killed from outside; this only bounds a run without a scheduler.
@@ -229,7 +229,7 @@ def joined_group(device: torch.device) -> Iterator[Group]:
         world_size=size,
         timeout=COLLECTIVE_TIMEOUT,
     )
-    through_host = device.type == "cuda" and backends == "gloo"
+    through_host = device.type == "cuda" and backends == GLOO
     yield Group(dist.get_rank(), dist.get_world_size(), store, through_host, backends)
     # Not after an error: taking a group down can wait for ranks that are gone.
     dist.destroy_process_group()

@@ -15,6 +15,7 @@ from runner.contract.rss import RssMeter
 from runner.contract.vocabulary import Memory, Meter, Phase
 from runner.engine.measure.clock import Stopwatch
 from runner.engine.measure.gpu import CudaMeter, NvmlProcessPeak, NvmlReader
+from runner.engine.measure.library import tensor_meter
 from runner.engine.measure.tensors import TensorMeter
 
 _log = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ _log = logging.getLogger(__name__)
 class Probe:
     """Measures a rank that computes on `device`, from its making on; tensors while it is entered.
 
-    On a CPU, live tensors are followed by a TensorMeter; on a GPU the allocator counts them, and
-    then nothing is known by kind.
+    On a CPU a TensorMeter counts tensors; on a GPU the allocator does, and then nothing is known
+    by kind.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -38,7 +39,7 @@ class Probe:
             self._cuda = CudaMeter(device)
             self._nvml = _nvml_peak(device, self._entered)
         else:
-            self._tensors = TensorMeter()
+            self._tensors = tensor_meter()
 
     def __enter__(self) -> Probe:
         for meter in (self._nvml, self._tensors):
@@ -78,7 +79,7 @@ class Probe:
         return Measurements(
             wall_s=self._stopwatch.wall_s,
             cpu_s=self._stopwatch.cpu_s,
-            meter=Meter.CUDA if tensors is None else Meter.DISPATCH,
+            meter=Meter.CUDA if tensors is None else tensors.name,
             peak_tensor_bytes=allocated if tensors is None else tensors.total.peak,
             peak_rss_bytes=self._rss.peak_bytes,
             peak_gpu_allocated_bytes=allocated,

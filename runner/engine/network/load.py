@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from runner.contract.vocabulary import Cause
-from runner.engine.network.convert import converted
-from runner.engine.network.fold import folded
 from runner.engine.network.foreign import foreign
 from runner.engine.network.graph import Dtype, Graph
 from runner.engine.network.module import GraphModule
+from runner.engine.network.onnx_graph import onnx_graph, unforeseen
 from runner.engine.network.prepared import write_prepared
 from runner.engine.network.replay import replay
-from runner.engine.network.translation import TRANSLATIONS, translated
 from runner.problem.onnx_runtime import OnnxRuntime
 
 
@@ -42,8 +40,8 @@ class LoadedGraph:
 
 
 def load_graph(path: Path) -> LoadedGraph:
-    """Raises InstanceError as `converted` and `translated` do."""
-    graph, arrays = folded(*translated(converted(path, TRANSLATIONS.keys())))
+    """Raises InstanceError as `onnx_graph` does."""
+    graph, arrays = onnx_graph(path)
     tensors = {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
     return LoadedGraph(graph, tensors)
 
@@ -66,8 +64,7 @@ def prepare(
     `points`: where it is replayed, beside random inputs; may raise. Raises InstanceError as
     `load_graph` and `replay` do, and MALFORMED_NETWORK for what no check has foreseen.
     """
-    unforeseen = f"{network}: its tensors do not fit its operators; export it again, or report it"
-    with foreign(Cause.MALFORMED_NETWORK, unforeseen):
+    with foreign(Cause.MALFORMED_NETWORK, unforeseen(network)):
         loaded = load_graph(network)
         reference = OnnxRuntime(network, optimize=False)
         replay(reference, loaded.graph, loaded.tensors, points(loaded.graph))

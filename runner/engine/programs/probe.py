@@ -24,10 +24,13 @@ def _torch() -> dict[str, Any]:
     import torch
     import torch.distributed as distributed
 
+    from runner.engine.measure.library import tensor_meter
+
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return {
         "cuda_build": torch.version.cuda or "",
         "devices": [torch.cuda.get_device_name(index) for index in range(count)],
+        "meter": tensor_meter().name,
         "gloo": distributed.is_available() and distributed.is_gloo_available(),
         "nccl": distributed.is_available() and distributed.is_nccl_available(),
     }

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.distributed.distributed_c10d import BackendConfig
 
 from runner.contract.errors import InstanceError
 from runner.contract.question import Question, Report
-from runner.contract.strategy import Engine
+from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Cause, Phase, Verdict
-from runner.contract.wire import question_from_json, report_to_json
+from runner.contract.wire import question_from_json, question_to_json, report_to_json
 from runner.engine.bounds.budget import budget_of
 from runner.engine.engines import engine_for
 from runner.engine.finding import Confirmation, Finding
+from runner.engine.layout.devices import GLOO
 from runner.engine.network.graph import Graph
 from runner.engine.network.load import prepare
 from runner.engine.network.prepared import read_graph
@@ -27,6 +29,16 @@ from runner.engine.verification import Verification
 from runner.problem.property.model import Property
 from runner.problem.property.read import read_property
 from runner.problem.property.shapes import check_shapes
+
+
+def get_ready() -> None:
+    """What every rank would do first, done once for all that are forked later."""
+    some = Question("", "", "", Strategy("some"), ranks=1, timeout_s=1.0)
+    question_from_json(
+        question_to_json(some)
+    )  # cattrs writes its functions when they are first needed
+    report_to_json(Report(rank=0, verdict=Verdict.UNKNOWN))
+    BackendConfig(GLOO)  # looks for plugins in whatever is installed
 
 
 def prepare_target(payload: dict[str, Any]) -> dict[str, Any]:

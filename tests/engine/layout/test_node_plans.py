@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,11 @@ def test_only_the_papers_tp_has_interval_bounds_inside_its_zones() -> None:
 
 
 @pytest.mark.usefixtures("warm")
+def test_a_plan_is_made_without_torch_which_takes_longer_to_start_than_all_else() -> None:
+    look = "import sys, runner.engine.programs.plan; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look]).returncode == 0
+
+
 @pytest.mark.parametrize("command", [("plan",), ("show", "--plan")])
 def test_the_command_prints_a_line_per_node(command: tuple[str, ...]) -> None:
     network = str(REPOSITORY / "benchmarks" / "digits_cnn" / "onnx" / "cnn.onnx")

@@ -12,6 +12,7 @@ from given import given
 
 from runner.contract.vocabulary import Memory, Meter, Phase
 from runner.engine.measure import probe as probe_module
+from runner.engine.measure.library import tensor_meter
 from runner.engine.measure.probe import Probe
 
 CPU = torch.device("cpu")
@@ -25,7 +26,7 @@ def test_on_a_cpu_it_follows_tensors_phases_and_memory() -> None:
             time.sleep(0.02)
         del block
         measured = probe.measurements()
-    assert measured.meter is Meter.DISPATCH
+    assert measured.meter is tensor_meter().name
     assert measured.peak_tensor_bytes == measured.peak_a_bytes == 1 << 26
     assert given(measured.peak_rss_bytes) >= 60 << 20
     assert given(measured.wall_s) >= given(measured.incomplete_s) >= 0.02

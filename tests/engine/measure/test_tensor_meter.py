@@ -14,14 +14,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d
 
-from runner.contract.vocabulary import Memory
+from runner.contract.vocabulary import Memory, Meter
+from runner.engine.measure.allocator import AllocatorMeter
+from runner.engine.measure.dispatch import DispatchMeter
+from runner.engine.measure.library import BuildError, build
 from runner.engine.measure.tensors import TensorMeter
+
+Made = Callable[[], TensorMeter]
 
 KILO = 1024  # floats in a block: 4096 bytes
 
 
-def test_a_tensor_counts_while_it_lives() -> None:
-    with TensorMeter() as meter:
+@pytest.fixture(params=[Meter.ALLOCATOR, Meter.DISPATCH], scope="module")
+def made(request: pytest.FixtureRequest) -> Made:
+    """Makes meters of either kind; both must tell the same."""
+    if request.param is Meter.DISPATCH:
+        return DispatchMeter
+    try:
+        library = build()
+    except BuildError as error:
+        pytest.skip(str(error))
+    return lambda: AllocatorMeter(library)
+
+
+def test_a_tensor_counts_while_it_lives(made: Made) -> None:
+    with made() as meter:
         block = torch.zeros(KILO)
         assert meter.total.live == 4096
         del block
@@ -29,8 +46,8 @@ def test_a_tensor_counts_while_it_lives() -> None:
     assert meter.total.peak == 4096
 
 
-def test_the_peak_is_the_most_that_lived_at_once() -> None:
-    with TensorMeter() as meter:
+def test_the_peak_is_the_most_that_lived_at_once(made: Made) -> None:
+    with made() as meter:
         for _ in range(5):
             block = torch.zeros(KILO)
             del block
@@ -39,8 +56,8 @@ def test_the_peak_is_the_most_that_lived_at_once() -> None:
     assert meter.total.peak == 2 * 4096
 
 
-def test_kinds_at_the_peak_of_their_sum_may_lie_below_their_own_peaks() -> None:
-    with TensorMeter() as meter:
+def test_kinds_at_the_peak_of_their_sum_may_lie_below_their_own_peaks(made: Made) -> None:
+    with made() as meter:
         with meter.kind(Memory.A):
             early = torch.zeros(3 * KILO)
             del early
@@ -68,9 +85,10 @@ def test_kinds_at_the_peak_of_their_sum_may_lie_below_their_own_peaks() -> None:
     ids=["view", "slice", "transpose", "in place", "detach", "expand", "split", "out"],
 )
 def test_views_and_in_place_operators_add_nothing(
+    made: Made,
     touch: Callable[[torch.Tensor], object],
 ) -> None:
-    with TensorMeter() as meter:
+    with made() as meter:
         block = torch.zeros(KILO)
         result = touch(block)
         assert meter.total.live == 4096
@@ -78,28 +96,28 @@ def test_views_and_in_place_operators_add_nothing(
         assert meter.total.live == 0
 
 
-def test_a_view_keeps_its_whole_storage_alive() -> None:
-    with TensorMeter() as meter:
+def test_a_view_keeps_its_whole_storage_alive(made: Made) -> None:
+    with made() as meter:
         element = torch.zeros(KILO)[0]
         assert meter.total.live == 4096
         del element
     assert meter.total.live == 0
 
 
-def test_operators_with_several_results_count_each() -> None:
-    with TensorMeter() as meter:
+def test_operators_with_several_results_count_each(made: Made) -> None:
+    with made() as meter:
         values, indices = torch.arange(KILO, dtype=torch.float32).topk(10)
         assert meter.total.live == values.nbytes + indices.nbytes
 
 
-def test_a_tensor_made_of_python_numbers_counts() -> None:
-    with TensorMeter() as meter:
+def test_a_tensor_made_of_python_numbers_counts(made: Made) -> None:
+    with made() as meter:
         vector = torch.tensor([1.0, 2.0, 3.0])
         assert meter.total.live == vector.nbytes
 
 
-def test_a_tensor_that_is_resized_counts_with_its_new_size() -> None:
-    with TensorMeter() as meter:
+def test_a_tensor_that_is_resized_counts_with_its_new_size(made: Made) -> None:
+    with made() as meter:
         block = torch.zeros(KILO)
         block.resize_(4 * KILO)
         assert meter.total.live == 4 * 4096
@@ -110,9 +128,9 @@ def test_a_tensor_that_is_resized_counts_with_its_new_size() -> None:
         assert meter.total.live == 0
 
 
-def test_a_storage_that_is_resized_by_itself_counts_with_its_new_size() -> None:
+def test_a_storage_that_is_resized_by_itself_counts_with_its_new_size(made: Made) -> None:
     plain = torch.UntypedStorage.resize_
-    with TensorMeter() as meter:
+    with made() as meter:
         block = torch.zeros(KILO)
         block.untyped_storage().resize_(0)
         assert meter.total.live == 0
@@ -121,9 +139,9 @@ def test_a_storage_that_is_resized_by_itself_counts_with_its_new_size() -> None:
     assert torch.UntypedStorage.resize_ is plain
 
 
-def test_what_autograd_keeps_for_backward_counts_until_backward() -> None:
+def test_what_autograd_keeps_for_backward_counts_until_backward(made: Made) -> None:
     inputs = torch.zeros(KILO, requires_grad=True)
-    with TensorMeter() as meter:
+    with made() as meter:
         loss = inputs.exp().sum()  # exp keeps its result
         assert meter.total.live == 4096 + 4
         loss.backward()
@@ -132,18 +150,17 @@ def test_what_autograd_keeps_for_backward_counts_until_backward() -> None:
         assert meter.total.live == 4
 
 
-def test_what_backward_makes_is_seen() -> None:
+def test_what_backward_makes_is_seen(made: Made) -> None:
     weight = torch.ones(KILO, requires_grad=True)
-    with TensorMeter() as meter:
+    with made() as meter:
         loss = (weight * 2).sum()
-        before = meter.total.live
         loss.backward()
-        assert meter.total.live >= before + 4096
+        assert meter.total.live == loss.nbytes + 4096
     assert weight.grad is not None
 
 
-def test_the_innermost_kind_counts() -> None:
-    with TensorMeter() as meter:
+def test_the_innermost_kind_counts(made: Made) -> None:
+    with made() as meter:
         with meter.kind(Memory.A):
             outer = torch.zeros(KILO)
             with meter.kind(Memory.ALPHA):
@@ -159,8 +176,8 @@ def test_the_innermost_kind_counts() -> None:
     assert meter.peak_by_kind()[Memory.A] == 2 * 4096
 
 
-def test_every_kind_has_a_peak_of_its_own() -> None:
-    with TensorMeter() as meter:
+def test_every_kind_has_a_peak_of_its_own(made: Made) -> None:
+    with made() as meter:
         for kind in (Memory.A, Memory.BOUNDS):
             with meter.kind(kind):
                 block = torch.zeros(KILO)
@@ -169,9 +186,9 @@ def test_every_kind_has_a_peak_of_its_own() -> None:
     assert peaks[Memory.A] == peaks[Memory.BOUNDS] == meter.total.peak == 4096
 
 
-def test_a_tensor_read_from_elsewhere_counts_once_adopted() -> None:
+def test_a_tensor_read_from_elsewhere_counts_once_adopted(made: Made) -> None:
     array = np.zeros(KILO, dtype=np.float32)
-    with TensorMeter() as meter:
+    with made() as meter:
         weight = torch.from_numpy(array)
         meter.adopt(weight, Memory.WEIGHTS)
         meter.adopt(weight.view(2, -1), Memory.WEIGHTS)
@@ -180,8 +197,8 @@ def test_a_tensor_read_from_elsewhere_counts_once_adopted() -> None:
         assert meter.total.live == 0
 
 
-def test_adopting_a_tensor_changes_its_kind_and_counts_it_once() -> None:
-    with TensorMeter() as meter:
+def test_adopting_a_tensor_changes_its_kind_and_counts_it_once(made: Made) -> None:
+    with made() as meter:
         block = torch.zeros(KILO)
         meter.adopt(block, Memory.BOUNDS)
         assert meter.total.live == 4096
@@ -191,16 +208,16 @@ def test_adopting_a_tensor_changes_its_kind_and_counts_it_once() -> None:
         assert meter.total.live == 0
 
 
-def test_tensors_that_outlive_the_meter_are_still_subtracted() -> None:
-    with TensorMeter() as meter:
+def test_tensors_that_outlive_the_meter_are_still_subtracted(made: Made) -> None:
+    with made() as meter:
         block = torch.zeros(KILO)
     assert meter.total.live == 4096
     del block
     assert meter.total.live == 0
 
 
-def test_a_sparse_tensor_counts_by_its_dense_parts() -> None:
-    with TensorMeter() as meter:
+def test_a_sparse_tensor_counts_by_its_dense_parts(made: Made) -> None:
+    with made() as meter:
         indices, values = torch.tensor([[0, 2]]), torch.ones(2)
         sparse = torch.sparse_coo_tensor(indices, values, (3,), check_invariants=False)
         assert meter.total.live == indices.nbytes + values.nbytes
@@ -208,7 +225,7 @@ def test_a_sparse_tensor_counts_by_its_dense_parts() -> None:
         assert meter.total.live == 0
 
 
-def test_results_are_those_without_the_meter() -> None:
+def test_results_are_those_without_the_meter(made: Made) -> None:
     torch.manual_seed(0)
     image, kernel = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 3, 3, requires_grad=True)
 
@@ -217,7 +234,7 @@ def test_results_are_those_without_the_meter() -> None:
         return result
 
     plain = gradient()
-    with TensorMeter():
+    with made():
         metered = gradient()
     assert torch.equal(plain, metered)
 
@@ -235,11 +252,12 @@ _STEPS = st.lists(
 @examples(60)
 @given(_STEPS)
 def test_live_bytes_are_those_of_the_distinct_storages_that_live(
+    made: Made,
     steps: list[tuple[str, int, Memory]],
 ) -> None:
     held: list[torch.Tensor] = []
     peak = 0
-    with TensorMeter() as meter:
+    with made() as meter:
         for step, number, kind in steps:
             pick = number % len(held) if held else None
             with meter.kind(kind):
@@ -261,8 +279,8 @@ def test_live_bytes_are_those_of_the_distinct_storages_that_live(
     assert meter.total.peak >= peak
 
 
-def test_the_meter_keeps_no_tensor_alive() -> None:
-    with TensorMeter():
+def test_the_meter_keeps_no_tensor_alive(made: Made) -> None:
+    with made():
         block = torch.zeros(KILO)
         storage = weakref.ref(block.untyped_storage())
         del block

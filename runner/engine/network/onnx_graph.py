@@ -1,0 +1,26 @@
+"""An ONNX file as the bound graph of all strategies, with its parameters. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runner.contract.vocabulary import Cause
+from runner.engine.network.convert import converted
+from runner.engine.network.draft import Array
+from runner.engine.network.fold import folded
+from runner.engine.network.foreign import foreign
+from runner.engine.network.graph import Graph
+from runner.engine.network.translation import TRANSLATIONS, translated
+
+
+def onnx_graph(path: Path) -> tuple[Graph, dict[str, Array]]:
+    """Raises InstanceError as `converted` and `translated` do, MALFORMED_NETWORK for what no check
+    has foreseen.
+    """
+    with foreign(Cause.MALFORMED_NETWORK, unforeseen(path)):
+        return folded(*translated(converted(path, TRANSLATIONS.keys())))
+
+
+def unforeseen(path: Path) -> str:
+    """What is said of a file that passes all checks and yet fails."""
+    return f"{path}: its tensors do not fit its operators; export it again, or report it"
