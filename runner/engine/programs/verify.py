@@ -34,9 +34,8 @@ from runner.problem.property.shapes import check_shapes
 def get_ready() -> None:
     """What every rank would do first, done once for all that are forked later."""
     some = Question("", "", "", Strategy("some"), ranks=1, timeout_s=1.0)
-    question_from_json(
-        question_to_json(some)
-    )  # cattrs writes its functions when they are first needed
+    # cattrs writes its functions when they are first needed.
+    question_from_json(question_to_json(some))
     report_to_json(Report(rank=0, verdict=Verdict.UNKNOWN))
     BackendConfig(GLOO)  # looks for plugins in whatever is installed
 
