@@ -66,8 +66,11 @@ struct Entry {
   }
 };
 
-std::mutex mutex;          // over all that follows, and what ledgers count
-Ledger* current = nullptr; // of the meter that is entered
+// Of the meter that is entered. Of this thread alone: when threads of gloo take and give back their
+// buffers hangs on the scheduler, and figures must not.
+thread_local Ledger* current = nullptr;
+
+std::mutex mutex;  // over all that follows, and what ledgers count
 c10::Allocator* plain = nullptr;  // torch's own
 // By address, so that a piece is no larger and no other than without a meter. Never destroyed:
 // torch gives memory back until the process has ended.
@@ -138,7 +141,7 @@ extern "C" {
 // One for a meter. Never destroyed: tensors that outlive their meter are counted out of it.
 Ledger* new_ledger() { return new Ledger(); }
 
-// What is taken from now on is counted in `ledger`, or nowhere. Gives the one before.
+// What this thread takes from now on is counted in `ledger`, or nowhere. Gives the one before.
 Ledger* count_in(Ledger* ledger) {
   std::lock_guard<std::mutex> lock(mutex);
   if (plain == nullptr) {  // it stays: torch may give back to it what it gave

@@ -35,14 +35,14 @@ class _Ledger(Structure):
 
 
 class AllocatorMeter:
-    """Counts all that torch takes of a CPU's memory, from the moment it does to its giving back.
+    """Counts all that torch takes of a CPU's memory in this thread, until it gives it back.
 
     That is every dense storage, and the memory that an operator takes and gives back inside its
     kernel, as the kind at hand: a rank must have that too, and the meter of a GPU counts it. What
     torch does not take (of NumPy, of a file, shared with other processes) and tensors made before
     the meter was entered count from `adopt` on; one that is resized then counts as the kind at
     hand. Tensors that die after it was left are still subtracted. Of two meters of this class
-    that are entered the inner one counts.
+    that are entered the inner one counts. Buffers of gloo, which its threads take, do not count.
     """
 
     name = Meter.ALLOCATOR
