@@ -53,6 +53,8 @@ def after(op: Op, builder: Builder) -> str:
             return builder.add(op, ("x",), builder.shape("x")[1:])
         case Op.SQRT | Op.RECIPROCAL:
             return builder.pointwise(op, builder.pointwise(Op.EXP, "x"))
+        case Op.FUNCTION:
+            return builder.add(op, ("x",), builder.shape("x"), {"function": "Mish"})
         case Op.SELECT:
             return builder.shuffled("x", 3, 4, 2)
         case Op.MAXPOOL | Op.AVGPOOL:

@@ -54,6 +54,25 @@ def networks(draw: st.DrawFn) -> SmallNetwork:
 def test_strategies_agree_and_contain_what_is_reached(
     rank_server: RankServer, small: SmallNetwork, ranks: int, radius: float
 ) -> None:
+    check_agreement(rank_server, small, ranks, radius)
+
+
+def test_strategies_agree_on_functions_of_one_variable(rank_server: RankServer) -> None:
+    """Smooth ones and steps, of images and of flat values, which no rank can part evenly."""
+
+    def applied(x: str, name: str) -> str:
+        return builder.add(Op.FUNCTION, (x,), builder.shape(x), {"function": name})
+
+    builder = Builder((2, 5, 5), seed=4)
+    x = applied(builder.conv("x", 5, padding=(1, 1)), "Mish")
+    x = applied(builder.conv(x, 3), "Sign")
+    x = applied(builder.linear(builder.flatten(x), 7), "Softplus")
+    check_agreement(rank_server, builder.network(builder.linear(x, 3)), ranks=3, radius=0.05)
+
+
+def check_agreement(
+    rank_server: RankServer, small: SmallNetwork, ranks: int, radius: float
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared"
         write_prepared(prepared, small.graph, small.tensors)

@@ -13,7 +13,7 @@ from small_networks import CPU, Builder, SmallNetwork, mlp
 
 from runner.engine.attack.pgd import Attack, AttackSettings, Candidate, Target
 from runner.engine.bounds.tagging import NoTagger
-from runner.engine.network.graph import Op
+from runner.engine.network.graph import Attribute, Op
 from runner.problem.property.model import Property
 
 SETTINGS = AttackSettings(restarts=10, steps=15)
@@ -160,3 +160,45 @@ def test_many_targets_are_searched_in_batches(monkeypatch: pytest.MonkeyPatch) -
     found, recorder = attack(identity(), question(case([0], [1], never, never, reached)))
     assert found
     assert recorder.candidates[-1][1] == Target(0, 2)
+
+
+def test_steps_hide_nothing_from_the_attack() -> None:
+    """Of 12 signs 11 must be on, each by a coordinate in a twentieth of its range."""
+    builder = Builder((12,))
+    # No corner where an attack begins has all of them.
+    sides = torch.diag(torch.tensor([1.0, -1.0]).repeat(6))
+    x = builder.linear_of("x", sides, torch.full((12,), -0.9))
+    signs = builder.add(Op.FUNCTION, (x,), (12,), {"function": "Sign"})
+    network = builder.network(builder.linear_of(signs, torch.ones(1, 12), torch.zeros(1)))
+    found, _ = attack(network, question(case([-1] * 12, [1] * 12, region([[-1]], [-10]))))
+    assert found
+
+
+def test_a_softmax_that_saturates_hides_nothing_from_the_attack() -> None:
+    """The first class wins by hundreds, and its output is 1 to the last bit, but in a corner."""
+    builder = Builder((10,))
+    sides = torch.tensor([1.0, -1.0]).repeat(5)
+    weight = torch.tensor([-60.0, 100.0, 0.0, 0.0])[:, None] * sides
+    x = builder.linear_of("x", weight, torch.tensor([700.0, -750.0, 0.0, 0.0]))
+    others, mine = torch.arange(4).repeat(4), torch.arange(4).repeat_interleave(4)
+    pairs = builder.select(x, others), builder.select(x, mine)
+    gaps = builder.pointwise(Op.SUB, *pairs)
+    parts = builder.add(Op.EXP, (gaps,), (16,), {"softmax": 4})
+    window: dict[str, Attribute] = {
+        **{"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    }
+    kernel = {"weight": torch.ones(1, 1, 1, 4), "bias": torch.zeros(1)}
+    rows = builder.reshape(parts, 1, 4, 4)
+    sums = builder.flatten(builder.add(Op.CONV, (rows,), (1, 4, 1), window, **kernel))
+    network = builder.network(builder.pointwise(Op.RECIPROCAL, sums))
+    lost = [region([[1, -1, 0, 0]], [0]), region([[1, 0, -1, 0]], [0])]
+    found, _ = attack(network, question(case([-1] * 10, [1] * 10, *lost), outputs=4))
+    assert found
+
+
+def test_a_point_counts_for_whichever_disjunct_it_reaches() -> None:
+    """The first disjunct is out of reach; the second holds where the search begins."""
+    instance = question(case([0], [1], region([[1]], [-1e3]), region([[-1]], [0])))
+    found, recorder = attack(identity(), instance)
+    assert found
+    assert [target.disjunct for _, target in recorder.candidates] == [1]
