@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
-from onnx import ModelProto, NodeProto, TensorProto, external_data_helper
+from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, inliner
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
@@ -36,6 +36,9 @@ def read_model(path: Path, content: bytes | None = None) -> ModelProto:
         content = read_bytes(path, Cause.MALFORMED_NETWORK)
     model = _parsed(content, path)
     _check_versions(model, path)
+    if model.functions:
+        with foreign(Cause.MALFORMED_NETWORK, f"{path}: its functions cannot be written out"):
+            model = inliner.inline_local_functions(model)
     for node in nodes_within(model.graph.node):
         if not onnx.defs.has(node.op_type, node.domain):
             raise unsupported(path, node, "it is not a standard ONNX operator")
