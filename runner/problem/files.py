@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import zlib
 from pathlib import Path
@@ -17,7 +16,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 # are lattices, mostly zeros: the largest of tllverifybench, 257 MiB, is packed 180-fold.
 _UNPACKED_PER_PACKED = 100
 _UNPACKED_ALWAYS = 1024 * 1024 * 1024
-_CHUNK = 1024 * 1024
+_WITH_GZIP_HEADER = 16 + zlib.MAX_WBITS
 
 
 def find_maybe_gz(path: Path) -> Path | None:
@@ -58,10 +57,16 @@ def read_bytes(path: Path, cause: Cause) -> bytes:
 
 def _unpacked(content: bytes, limit: int) -> bytes | None:
     """None for more than `limit` bytes. Raises EOFError, zlib.error and gzip.BadGzipFile."""
-    unpacked = bytearray()
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        while part := file.read(_CHUNK):
-            unpacked += part
-            if len(unpacked) > limit:
-                return None
-    return bytes(unpacked)
+    parts: list[bytes] = []
+    while content:  # a file may be several, one after the other, and end with zeros
+        if not content.startswith(GZIP_MAGIC):
+            raise gzip.BadGzipFile(f"Not a gzipped file ({content[:2]!r})")
+        member = zlib.decompressobj(_WITH_GZIP_HEADER)
+        parts.append(member.decompress(content, limit + 1))
+        limit -= len(parts[-1])
+        if limit < 0:
+            return None
+        if not member.eof:
+            raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+        content = member.unused_data.lstrip(b"\0")
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -19,6 +19,7 @@ _DTYPES: dict[str, type[np.floating]] = {
     "tensor(float16)": np.float16,
 }
 _FATAL_ONLY = 4
+_NO_PREPACKING = "session.disable_prepacking"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # ONNX Runtime's errors have no common base of their own.
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
@@ -42,15 +43,17 @@ def session_of(
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
-    if not optimize:
+    if not optimize:  # nor keep weights twice
+        options.add_session_config_entry(_NO_PREPACKING, "1")
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if folder is not None:
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _session(path: Path, *, optimize: bool) -> onnxruntime.InferenceSession:
-    content = read_bytes(path, Cause.MALFORMED_NETWORK)
+def _session(path: Path, content: bytes | None, *, optimize: bool) -> onnxruntime.InferenceSession:
+    if content is None:
+        content = read_bytes(path, Cause.MALFORMED_NETWORK)
     try:
         return session_of(content, path.parent, optimize=optimize)
     except RUNTIME_ERRORS as error:
@@ -68,6 +71,8 @@ class OnnxRuntime:
 
     `optimize`: join operators, as ONNX Runtime does by default, with weights that it rounds anew.
 
+    `content`: of the file, where it is read.
+
     `input_shape`: the model's own, batch dimension included; `dtype`: of its input; `output_type`:
     that of its output in words, such as `float32`. Raises
     InstanceError with MISSING_FILE, MALFORMED_NETWORK (the file is not a model that ONNX Runtime
@@ -75,9 +80,9 @@ class OnnxRuntime:
     that is not floating-point, an operator that ONNX Runtime cannot compute in the network's type).
     """
 
-    def __init__(self, path: Path, *, optimize: bool = True) -> None:
+    def __init__(self, path: Path, *, optimize: bool = True, content: bytes | None = None) -> None:
         self.path = path
-        self._session = _session(path, optimize=optimize)
+        self._session = _session(path, content, optimize=optimize)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise InstanceError(

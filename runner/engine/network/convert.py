@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, checker, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, checker, helper
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
@@ -59,16 +59,14 @@ class Converted:
         return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape or (1,)
 
 
-def converted(path: Path, supported: AbstractSet[str]) -> Converted:
+def converted(path: Path, supported: AbstractSet[str], content: bytes | None = None) -> Converted:
     """Reads an ONNX file. `supported`: operators; where there are others, onnxsim may remove them.
+    `content`: of the file, where it is read.
 
     Raises InstanceError as `read_model` does, MALFORMED_NETWORK, UNSUPPORTED_INSTANCE (several
     inputs or outputs) or UNSUPPORTED_OPERATOR.
     """
-    model = read_model(path)
-    _set_one_sample(model.graph, path)
-    _sort(model.graph, path)
-    draft = Draft(model, path)
+    draft = Draft(_one_sample(read_model(path, content), path), path)
     for node in draft.graph.node:
         _check_normalization(node, draft)
     _check(draft)
@@ -90,6 +88,12 @@ def converted(path: Path, supported: AbstractSet[str]) -> Converted:
     for node in draft.graph.node:
         _check_shapes(node, shapes, path)
     return Converted(draft, shapes, _INPUT_TYPES[element], target)
+
+
+def _one_sample(model: ModelProto, path: Path) -> ModelProto:
+    _set_one_sample(model.graph, path)
+    _sort(model.graph, path)
+    return model
 
 
 def _set_one_sample(graph: GraphProto, path: Path) -> None:

@@ -42,7 +42,6 @@ class Draft:
     """
 
     def __init__(self, model: ModelProto, path: Path) -> None:
-        self.model = model
         self.path = path
         self.constants: dict[str, Array] = {}
         self.rounded: dict[str, Rounded] = {}
@@ -50,6 +49,8 @@ class Draft:
             unread = f"{path}: the values of {tensor.name!r} cannot be read; export it again"
             with foreign(Cause.MALFORMED_NETWORK, unread):
                 self.constants[tensor.name] = numpy_helper.to_array(tensor)
+        del model.graph.initializer[:]
+        self.model = model = _moved(model)
         # A network may be as large as its file; what a small file blows up is refused.
         self._most = max(_MOST_VALUES, *(value.size for value in self.constants.values()), 0)
         # Old versions list initializers among the inputs too, and the oldest insist on it.
@@ -123,6 +124,13 @@ class Draft:
         raise InstanceError(
             Cause.UNSUPPORTED_INSTANCE, f"{self.path}: {name!r}{kind} has {size}; make it smaller"
         )
+
+
+def _moved(model: ModelProto) -> ModelProto:
+    """A copy: what is deleted of a message is freed with it."""
+    moved = ModelProto()
+    moved.ParseFromString(model.SerializeToString())
+    return moved
 
 
 def dimensions(value: ValueInfoProto) -> Shape:

@@ -60,13 +60,16 @@ def _fold(source: Node, affine: Node, tensors: dict[str, Array]) -> bool:
         return False
     spread = scale.reshape(-1, *(1 for _ in weight.shape[1:]))
     with np.errstate(all="ignore"):
-        new_weight = weight if (scale == 1).all() else (weight * spread).astype(weight.dtype)
+        new_weight, exact = weight, True
+        if (scale != 1).any():
+            new_weight = (weight * spread).astype(weight.dtype)
+            exact = bool((new_weight / spread == weight).all())
         new_bias = (bias * scale + shift).astype(bias.dtype)
-        exact = (new_weight / spread == weight).all() and ((new_bias - shift) / scale == bias).all()
+        exact = exact and bool(((new_bias - shift) / scale == bias).all())
     if exact:
         tensors[source.parameters["weight"]] = new_weight
         tensors[source.parameters["bias"]] = new_bias
-    return bool(exact)
+    return exact
 
 
 def _of_rows(values: Array, node: Node) -> Values | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from runner.contract.vocabulary import Cause
+from runner.engine.network.draft import Array
 from runner.engine.network.foreign import foreign
 from runner.engine.network.graph import Dtype, Graph
 from runner.engine.network.module import GraphModule
 from runner.engine.network.onnx_graph import onnx_graph, unforeseen
 from runner.engine.network.prepared import write_prepared
 from runner.engine.network.replay import replay
+from runner.problem.files import read_bytes
 from runner.problem.onnx_runtime import OnnxRuntime
 
 
@@ -39,18 +42,29 @@ class LoadedGraph:
     tensors: dict[str, Tensor]
 
 
-def load_graph(path: Path) -> LoadedGraph:
-    """Raises InstanceError as `onnx_graph` does."""
-    graph, arrays = onnx_graph(path)
-    tensors = {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
-    return LoadedGraph(graph, tensors)
+def load_graph(path: Path, content: bytes | None = None) -> LoadedGraph:
+    """`content`: of the file, where it is read. Raises InstanceError as `onnx_graph`
+    does.
+    """
+    graph, arrays = onnx_graph(path, content)
+    return LoadedGraph(graph, {name: _tensor(array) for name, array in arrays.items()})
+
+
+def _tensor(array: Array) -> Tensor:
+    """A view, which a large network has room for; nobody writes to what the file has."""
+    if any(step < 0 for step in array.strides):
+        array = np.ascontiguousarray(array)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it cannot be written
+        return torch.from_numpy(array)
 
 
 def load_module(path: Path) -> LoadedModule:
     """For auto_LiRPA. Raises InstanceError as `load_graph` does; `prepare` replays the graph."""
     loaded = load_graph(path)
     graph = loaded.graph
-    module = GraphModule(graph, loaded.tensors)
+    own = {n: t.clone(memory_format=torch.contiguous_format) for n, t in loaded.tensors.items()}
+    module = GraphModule(graph, own)
     return LoadedModule(module, graph.input.shape, graph.node(graph.output).shape, graph.dtype)
 
 
@@ -65,8 +79,10 @@ def prepare(
     `load_graph` and `replay` do, and MALFORMED_NETWORK for what no check has foreseen.
     """
     with foreign(Cause.MALFORMED_NETWORK, unforeseen(network)):
-        loaded = load_graph(network)
-        reference = OnnxRuntime(network, optimize=False)
+        content = read_bytes(network, Cause.MALFORMED_NETWORK)
+        loaded = load_graph(network, content)
+        reference = OnnxRuntime(network, optimize=False, content=content)
+        del content
         replay(reference, loaded.graph, loaded.tensors, points(loaded.graph))
     write_prepared(prepared, loaded.graph, loaded.tensors)
     return loaded.graph

@@ -7,11 +7,12 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
-from onnx import ModelProto, NodeProto, TensorProto, external_data_helper
+from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, inliner
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
@@ -24,15 +25,20 @@ OLDEST_OPSET = 7
 _DAMAGED = "download it again"
 
 
-def read_model(path: Path) -> ModelProto:
-    """The network with all its weights, also those that lie in files beside it.
+def read_model(path: Path, content: bytes | None = None) -> ModelProto:
+    """The network with all its weights, also those that lie in files beside it; `content`: of the
+    file, where it is read.
 
     Raises InstanceError: MISSING_FILE, MALFORMED_NETWORK, UNSUPPORTED_INSTANCE (of a version that
     is not known) or UNSUPPORTED_OPERATOR (an operator outside the standard).
     """
-    content = read_bytes(path, Cause.MALFORMED_NETWORK)
+    if content is None:
+        content = read_bytes(path, Cause.MALFORMED_NETWORK)
     model = _parsed(content, path)
     _check_versions(model, path)
+    if model.functions:
+        with foreign(Cause.MALFORMED_NETWORK, f"{path}: its functions cannot be written out"):
+            model = inliner.inline_local_functions(model)
     for node in nodes_within(model.graph.node):
         if not onnx.defs.has(node.op_type, node.domain):
             raise unsupported(path, node, "it is not a standard ONNX operator")
@@ -99,7 +105,8 @@ def _archive(content: bytes) -> str | None:
 
 def _check_text(message: Message) -> None:
     """Raises UnicodeDecodeError for a name that protobuf would give as bytes, far from here."""
-    for field, value in message.ListFields():
+    fields = _of_tensor(message) if isinstance(message, TensorProto) else message.ListFields()
+    for field, value in fields:
         parts = (value,) if isinstance(value, (bytes, str, Message)) else value
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             for part in parts:
@@ -108,6 +115,14 @@ def _check_text(message: Message) -> None:
             for part in parts:
                 if isinstance(part, bytes):
                     part.decode()
+
+
+def _of_tensor(tensor: TensorProto) -> Iterator[tuple[FieldDescriptor, Any]]:
+    """All but the values, each look at which is a copy."""
+    for field in tensor.DESCRIPTOR.fields:
+        if field.type in (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING):
+            value = getattr(tensor, field.name)
+            yield field, value if field.is_repeated else [value]
 
 
 def _check_versions(model: ModelProto, path: Path) -> None:

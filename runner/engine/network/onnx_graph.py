@@ -13,12 +13,14 @@ from runner.engine.network.graph import Graph
 from runner.engine.network.translation import TRANSLATIONS, translated
 
 
-def onnx_graph(path: Path) -> tuple[Graph, dict[str, Array]]:
-    """Raises InstanceError as `converted` and `translated` do, MALFORMED_NETWORK for what no check
-    has foreseen.
+def onnx_graph(path: Path, content: bytes | None = None) -> tuple[Graph, dict[str, Array]]:
+    """`content`: of the file, where it is read.
+
+    Raises InstanceError as `converted` and `translated` do, MALFORMED_NETWORK for what no check has
+    foreseen.
     """
     with foreign(Cause.MALFORMED_NETWORK, unforeseen(path)):
-        return folded(*translated(converted(path, TRANSLATIONS.keys())))
+        return folded(*translated(converted(path, TRANSLATIONS.keys(), content)))
 
 
 def unforeseen(path: Path) -> str:

@@ -37,14 +37,26 @@ def write_prepared(path: Path, graph: Graph, tensors: Mapping[str, Tensor]) -> N
     for weight in {cut.weight for cut in cuts}:
         del stored[weight]
     for cut in cuts:
-        stored[_key(cut)] = tensors[cut.weight][:, cut.start : cut.stop].contiguous()
+        stored[_key(cut)] = tensors[cut.weight][:, cut.start : cut.stop]
     metadata = {
         "format": _FORMAT,
         "graph": json.dumps(dataclasses.asdict(graph)),
         "cuts": json.dumps([dataclasses.astuple(cut) for cut in cuts]),
     }
     with replaced(path, durable=False) as draft:
-        save_file(stored, draft, metadata)
+        save_file(_apart(stored), draft, metadata)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each whole and in memory of its own, as safetensors wants them."""
+    apart, taken = {}, set()
+    for name, tensor in tensors.items():
+        whole = tensor.contiguous()
+        memory = whole.untyped_storage().data_ptr()
+        shared = memory in taken or whole.untyped_storage().nbytes() > whole.nbytes
+        apart[name] = whole.clone() if shared else whole
+        taken.add(memory)
+    return apart
 
 
 def read_graph(path: Path) -> Graph:

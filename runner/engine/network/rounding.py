@@ -14,6 +14,7 @@ from runner.engine.network.graph import Graph, Node, Op
 
 # Of the functions that it approximates, and of what it rounds them to.
 _UNITS_OF_FUNCTIONS = 8.0
+_WEIGHTS_AT_ONCE = 1 << 20
 _UNIT = 2.0**-53  # of float64
 # Deviations below zero from where rounding does not make a ReLU active.
 _FAR = 16.0
@@ -45,10 +46,15 @@ def with_deviation(
     values = {graph.input.name: x.double()}
     variances = {graph.input.name: torch.zeros_like(values[graph.input.name])}
     for node in graph.nodes[1:]:
+        inputs = [values[name] for name in node.inputs]
+        if node.op is Op.LINEAR:
+            weight, bias = (tensors[node.parameters[role]] for role in ("weight", "bias"))
+            value, carried, own = _linear(weight, bias, inputs[0], variances[node.inputs[0]])
+            values[node.name], variances[node.name] = value, _finite(carried + unit**2 * own)
+            continue
         parameters = {
             role: in_dtype(tensors[name], torch.float64) for role, name in node.parameters.items()
         }
-        inputs = [values[name] for name in node.inputs]
         values[node.name] = apply(node, parameters, *inputs)
         before = [variances[name] for name in node.inputs]
         if node.op is Op.FUNCTION:
@@ -60,9 +66,13 @@ def with_deviation(
         if node.op is Op.RELU:
             carried = torch.where(inputs[0] < -_FAR * carried.sqrt(), 0.0, carried)
         added = _added(node, parameters, inputs, values[node.name])
-        # What has overflowed is no reason to accept more.
-        variances[node.name] = (carried + unit**2 * added).nan_to_num(nan=0.0, posinf=_LARGEST)
+        variances[node.name] = _finite(carried + unit**2 * added)
     return values[graph.output].flatten(1), variances[graph.output].flatten(1).sqrt()
+
+
+def _finite(variance: Tensor) -> Tensor:
+    """What has overflowed is no reason to accept more."""
+    return variance.nan_to_num(nan=0.0, posinf=_LARGEST)
 
 
 def _of_function(node: Node, x: Tensor, variance: Tensor) -> Tensor:
@@ -73,10 +83,31 @@ def _of_function(node: Node, x: Tensor, variance: Tensor) -> Tensor:
     return (torch.maximum(*moved) / _REACH) ** 2
 
 
+def _linear(
+    weight: Tensor, bias: Tensor, x: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A product's value, the variance that it carries on, and what its own roundings add.
+
+    A few rows at once, as weights are widened; what meets zeros only, of which lattices are made,
+    is left out.
+    """
+    squares = torch.cat((variance, x**2))
+    values, spreads = [], []
+    for rows in weight.split(max(1, _WEIGHTS_AT_ONCE // weight.shape[1])):
+        used = rows.any(0).nonzero().flatten()
+        few = 2 * len(used) < weight.shape[1]
+        part = (rows[:, used] if few else rows).double()
+        values.append((x[:, used] if few else x) @ part.T)
+        spreads.append((squares[:, used] if few else squares) @ (part * part).T)
+    value = torch.cat(values, dim=1) + bias.double()
+    carried, own = torch.cat(spreads, dim=1).chunk(2)
+    return value, carried, (weight.shape[1] + 1) * (own + bias.double() ** 2 + value**2)
+
+
 def _carried(node: Node, parameters: Mapping[str, Tensor], *variances: Tensor) -> Tensor:
     """The variance of a node's value, from those of its inputs."""
     match node.op:
-        case Op.LINEAR | Op.CONV:
+        case Op.CONV:
             squares = {"weight": parameters["weight"] ** 2}
             return apply(node, squares | {"bias": torch.zeros_like(parameters["bias"])}, *variances)
         case Op.AFFINE:
@@ -96,7 +127,7 @@ def _added(
     """What a node's own roundings add, in squared units: each partial sum of n is rounded."""
     squares = inputs[0] ** 2
     match node.op:
-        case Op.LINEAR | Op.CONV:
+        case Op.CONV:
             terms = parameters["weight"][0].numel() + 1
             of_squares = {role: tensor**2 for role, tensor in parameters.items()}
             return terms * (apply(node, of_squares, squares) + value**2)

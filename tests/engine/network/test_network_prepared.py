@@ -93,11 +93,18 @@ def test_parts_outlive_a_file_that_is_replaced(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     write_prepared(tmp_path / "p", GRAPH, TENSORS)
     before = (tmp_path / "p").read_bytes()
-    shared = torch.zeros(4)
-    with pytest.raises(RuntimeError, match="share memory"):
-        write_prepared(tmp_path / "p", GRAPH, TENSORS | {"a": shared, "b": shared})
+    with pytest.raises(RuntimeError, match="memory format"):
+        write_prepared(tmp_path / "p", GRAPH, TENSORS | {"a": torch.zeros(4).to_sparse()})
     assert (tmp_path / "p").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+def test_tensors_that_share_memory_are_written_each_by_itself(tmp_path: Path) -> None:
+    shared = torch.arange(8.0)
+    write_prepared(tmp_path / "p", GRAPH, TENSORS | {"a": shared, "b": shared[2:5]})
+    weights = Weights(tmp_path / "p")
+    assert torch.equal(weights.tensor("a"), shared)
+    assert torch.equal(weights.tensor("b"), shared[2:5])
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

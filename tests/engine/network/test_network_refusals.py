@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnx_models import OPSET, constant, node, save
 
 from runner.contract.errors import InstanceError
@@ -342,19 +342,29 @@ def test_an_input_of_integers_is_unsupported(tmp_path: Path) -> None:
     assert "input 'x' is int32" in str(error)
 
 
-def test_a_function_of_the_network_s_own_is_unsupported(tmp_path: Path) -> None:
-    path = save(tmp_path, [helper.make_node("Twice", ["x"], ["y"], domain="own")], (1, 3), (1, 3))
-    function = helper.make_function(
-        "own",
-        "Twice",
-        ["a"],
-        ["b"],
-        [helper.make_node("Add", ["a", "a"], ["b"])],
-        [helper.make_opsetid("", OPSET)],
-    )
-    error = refused(edited(path, lambda model: model.functions.append(function)))
+def with_function(folder: Path, *inside: NodeProto) -> Path:
+    """A network of one node, own.Twice, which a function of the file computes from a to b."""
+    path = save(folder, [helper.make_node("Twice", ["x"], ["y"], domain="own")], (1, 3), (1, 3))
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("own", 1)]
+    function = helper.make_function("own", "Twice", ["a"], ["b"], list(inside), opsets)
+
+    def change(model: ModelProto) -> None:
+        model.functions.append(function)
+        model.opset_import.append(helper.make_opsetid("own", 1))
+
+    return edited(path, change)
+
+
+def test_a_function_of_the_network_s_own_is_written_out(tmp_path: Path) -> None:
+    path = with_function(tmp_path, node("Add", "a a", "h"), node("Relu", "h", "b"))
+    graph = prepare(path, tmp_path / "prepared")
+    assert graph.node(graph.output).op == "relu"
+
+
+def test_an_operator_in_a_function_is_refused_by_name(tmp_path: Path) -> None:
+    error = refused(with_function(tmp_path, node("Hardmax", "a", "b")))
     assert error.cause is UNSUPPORTED
-    assert "operator Twice (node 'y')" in str(error)
+    assert "operator Hardmax" in str(error)
 
 
 def test_what_onnx_runtime_cannot_compute_in_float64_is_unsupported(tmp_path: Path) -> None:

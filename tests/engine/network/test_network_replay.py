@@ -127,7 +127,9 @@ def test_prepare_replays_the_graph(
 ) -> None:
     faithful = load.load_graph
     monkeypatch.setattr(
-        load, "load_graph", lambda path: changed(faithful(path), "linear_1.weight", (0, 0), 1.01)
+        load,
+        "load_graph",
+        lambda *given: changed(faithful(*given), "linear_1.weight", (0, 0), 1.01),
     )
     with pytest.raises(InstanceError) as caught:
         prepare(network, tmp_path / "prepared")
