@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from runner.contract.errors import UsageError
 from runner.execute.gang import Ending, RankServer
+from runner.record.lock import exclusive
 
 _PROGRAMS = "runner.training.programs"
 CHECK, TRAIN, EXPORT, ATTACK = (
@@ -75,15 +76,19 @@ def check(recipes: Sequence[Path], out: Path, server: RankServer) -> list[Checke
 
 
 def train(checked: Checked, server: RankServer, observer: TrainingObserver) -> None:
-    """Trains what is not trained yet, and writes category and figures. Raises UsageError."""
-    for network in checked.networks:
-        while True:
-            payload = {"network": network.name, "seconds": SLICE_S}
-            progress = _ask(checked.recipe, checked.home, server, TRAIN, payload)
-            observer.progressed(network, progress)
-            if progress["epoch"] >= progress["epochs"]:
-                break
-    _ask(checked.recipe, checked.home, server, EXPORT, {})
+    """Trains what is not trained yet, and writes category and figures.
+
+    Raises UsageError, also where another process trains in the same folder.
+    """
+    with exclusive(checked.home):
+        for network in checked.networks:
+            while True:
+                payload = {"network": network.name, "seconds": SLICE_S}
+                progress = _ask(checked.recipe, checked.home, server, TRAIN, payload)
+                observer.progressed(network, progress)
+                if progress["epoch"] >= progress["epochs"]:
+                    break
+        _ask(checked.recipe, checked.home, server, EXPORT, {})
 
 
 def violated(checked: Checked, network: str, server: RankServer) -> set[str]:

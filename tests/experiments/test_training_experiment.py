@@ -18,6 +18,7 @@ from runner.experiments.training import summary
 from runner.problem.instances import Instance, read_category
 from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.read import read_property
+from runner.record.lock import exclusive
 from runner.training.data import data_set
 
 RADII = "radii = [0.03]"
@@ -163,3 +164,10 @@ def test_wrong_recipes_are_exit_code_2_before_anything_is_trained(
     good, bad = tiny(tmp_path, "good"), tiny(tmp_path, "bad", **line)
     assert said in call("train", good, bad, "--out", tmp_path / "out", code=2)
     assert not list((tmp_path / "out").rglob("*.pt"))
+
+
+def test_two_trainings_in_one_folder_do_not_mix(tmp_path: Path) -> None:
+    recipe = tiny(tmp_path)
+    with exclusive(tmp_path / "out" / "tiny"):
+        said = call("train", recipe, "--out", tmp_path / "out", code=2)
+    assert "is in use by another run" in said
