@@ -6,12 +6,14 @@ checkpoint: whatever is killed has lost one slice at most, and memory is measure
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Cause
 from runner.execute.gang import Ending, RankServer
 from runner.record.lock import exclusive
 
@@ -119,6 +121,8 @@ def _ask(
         )
     if "refused" in report:
         raise UsageError(str(report["refused"]))
+    if report.get("cause") == Cause.DISK_FULL:
+        raise OSError(errno.ENOSPC, str(report["message"]))
     if result.ended is not Ending.FINISHED or result.dead_rank is not None:
         raise UsageError(f"{recipe}: {report.get('cause')}: {report.get('message')}")
     return report

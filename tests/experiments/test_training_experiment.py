@@ -142,6 +142,16 @@ def test_a_summary_counts_timeouts_at_their_limit_and_speed_on_shared_questions(
     assert nbc["stable"] == pytest.approx(0.8)
 
 
+def test_a_network_without_a_question_has_a_row_and_proves_nothing() -> None:
+    row = {"network": "a", "method": "nbc", "seed": 0, "radius": 0.1, "images": 10}
+    row |= {"clean_accuracy": 0.1, "pgd_accuracy": 0.0, "training_s": 1.0}
+    nothing = dict.fromkeys(["strategy", "property", "verdict", "time_s", "proving_s", "stable"])
+    rows = pd.DataFrame([{**row, "training_peak_bytes": 1, **nothing}])
+    (found,) = summary(rows).to_dict("records")
+    assert (found["instances"], found["verified_accuracy"]) == (0, 0)
+    assert pd.isna(found["unsat"])
+
+
 def test_an_experiment_without_standard_has_no_speed_up() -> None:
     columns = ("network", "method", "property", "verdict", "strategy")
     row = {**dict.fromkeys(columns, "x"), "seed": 0, "radius": 0.1, "time_s": 1.0}
