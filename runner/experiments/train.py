@@ -6,13 +6,16 @@ checkpoint: whatever is killed has lost one slice at most, and memory is measure
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from runner.contract.errors import UsageError
+from runner.contract.vocabulary import Cause
 from runner.execute.gang import Ending, RankServer
+from runner.record.lock import exclusive
 
 _PROGRAMS = "runner.training.programs"
 CHECK, TRAIN, EXPORT, ATTACK = (
@@ -75,15 +78,19 @@ def check(recipes: Sequence[Path], out: Path, server: RankServer) -> list[Checke
 
 
 def train(checked: Checked, server: RankServer, observer: TrainingObserver) -> None:
-    """Trains what is not trained yet, and writes category and figures. Raises UsageError."""
-    for network in checked.networks:
-        while True:
-            payload = {"network": network.name, "seconds": SLICE_S}
-            progress = _ask(checked.recipe, checked.home, server, TRAIN, payload)
-            observer.progressed(network, progress)
-            if progress["epoch"] >= progress["epochs"]:
-                break
-    _ask(checked.recipe, checked.home, server, EXPORT, {})
+    """Trains what is not trained yet, and writes category and figures.
+
+    Raises UsageError, also where another process trains in the same folder.
+    """
+    with exclusive(checked.home):
+        for network in checked.networks:
+            while True:
+                payload = {"network": network.name, "seconds": SLICE_S}
+                progress = _ask(checked.recipe, checked.home, server, TRAIN, payload)
+                observer.progressed(network, progress)
+                if progress["epoch"] >= progress["epochs"]:
+                    break
+        _ask(checked.recipe, checked.home, server, EXPORT, {})
 
 
 def violated(checked: Checked, network: str, server: RankServer) -> set[str]:
@@ -114,6 +121,8 @@ def _ask(
         )
     if "refused" in report:
         raise UsageError(str(report["refused"]))
+    if report.get("cause") == Cause.DISK_FULL:
+        raise OSError(errno.ENOSPC, str(report["message"]))
     if result.ended is not Ending.FINISHED or result.dead_rank is not None:
         raise UsageError(f"{recipe}: {report.get('cause')}: {report.get('message')}")
     return report

@@ -105,34 +105,40 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     keys = ["method", "radius", "strategy"]
     found = [
         {**dict(zip(keys, key, strict=True)), **_summed(part), **_speed_ups(part, rows)}
-        for key, part in rows.groupby(keys, sort=False)
+        for key, part in rows.groupby(keys, sort=False, dropna=False)
     ]
     return pd.DataFrame(found)
 
 
 def _summed(part: pd.DataFrame) -> dict[str, float]:
-    by_network = part.groupby("network").first()
-    unsat = part["verdict"] == Verdict.UNSAT
+    by_network, asked = part.groupby("network").first(), _asked(part)
+    unsat = asked["verdict"] == Verdict.UNSAT
     return {
         "networks": len(by_network),
-        "instances": len(part),
+        "instances": len(asked),
         "clean_accuracy": by_network["clean_accuracy"].mean(),
         "pgd_accuracy": by_network["pgd_accuracy"].mean(),
-        "stable": part["stable"].mean(),
+        "stable": asked["stable"].mean(),
         "verified_accuracy": unsat.sum() / by_network["images"].sum(),
         "unsat": unsat.mean(),
-        "sat": (part["verdict"] == Verdict.SAT).mean(),
-        "mean_s": part["time_s"].mean(),
-        "median_s": part["time_s"].median(),
-        "proving_mean_s": part["proving_s"].mean(),
+        "sat": (asked["verdict"] == Verdict.SAT).mean(),
+        "mean_s": asked["time_s"].mean(),
+        "median_s": asked["time_s"].median(),
+        "proving_mean_s": asked["proving_s"].mean(),
         "training_s": by_network["training_s"].mean(),
         "training_peak_bytes": by_network["training_peak_bytes"].max(),
     }
 
 
+def _asked(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without the row of a network that classifies no chosen image right, and has no question."""
+    return rows[rows["property"].notna()]
+
+
 def _speed_ups(part: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
     question = ["seed", "strategy", "property"]
-    both = part.merge(rows[rows["method"] == STANDARD], on=question, suffixes=("", "_standard"))
+    standard = _asked(rows[rows["method"] == STANDARD])
+    both = _asked(part).merge(standard, on=question, suffixes=("", "_standard"))
     total = both[["time_s", "time_s_standard", "proving_s", "proving_s_standard"]].sum()
     return {
         "speed_up": _quotient(total["time_s_standard"], total["time_s"]),

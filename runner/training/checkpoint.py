@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 from dataclasses import asdict, dataclass
@@ -47,12 +48,18 @@ def save(
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    # Not into the file itself: torch has no word of its own for a disk that is full.
+    content = io.BytesIO()
+    torch.save(state, content)
+    partial = path.with_suffix(".part")
+    try:
+        with partial.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # else it would take the room that its report needs
 
 
 def load(

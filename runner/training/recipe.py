@@ -22,11 +22,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Data:
-    """`name`: of runner.training.data. `folder`: of its files. `most`: images to train on."""
+    """`name`: of runner.training.data. `folder`: of its files. `most`: images to train on, 0 for
+    all."""
 
     name: str
     folder: str = ""
     most: int = 0
+
+    def __post_init__(self) -> None:
+        within("most", self.most, 0, 1_000_000)
 
 
 @dataclass(frozen=True)

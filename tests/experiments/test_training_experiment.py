@@ -18,6 +18,7 @@ from runner.experiments.training import summary
 from runner.problem.instances import Instance, read_category
 from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.read import read_property
+from runner.record.lock import exclusive
 from runner.training.data import data_set
 
 RADII = "radii = [0.03]"
@@ -141,6 +142,16 @@ def test_a_summary_counts_timeouts_at_their_limit_and_speed_on_shared_questions(
     assert nbc["stable"] == pytest.approx(0.8)
 
 
+def test_a_network_without_a_question_has_a_row_and_proves_nothing() -> None:
+    row = {"network": "a", "method": "nbc", "seed": 0, "radius": 0.1, "images": 10}
+    row |= {"clean_accuracy": 0.1, "pgd_accuracy": 0.0, "training_s": 1.0}
+    nothing = dict.fromkeys(["strategy", "property", "verdict", "time_s", "proving_s", "stable"])
+    rows = pd.DataFrame([{**row, "training_peak_bytes": 1, **nothing}])
+    (found,) = summary(rows).to_dict("records")
+    assert (found["instances"], found["verified_accuracy"]) == (0, 0)
+    assert pd.isna(found["unsat"])
+
+
 def test_an_experiment_without_standard_has_no_speed_up() -> None:
     columns = ("network", "method", "property", "verdict", "strategy")
     row = {**dict.fromkeys(columns, "x"), "seed": 0, "radius": 0.1, "time_s": 1.0}
@@ -163,3 +174,10 @@ def test_wrong_recipes_are_exit_code_2_before_anything_is_trained(
     good, bad = tiny(tmp_path, "good"), tiny(tmp_path, "bad", **line)
     assert said in call("train", good, bad, "--out", tmp_path / "out", code=2)
     assert not list((tmp_path / "out").rglob("*.pt"))
+
+
+def test_two_trainings_in_one_folder_do_not_mix(tmp_path: Path) -> None:
+    recipe = tiny(tmp_path)
+    with exclusive(tmp_path / "out" / "tiny"):
+        said = call("train", recipe, "--out", tmp_path / "out", code=2)
+    assert "is in use by another run" in said

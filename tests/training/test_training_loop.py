@@ -58,7 +58,7 @@ def test_an_epoch_at_a_time_gives_the_same_weights_as_all_at_once(tmp_path: Path
 def test_a_training_that_was_killed_resumes_to_the_same_weights(
     tmp_path: Path, rank_server: RankServer
 ) -> None:
-    path = tiny(tmp_path, epochs="epochs = 24")
+    path = tiny(tmp_path, epochs="epochs = 24", most="most = 320")
 
     def go_on(home: Path, seconds: float, within_s: float) -> tuple[Ending, int]:
         payload = {"recipe": str(path), "home": str(home), "network": "nbc_seed0"}
