@@ -21,6 +21,7 @@ from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Device, Method, On
 from runner.contract.workload import workload_of
 from runner.execute.gang import RankServer
+from runner.execute.torchrun import over_machines
 from runner.record.append import is_disk_full
 from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
@@ -169,6 +170,14 @@ def run(
             "given several times.",
         ),
     ] = None,
+    machine: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS=COMMAND",
+            help="Spread the ranks of each gang over machines, by torchrun: one option for each, "
+            "with the command that runs another one there (srun, ssh). See docs/clusters.md.",
+        ),
+    ] = None,
 ) -> None:
     """Run categories under strategies and compare them.
 
@@ -204,6 +213,7 @@ def run(
             on=on,
             shards=shards,
             placement=tuple(cluster or ()),
+            machines=tuple(machine or ()),
         )
         left_out: list[str] = []
         tasks = plan(command, left_out.append)
@@ -252,9 +262,10 @@ def _run(
             install_verifiers(tasks, folder, partial(_print_line, out), command.device)
             with (
                 server if of_ours else nullcontext(),
+                over_machines(server, command.machines) as executor,
                 RunProgress(out, len(tasks), known) as progress,
             ):
-                schedule(tasks, command, folder, server, progress)
+                schedule(tasks, command, folder, executor, progress)
         except KeyboardInterrupt:
             typer.echo(f"\nInterrupted. To resume: {folder.resume_command}", err=True)
             raise

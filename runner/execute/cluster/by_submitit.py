@@ -90,6 +90,8 @@ class Slurm:
             "mem": f"{round(placement.memory * 1024)}M" if placement.memory else None,
             "setup": list(placement.setup) or None,
             "signal_delay_s": 30,
+            # SLURM would have a job wait for two minutes after its node went down.
+            "additional_parameters": {"no_requeue": True},
         }
         if placement.at_once:
             asked["array_parallelism"] = placement.at_once
