@@ -35,6 +35,7 @@ from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Device, Method, On
 from runner.contract.workload import workload_of
 from runner.execute.gang import RankServer
+from runner.execute.torchrun import over_machines
 from runner.record.append import is_disk_full
 from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
@@ -155,6 +156,14 @@ class RunOptions:
             "given several times.",
         ),
     ] = None
+    machine: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS=COMMAND",
+            help="Spread the ranks of each gang over machines, by torchrun: one option for each, "
+            "with the command that runs another one there (srun, ssh). See docs/clusters.md.",
+        ),
+    ] = None
 
     def command(self) -> Command:
         """As run.json has it. Raises UsageError for options that say nothing together."""
@@ -176,6 +185,7 @@ class RunOptions:
             on=self.on,
             shards=self.shards,
             placement=tuple(self.cluster or ()),
+            machines=tuple(self.machine or ()),
         )
 
 
@@ -245,9 +255,10 @@ def _run(
             install_verifiers(tasks, folder, partial(_print_line, out), command.device)
             with (
                 server if of_ours else nullcontext(),
+                over_machines(server, command.machines) as executor,
                 RunProgress(out, len(tasks), known) as progress,
             ):
-                schedule(tasks, command, folder, server, progress)
+                schedule(tasks, command, folder, executor, progress)
         except KeyboardInterrupt:
             typer.echo(f"\nInterrupted. To resume: {folder.resume_command}", err=True)
             raise

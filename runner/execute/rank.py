@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -27,9 +28,15 @@ def write_gang(gang: Gang) -> Path:
     gang.folder.mkdir(parents=True, exist_ok=True)
     for rank in range(gang.ranks):
         report_path(gang.folder, rank).unlink(missing_ok=True)
+        began(gang.folder, rank).unlink(missing_ok=True)
     file = gang.folder / _FILE
     file.write_text(json.dumps({**asdict(gang), "folder": str(gang.folder)}))
     return file
+
+
+def began(folder: Path, rank: int) -> Path:
+    """A file that is there once the rank runs."""
+    return folder / f"rank{rank}.began"
 
 
 def main(file: Path) -> int:
@@ -39,7 +46,12 @@ def main(file: Path) -> int:
     if gang["memory_limit_bytes"] is not None:
         cap_memory(gang["memory_limit_bytes"])
     rank = int(os.environ["RANK"])
-    return run_guarded(lambda: resolve(gang["target"])(gang["payload"]), rank, file.parent)
+    function = resolve(gang["target"])  # imports what takes its time
+    began(file.parent, rank).touch()
+    # No handler: whatever the rank is in, it ends, also where no signal of the scheduler gets.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, gang["timeout_s"] + gang["grace_s"])
+    return run_guarded(lambda: function(gang["payload"]), rank, file.parent)
 
 
 if __name__ == "__main__":

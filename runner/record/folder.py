@@ -33,10 +33,10 @@ from runner.record.manifest import (
     FILE_NAME,
     Command,
     Manifest,
+    Node,
     Status,
     describe,
     read_manifest,
-    this_node,
 )
 from runner.record.schema import (
     Key,
@@ -131,9 +131,8 @@ class RunFolder:
         with self.disk_full_named():
             self.manifest.write(self.path)
 
-    def note_node(self, shard: int) -> None:
+    def note_node(self, node: Node) -> None:
         """Says in run.json that this machine runs the shard from here on."""
-        node = this_node(shard, len(self._done))
         self.manifest = replace(self.manifest, nodes=(*self.manifest.nodes, node))
         with self.disk_full_named():
             self.manifest.write(self.path)

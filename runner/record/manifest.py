@@ -46,6 +46,7 @@ class Command:
 
     Categories are absolute paths, `timeout_s` None means each instance's own. `verifiers`: those
     beside our strategies. `on`, `shards`: a run over a cluster, None and 0 for one that is not cut.
+    `machines`: words after --machine, over which the ranks of every gang are spread.
     """
 
     categories: tuple[str, ...]
@@ -64,6 +65,7 @@ class Command:
     verifiers: tuple[Tool, ...] = ()
     on: On | None = None
     shards: int = 0
+    machines: tuple[str, ...] = ()
     # Words after --cluster: where shards are placed decides no row, so another time it may differ.
     placement: tuple[str, ...] = field(default=(), compare=False)
 
@@ -97,6 +99,8 @@ class Command:
             "--results": results,
             "--run": name,
         }
+        for word in self.machines:
+            words += ["--machine", word]
         for word in self.placement:
             words += ["--cluster", word]
         for option, value in options.items():
@@ -222,6 +226,7 @@ def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
                 "verifiers": tuple(from_json(tool, Tool) for tool in verifiers),
                 "on": On(on) if on else None,
                 "placement": tuple(command.get("placement", ())),
+                "machines": tuple(command.get("machines", ())),
             }
         )
         return Manifest(

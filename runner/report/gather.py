@@ -21,6 +21,8 @@ INSTANCE = ["category", "network", "property"]
 # An instance under its timeout: what a strategy is asked.
 QUESTION = [name for name in Key._fields if name not in ("strategy", "repeat")]
 SOLVED = (Verdict.SAT, Verdict.UNSAT)
+# The kind of node of an outcome, in runs over a cluster.
+NODE = "node"
 # Times and peaks of what was cut short or broke compare nothing.
 ENDED = (*SOLVED, Verdict.UNKNOWN)
 
@@ -213,7 +215,7 @@ def _baselines(labels: dict[Contender, str]) -> dict[str, str]:
 
 def _notes(runs: Sequence[Run], repeats: pd.DataFrame, labels: dict[Contender, str]) -> list[str]:
     """What a reader must know before believing a figure."""
-    notes = incomplete(runs)
+    notes = [*incomplete(runs), *_node_notes(repeats)]
     missing = [label for label in labels.values() if label not in _baselines(labels)]
     if missing:
         notes.append(f"No baseline to compare with: {', '.join(missing)}.")
@@ -227,6 +229,25 @@ def _notes(runs: Sequence[Run], repeats: pd.DataFrame, labels: dict[Contender, s
     for name in ("git_revision", "seed", "versions"):
         if len({str(getattr(run.manifest, name)) for run in runs}) > 1:
             notes.append(f"The runs differ in {name.replace('_', ' ')}.")
+    return notes
+
+
+def _node_notes(repeats: pd.DataFrame) -> list[str]:
+    """Of runs over a cluster whose nodes are not alike."""
+    if NODE not in repeats:
+        return []
+    kinds = repeats[NODE].dropna().value_counts()
+    kinds = kinds[kinds.index != ""]
+    if len(kinds) < 2:
+        return []
+    counts = "; ".join(f"{count} outcomes on {kind}" for kind, count in kinds.items())
+    notes = [f"Times are of {len(kinds)} kinds of nodes: {counts}."]
+    apart = int((repeats.groupby(QUESTION, dropna=False)[NODE].nunique() > 1).sum())
+    if apart:
+        notes.append(
+            f"{apart} instances moved to another kind of node between strategies, where their "
+            "shard was lost: they count in no ratio."
+        )
     return notes
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from runner.contract.vocabulary import Meter, Verdict
-from runner.report.gather import ENDED, INSTANCE, QUESTION, SOLVED, Evidence
+from runner.report.gather import ENDED, INSTANCE, NODE, QUESTION, SOLVED, Evidence
 from runner.report.points import POINTS, WRONG
 
 ALL = "all"
@@ -85,6 +85,8 @@ def against_baseline(evidence: Evidence) -> pd.DataFrame:
     ended_by = ended.groupby(QUESTION, dropna=False)["label"].transform("nunique")
     shared = ended[ended_by == taking_part]
     figures = ["run_time_s", "peak_tensor_bytes", "weight_bytes", "lower_bound", "meter"]
+    if NODE in shared:  # times of two kinds of nodes are no comparison
+        shared = shared[shared.groupby(QUESTION, dropna=False)[NODE].transform("nunique") <= 1]
     theirs = shared[["label", *QUESTION, *figures]].rename(columns={"label": "baseline"})
     ours = shared.assign(baseline=shared["label"].map(evidence.baselines).astype("string"))
     return ours.merge(theirs, on=["baseline", *QUESTION], suffixes=("", "_baseline"))

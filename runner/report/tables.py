@@ -12,7 +12,7 @@ from runner.contract.vocabulary import Verdict
 from runner.report.balance import balance
 from runner.report.causes import causes
 from runner.report.columns import CATEGORY, NETWORK, PROPERTY, number, short_name
-from runner.report.gather import Evidence
+from runner.report.gather import NODE, Evidence
 from runner.report.grid import Grid
 from runner.report.instances import instances
 from runner.report.strategies import strategies
@@ -103,6 +103,8 @@ def instances_table(evidence: Evidence) -> Table:
         PROPERTY,
         number("timeout", "timeout_s", "{:g} s".format),
     ]
+    if NODE in frame and frame[NODE].nunique() > 1:
+        columns.append(Column("node", NODE))
     rows = frame.to_dict("records")
     for label in evidence.labels:
         cells = [_answer(row, label) for row in rows]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runner.contract.errors import UsageError
 from runner.record.folder import RunFolder, open_run
-from runner.record.manifest import Manifest, Node, read_manifest
+from runner.record.manifest import Manifest, Node, read_manifest, this_node
 from runner.record.shards import SHARDS, Shard
 from runner.run.cut import asked_of, tasks_of
 from runner.run.plan import Task, plan
@@ -40,8 +40,9 @@ def open_shard(run: Path, number: int) -> Iterator[tuple[RunFolder, list[Task]]]
             "changed since the run began, or this node sees others: start a new run with --run NAME"
         )
     with open_run(run / SHARDS, whole.command, len(tasks), shard.name) as folder:
-        folder.note_node(number)
-        _check_versions(whole, folder.manifest.nodes[-1], here)
+        node = this_node(number, first=len(folder.done))
+        _check_versions(whole, node, here)
+        folder.note_node(node)
         for tool in whole.command.verifiers:
             if tool.name in whole.versions:
                 folder.note_version(tool.name, whole.versions[tool.name])

@@ -220,7 +220,8 @@ def test_another_version_on_a_node_is_refused_and_cancels_the_rest(
     nodes = Elsewhere()
     with pytest.raises(UsageError, match=r"shard 0: .*torch 1\.0 there, .* in run\.json; install"):
         run(category, nodes)
-    assert nodes.cancelled[1:] == ["job2", "job3"]
+    assert nodes.cancelled == ["job2", "job3"]
+    assert read_manifest(category.parent / "results" / "run").nodes == ()
 
 
 def test_an_interrupt_cancels_what_is_left_and_the_same_command_goes_on(category: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -28,9 +30,8 @@ class Local:
     def __init__(self, folder: Path, placement: Placement) -> None:
         submitit = _submitit("local")
         self._executor = submitit.LocalExecutor(folder)
-        self._executor.update_parameters(
-            timeout_min=_LONG_MIN, setup=list(placement.setup), gpus_per_node=placement.gpus
-        )
+        self._executor.update_parameters(timeout_min=_LONG_MIN, gpus_per_node=placement.gpus)
+        self._setup = placement.setup
         self._at_once = placement.at_once
         self._jobs: dict[str, Any] = {}
         self._later: dict[str, Any] = {}
@@ -39,7 +40,7 @@ class Local:
         names = []
         for program in programs:
             names.append(f"{program.ended.stem}-{len(self._jobs) + len(self._later)}")
-            self._later[names[-1]] = _call(program)
+            self._later[names[-1]] = _call(program, self._setup)
         self._start()
         return names
 
@@ -52,7 +53,7 @@ class Local:
             self._later.pop(name, None)
             job = self._jobs.get(name)
             if job is not None and not job.done():
-                job.cancel()
+                os.kill(int(job.job_id), signal.SIGTERM)  # what submitit sends is told as a crash
 
     def _start(self) -> None:
         """As many as may run at the same time."""
@@ -89,6 +90,8 @@ class Slurm:
             "mem": f"{round(placement.memory * 1024)}M" if placement.memory else None,
             "setup": list(placement.setup) or None,
             "signal_delay_s": 30,
+            # SLURM would have a job wait for two minutes after its node went down.
+            "additional_parameters": {"no_requeue": True},
         }
         if placement.at_once:
             asked["array_parallelism"] = placement.at_once
@@ -136,14 +139,14 @@ def _of_queue(found: list[str] | None) -> State:
     return State(Stage.WAITING, "" if reason in _ORDINARY else reason)
 
 
-def _call(program: ShardProgram) -> partial[None]:
+def _call(program: ShardProgram, setup: Sequence[str] = ()) -> partial[None]:
     """By value: a node that cannot import this project must be able to say so."""
     import cloudpickle
 
     cloudpickle.register_pickle_by_value(node)
     return partial(
         node.run_on_node,
-        list(program.arguments),
+        node.with_setup(program.arguments, setup),
         environment()["PYTHONPATH"],
         str(program.log),
         str(program.ended),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Sequence
 
 LEFT_TO_END_S = 20.0
@@ -22,6 +23,9 @@ def run_on_node(arguments: Sequence[str], python_path: str, log: str, ended: str
         "PYTHONPATH": python_path,
         "VNNCOMP_RUNNER_PARENT": str(os.getpid()),
     }
+    if threading.current_thread() is threading.main_thread():
+        # submitit's own handler passes it over.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     with open(log, "ab") as output:
         process = subprocess.Popen(
             arguments,
