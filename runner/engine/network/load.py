@@ -52,6 +52,7 @@ def load_graph(path: Path, content: bytes | None = None) -> LoadedGraph:
 
 def _tensor(array: Array) -> Tensor:
     """A view, which a large network has room for; nobody writes to what the file has."""
+    array = np.asarray(array)  # numpy's sums of scalars are none
     if any(step < 0 for step in array.strides):
         array = np.ascontiguousarray(array)
     with warnings.catch_warnings():

@@ -26,6 +26,7 @@ exactly = np.frompyfunc(lambda value: Fraction(float(value)), 1, 1)
 
 A = np.array([[1 / 3, -1 / 7, 0.1], [1e4, 1 / 9, -1e4], [0.3, 0.7, 1e-3]], np.float32)
 B = np.array([[0.1, 1 / 3, -0.2], [-1 / 7, 1e3, 0.9], [1 / 11, 0.3, 1e-4]], np.float32)
+S = np.array(1 / 3, np.float32)
 X = np.array([[0.3, -1 / 3, 7.1]], np.float32)
 
 
@@ -71,6 +72,10 @@ COMPUTED = [
         lambda x, a, b: (a / b)[:1] - x,
     ),
     Computed(
+        [node("Mul", "s s", "c"), node("Mul", "c s", "d"), node("Div", "x d")],
+        lambda x, a, b: x / exactly(S) ** 3,
+    ),
+    Computed(
         [node("Mul", "a b", "d"), node("Gather", "d i", "c"), node("Concat", "x c", axis=1)],
         lambda x, a, b: np.concatenate([x, (a * b)[:1]], 1),
     ),
@@ -80,7 +85,7 @@ COMPUTED = [
 @pytest.mark.parametrize("computed", COMPUTED, ids=lambda computed: computed.name)
 def test_bounds_hold_what_the_exact_constant_gives(computed: Computed, tmp_path: Path) -> None:
     exact = computed.exact(*map(exactly, (X, A, B)))
-    path = save(tmp_path, computed.nodes, (1, 3), exact.shape, a=A, b=B, i=np.array([0]))
+    path = save(tmp_path, computed.nodes, (1, 3), exact.shape, a=A, b=B, s=S, i=np.array([0]))
     prepare(path, tmp_path / "prepared")  # replays
     loaded = load_graph(path)
     network = SmallNetwork(loaded.graph, loaded.tensors)
