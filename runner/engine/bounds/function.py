@@ -87,17 +87,21 @@ def _hull_slope(f: Function, low: Tensor, high: Tensor, side: int) -> Tensor:
     middle = torch.minimum(torch.maximum(low / 2 + high / 2, low), high)
     shares = torch.linspace(0, 1, _STEPS + 1, dtype=_WIDE, device=low.device)[:-1]
     shares = shares.reshape(-1, *(1,) * low.dim())
-    inner = [low + shares * (middle - low), high + shares * (middle - high)]
-    grid = torch.cat([*inner, middle[None]])
+    left, right = low + shares * (middle - low), high + shares * (middle - high)
     x, y = _points(f, low, high, f.places)
-    x, y = torch.cat([grid, x]), -side * torch.cat([f.value(grid), y])
-    y = torch.where(y.isnan(), torch.inf, y)
+    extra = x[2:], y[2:]  # without the ends, on whichever side
+    starts, stops = (
+        (torch.cat([grid, extra[0]]), -side * torch.cat([f.value(grid), extra[1]]))
+        for grid in (left, right)
+    )
     plain = f.derivative(middle)
     slope = torch.where(plain.isfinite(), plain, 0.0)
-    best = torch.where(x == middle, y, torch.inf).amin(0)
-    after = (x > middle) & y.isfinite()
-    for place, value in zip(x, y, strict=True):
-        steep = (y - value) / (x - place)
+    best = -side * f.value(middle)
+    for place, value in zip(extra[0], -side * extra[1], strict=True):
+        best = torch.where((place == middle) & (value < best), value, best)
+    after = (stops[0] > middle) & stops[1].isfinite()
+    for place, value in zip(*starts, strict=True):
+        steep = (stops[1] - value) / (stops[0] - place)
         at = torch.where(after & (place < middle), value + steep * (middle - place), torch.inf)
         least, index = at.nan_to_num(nan=torch.inf).min(0)
         better = least <= best + best.abs() * 1e-12  # a chord through a corner is better
