@@ -32,6 +32,11 @@ def cut_command(command: Command, tasks: Sequence[Task]) -> Command:
         if command.shards or command.placement:
             raise UsageError("--shards and --cluster need --on slurm, --on ray or --on local")
         return command
+    if command.machines:
+        raise UsageError(
+            "--machine spreads each gang, --on the run: give one of them; a shard runs its gangs "
+            "on one node"
+        )
     placement_of(command.placement)
     instances = len({asked_of(task) for task in tasks})
     return replace(command, shards=min(command.shards or DEFAULT_SHARDS, instances))

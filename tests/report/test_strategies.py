@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from made_runs import MadeRun, compared
 from runner.contract.vocabulary import Meter, Verdict
 from runner.report.balance import balance
 from runner.report.causes import causes
+from runner.report.gather import gather
 from runner.report.instances import instances
 from runner.report.strategies import contradictions, strategies
-from runner.report.tables import strategies_table
+from runner.report.tables import instances_table, strategies_table
 
 
 @pytest.fixture
@@ -196,3 +198,19 @@ def test_causes_count_what_was_not_decided_and_give_an_example(run: MadeRun) -> 
     assert list(table["cause"]) == ["rank_died", "deadline"]
     assert list(table["instances"]) == [3, 1]
     assert table["message"].iloc[0] == "rank 1 died"
+
+
+def test_times_of_two_kinds_of_nodes_are_marked_and_make_no_ratio(tmp_path: Path) -> None:
+    run = compared(tmp_path).read()
+    alike = strategies(gather([run]), by_category=False).set_index("strategy")
+    kinds = ["slow"] * len(run.outcomes)
+    kinds[1] = "fast"  # of the first instance, fsdp
+    evidence = gather([replace(run, outcomes=run.outcomes.assign(node=kinds))])
+    apart = strategies(evidence, by_category=False).set_index("strategy")
+    assert (alike["compared"]["fsdp"], apart["compared"]["fsdp"]) == (2, 1)
+    said = "Times are of 2 kinds of nodes: 7 outcomes on slow; 1 outcomes on fast."
+    assert said in evidence.notes
+    assert any("1 instances moved to another kind of node" in note for note in evidence.notes)
+    table = instances_table(evidence)
+    assert [column.title for column in table.columns][4] == "node"
+    assert list(table.frame["node"]) == ["fast / slow", "slow", "slow", "slow"]
