@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from runner.engine.network.lirpa import BoundedModule, BoundedTensor, PerturbationLpNorm
-from runner.training.bounds import Bound, ball, margins
 from runner.training.categories.networks import mlp
+from runner.training.differentiable import Bound, ball, margins
 
 BATCH, RADIUS, REPEATS = 128, 0.1, 7
 

@@ -19,9 +19,9 @@ from runner.execute.gang import RankServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PRELOAD = (
-    "runner.engine.programs.bounds",
+    "runner.engine.programs.measured_bounds",
     "runner.training.categories.generate",
-    "runner.training.programs",
+    "runner.training.training_programs",
     "runner.engine.programs.verify",
     "small_networks",
 )

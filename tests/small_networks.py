@@ -12,9 +12,9 @@ from torch import Tensor
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.tagging import NoTagger
-from runner.engine.layout.blocks import plan_blocks
+from runner.engine.layout.block_owners import plan_blocks
+from runner.engine.layout.blocked_weights import BlockedWeights
 from runner.engine.layout.group import Group
-from runner.engine.layout.weights import BlockedWeights
 from runner.engine.network.blocks import weights_of
 from runner.engine.network.evaluate import apply, in_dtype
 from runner.engine.network.graph import Attribute, Graph, Node, Op

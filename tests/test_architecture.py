@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,3 +79,19 @@ def test_an_arrow_leads_nowhere_back() -> None:
         assert ends, f"a circle among {sorted(left)}"
         for room in ends:
             del left[room]
+
+
+def test_no_module_is_called_as_another() -> None:
+    names = Counter(path.stem for path in RUNNER.rglob("*.py") if path.name != "__init__.py")
+    assert [name for name, times in names.items() if times > 1] == []
+
+
+def test_no_class_is_called_as_another() -> None:
+    """Private ones are their module's affair."""
+    names = Counter(
+        node.name
+        for path in RUNNER.rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, times in names.items() if times > 1] == []

@@ -16,7 +16,7 @@ from runner.contract.vocabulary import Cause, Verdict
 from runner.problem.files import read_bytes
 from runner.problem.instances import Instance, read_category
 from runner.problem.property.model import Property
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BENCHMARKS = REPOSITORY / "benchmarks"

@@ -80,6 +80,12 @@ class Running:
         output, _ = self.process.communicate(timeout=WITHIN_S)
         return self.process.returncode, output
 
+    def runs(self, shard: int) -> bool:
+        try:
+            return self.program(shard).is_running()
+        except LookupError:
+            return False
+
     def program(self, shard: int) -> psutil.Process:
         """The process that runs a shard on its node, which here is this machine."""
         words = ["shard", str(self.run), str(shard)]
@@ -151,7 +157,7 @@ def test_slurm_a_cancelled_job_and_a_node_that_goes_down(
     running.until(lambda: running.recorded(0) > 0 and running.recorded(1) > 0)
     subprocess.run(["scancel", job_of(running, 1)], check=True)
     running.until(lambda: not job_of(running, 1).endswith("_1"))
-    running.until(lambda: (running.run / SHARDS / "0001.ended").exists() is False)
+    running.until(lambda: running.runs(1))
     host = socket.gethostname().partition(".")[0]
     node = ["scontrol", "update", f"nodename={host}"]
     subprocess.run([*node, "state=down", "reason=test"], check=True)
@@ -159,6 +165,8 @@ def test_slurm_a_cancelled_job_and_a_node_that_goes_down(
     subprocess.run([*node, "state=resume"])  # it may have come back by itself
     code, output = running.end()
     assert code == 0, output
+    assert output.count("shard 1 ") == 2, output
+    assert output.count("it is submitted again") >= 2
     assert_every_row_is_there_once(running.run)
 
 
@@ -181,6 +189,8 @@ def test_slurm_what_it_refuses_is_said(
 
 @pytest.fixture(scope="module")
 def two_node_ray() -> Iterator[str]:
+    # Ray's own patience with a node that starts is 30 s.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 

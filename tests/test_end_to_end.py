@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 
 from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.counterexample import parse_counterexample
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 
 pytestmark = pytest.mark.alone
 

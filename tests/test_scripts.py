@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from runner.problem.instances import Instance, read_category
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 from runner.training.categories.random_wide import NAME
 
 pytestmark = pytest.mark.alone

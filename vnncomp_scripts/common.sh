@@ -13,5 +13,5 @@ fi
 # shellcheck disable=SC2034 # whoever sources this uses it
 competitor=("$python" -c 'import sys
 sys.path[0] = sys.argv.pop(1)
-from runner.cli.competitor import main
+from runner.cli.competing import main
 sys.exit(main(sys.argv[1:]))' "$repository")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from runner.cli.cluster_progress import ClusterProgress
 from runner.contract.errors import UsageError
-from runner.execute.cluster.kinds import CLUSTERS
+from runner.execute.cluster.cluster_kinds import CLUSTERS
 from runner.execute.cluster.placement import Placement, placement_of
 from runner.record.folder import RunFolder
 from runner.record.manifest import Command

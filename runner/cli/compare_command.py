@@ -9,8 +9,8 @@ import typer
 from rich.text import Text
 
 from runner.cli.options import Results
+from runner.cli.printed_tables import print_table
 from runner.cli.runs import find_run
-from runner.cli.tables import print_table
 from runner.cli.terminal import console, exit_codes
 
 WORSE = 1

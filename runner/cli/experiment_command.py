@@ -172,7 +172,7 @@ def _run(experiment: Experiment, results: Path, name: str | None) -> None:
         typer.echo(f"\nInterrupted. The same command with --run {folder.name} resumes.", err=True)
         raise
     # Pandas takes half a second to import.
-    from runner.experiments.files import write_tables
+    from runner.experiments.experiment_files import write_tables
 
     for part in write_tables(experiment, folder):
         out.print(part)

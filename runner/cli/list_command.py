@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runner.cli.loading import load_with_bar, print_loaded, write_loaded
+from runner.cli.load_bar import load_with_bar, print_loaded, write_loaded
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError
 from runner.execute.gang import PRELOAD, RankServer

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from runner.cli.options import Results
+from runner.cli.printed_tables import print_strategies, print_table
 from runner.cli.runs import read_runs
-from runner.cli.tables import print_strategies, print_table
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError
 from runner.problem.names import matches
@@ -68,7 +68,7 @@ def report(
         print_table(causes_table(evidence), terminal)
         print_strategies(evidence, terminal, by_category)
         if out is not None:
-            from runner.report.files import write_report
+            from runner.report.report_files import write_report
 
             page = write_report(evidence, out)
             terminal.print(f"Report: {page}", soft_wrap=True)

@@ -34,8 +34,8 @@ from runner.cli.terminal import DISK_FULL, NO_REPORT, console, exit_codes
 from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Device, Method, On
 from runner.contract.workload import workload_of
+from runner.execute.by_torchrun import over_machines
 from runner.execute.gang import RankServer
-from runner.execute.torchrun import over_machines
 from runner.record.append import is_disk_full
 from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import Command
@@ -271,8 +271,8 @@ def _print_line(out: Console, line: str) -> None:
 
 def _print_summary(run_folder: Path, left_out: list[str], out: Console) -> None:
     # Pandas takes half a second to import.
+    from runner.cli.printed_tables import print_strategies
     from runner.cli.show_command import print_files
-    from runner.cli.tables import print_strategies
     from runner.record.read import read_run
     from runner.report.gather import gather
 
@@ -289,7 +289,7 @@ def _write_report(evidence: Evidence, run_folder: Path) -> Path:
     made_by = shlex.join(["vnncomp-runner", "report", str(run_folder), "--out", str(folder)])
     later = f"the run is finished and recorded; to make its report: {made_by}"
     try:
-        from runner.report.files import write_report
+        from runner.report.report_files import write_report
 
         return write_report(evidence, folder)
     except OSError as error:

@@ -12,8 +12,8 @@ import typer
 from rich.text import Text
 
 from runner.cli.options import Results, taking
+from runner.cli.printed_tables import print_table
 from runner.cli.runs import find_run, newest_run
-from runner.cli.tables import print_table
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError
 from runner.record.folder import OFFICIAL
@@ -67,7 +67,7 @@ def score(asked: ScoreOptions) -> None:
       vnncomp-runner score vnncomp2025_results --benchmarks vnncomp2025_benchmarks/benchmarks
     """
     with exit_codes():
-        from runner.report.files import write_table
+        from runner.report.report_files import write_table
         from runner.report.score import ANSWERS, answers
         from runner.report.score_tables import score_tables
         from runner.report.sources import category_folders, sources

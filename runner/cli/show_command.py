@@ -12,8 +12,8 @@ from rich.text import Text
 
 from runner.cli.options import Results
 from runner.cli.plan_command import plan
+from runner.cli.printed_tables import print_strategies, print_table
 from runner.cli.runs import find_run
-from runner.cli.tables import print_strategies, print_table
 from runner.cli.terminal import console, exit_codes
 from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Verdict

@@ -51,7 +51,7 @@ def train(
                     raise
 
 
-def _train(checked: training.Checked, server: RankServer, out: Console, label: bool) -> None:
+def _train(checked: training.CheckedRecipe, server: RankServer, out: Console, label: bool) -> None:
     with TrainingProgress(out, checked) as progress:
         training.train(checked, server, progress)
     # Pandas takes half a second to import.
@@ -78,7 +78,7 @@ def _train(checked: training.Checked, server: RankServer, out: Console, label: b
 class TrainingProgress:
     """A bar of epochs on a terminal; it tells loss and accuracy on the validation part."""
 
-    def __init__(self, out: Console, checked: training.Checked) -> None:
+    def __init__(self, out: Console, checked: training.CheckedRecipe) -> None:
         self._epochs = {network.name: 0 for network in checked.networks}
         self._bar = Progress(
             TextColumn(checked.name),
@@ -104,7 +104,7 @@ class TrainingProgress:
     ) -> None:
         self._bar.stop()
 
-    def progressed(self, network: training.Network, progress: dict[str, Any]) -> None:
+    def progressed(self, network: training.RecipeNetwork, progress: dict[str, Any]) -> None:
         self._epochs[network.name] = progress["epoch"]
         told = f"{network.name}: loss {progress['loss']:.3f}, {share(progress['accuracy'])} right"
         self._bar.update(self._line, completed=sum(self._epochs.values()), description=told)

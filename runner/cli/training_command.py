@@ -48,7 +48,7 @@ def training(
     screen = console()
     with exit_codes():
         # Pandas and matplotlib take a second to import.
-        from runner.experiments.training import Comparison, compare, summary
+        from runner.experiments.training_experiment import TrainingComparison, compare, summary
         from runner.report.render import rich_table
         from runner.report.table import grid
         from runner.report.training import short, write_training
@@ -58,9 +58,9 @@ def training(
             with RunProgress(screen, tasks, ()) as progress:
                 yield progress
 
-        comparison = Comparison(tuple(words(strategies)), ranks, timeout)
+        comparison = TrainingComparison(tuple(words(strategies)), ranks, timeout)
         out.mkdir(parents=True, exist_ok=True)
-        preload = (*recipes_of.PRELOAD, *VERIFIER, "runner.engine.programs.bounds")
+        preload = (*recipes_of.PRELOAD, *VERIFIER, "runner.engine.programs.measured_bounds")
         with RankServer(out / "server.log", preload) as server:
             for checked in recipes_of.check(recipes, out, server):
                 with TrainingProgress(screen, checked) as progress:

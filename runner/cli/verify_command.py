@@ -24,7 +24,7 @@ from runner.problem.files import find_maybe_gz
 from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.counterexample import read_assignment
 from runner.problem.property.declared import ELEMENT_TYPES, REAL, Network, Variable
-from runner.problem.property.read import read_networks
+from runner.problem.property.read_property import read_networks
 from runner.run.competitor import Options, Reply, ask
 from runner.run.kept import Kept
 from runner.run.single import Posed

@@ -30,17 +30,17 @@ from runner.engine.clock import Deadline
 from runner.engine.exact import excluded_exactly
 from runner.engine.finding import Confirmation
 from runner.engine.incomplete import Incomplete, OpenCase, ladder
-from runner.engine.layout.blocks import plan_blocks
-from runner.engine.layout.features import column_row_zones, plan_features
+from runner.engine.layout.block_owners import plan_blocks
+from runner.engine.layout.blocked_weights import BlockedWeights
+from runner.engine.layout.feature_shares import column_row_zones, plan_features
 from runner.engine.layout.group import Group
 from runner.engine.layout.mesh import Mesh
-from runner.engine.layout.specs import SharedRows
+from runner.engine.layout.shared_rows import SharedRows
 from runner.engine.layout.tensor import ShardedFeatures
-from runner.engine.layout.weights import BlockedWeights
 from runner.engine.network.blocks import weights_of
 from runner.engine.network.graph import Dtype
 from runner.engine.network.load import load_module
-from runner.engine.network.prepared import Weights, read_graph
+from runner.engine.network.prepared import PreparedWeights, read_graph
 from runner.engine.search.sharing import Alike, Apart, Sharing
 from runner.engine.specs import Room, Specs, box_around, no_room
 from runner.problem.property.model import Property
@@ -113,7 +113,7 @@ class DriverEngine:
         tag: Tagger,
         budget: Budget | None = None,
     ) -> None:
-        graph, source = read_graph(prepared), Weights(prepared)
+        graph, source = read_graph(prepared), PreparedWeights(prepared)
         self.budget = budget = budget or budget_of(device)
         self._strategy = strategy
         self._mesh = mesh = Mesh(group, strategy)

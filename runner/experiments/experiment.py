@@ -25,9 +25,9 @@ from runner.run.programs import VERIFY
 from runner.run.schedule import Observer, schedule
 from runner.verifiers.strategies import strategy_named
 
-TARGET = "runner.engine.programs.bounds:bounds_target"
+TARGET = "runner.engine.programs.measured_bounds:bounds_target"
 GENERATE = "runner.training.categories.generate:generate_target"
-PRELOAD = ("runner.engine.programs.bounds", "runner.training.categories.generate")
+PRELOAD = ("runner.engine.programs.measured_bounds", "runner.training.categories.generate")
 GENERATE_WITHIN_S = 600.0
 
 REFERENCE = "baseline"

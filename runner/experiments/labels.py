@@ -8,14 +8,14 @@ from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Verdict
 from runner.contract.whole import replace_file
 from runner.execute.gang import RankServer
-from runner.experiments.train import Checked, violated
-from runner.experiments.verify import verified_run
+from runner.experiments.train import CheckedRecipe, violated
+from runner.experiments.verified_run import verified_run
 from runner.record.read import read_run
 
 EXPECTED = "expected.csv"
 
 
-def write_labels(checked: Checked, server: RankServer) -> Path:
+def write_labels(checked: CheckedRecipe, server: RankServer) -> Path:
     """`sat`: ONNX Runtime confirmed a counterexample. `unsat`: the verifier proved it, and a long
     attack with another loss and other starts found nothing. `unknown`: anything else.
 

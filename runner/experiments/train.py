@@ -17,7 +17,7 @@ from runner.contract.vocabulary import Cause
 from runner.execute.gang import Ending, RankServer
 from runner.record.lock import exclusive
 
-_PROGRAMS = "runner.training.programs"
+_PROGRAMS = "runner.training.training_programs"
 CHECK, TRAIN, EXPORT, ATTACK = (
     f"{_PROGRAMS}:{name}_target" for name in ("check", "train", "export", "attack")
 )
@@ -30,7 +30,7 @@ _WITHIN_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class Network:
+class RecipeNetwork:
     """One that a recipe asks for. `epochs`: of its training."""
 
     name: str
@@ -38,14 +38,14 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedRecipe:
     """A recipe that makes sense, and where what it makes lies. `timeout_s`: of its instances."""
 
     recipe: Path
     home: Path
     name: str
     timeout_s: float
-    networks: tuple[Network, ...]
+    networks: tuple[RecipeNetwork, ...]
 
     @property
     def category(self) -> Path:
@@ -60,11 +60,11 @@ class Checked:
 class TrainingObserver(Protocol):
     """Who wants to know how training goes."""
 
-    def progressed(self, network: Network, progress: dict[str, Any]) -> None:
+    def progressed(self, network: RecipeNetwork, progress: dict[str, Any]) -> None:
         """A slice is over: fields of runner.training.checkpoint.Progress."""
 
 
-def check(recipes: Sequence[Path], out: Path, server: RankServer) -> list[Checked]:
+def check(recipes: Sequence[Path], out: Path, server: RankServer) -> list[CheckedRecipe]:
     """Everything that may be wrong with recipes and data is said before anything is trained.
 
     Raises UsageError.
@@ -77,7 +77,7 @@ def check(recipes: Sequence[Path], out: Path, server: RankServer) -> list[Checke
     return checked
 
 
-def train(checked: Checked, server: RankServer, observer: TrainingObserver) -> None:
+def train(checked: CheckedRecipe, server: RankServer, observer: TrainingObserver) -> None:
     """Trains what is not trained yet, and writes category and figures.
 
     Raises UsageError, also where another process trains in the same folder.
@@ -93,18 +93,18 @@ def train(checked: Checked, server: RankServer, observer: TrainingObserver) -> N
         _ask(checked.recipe, checked.home, server, EXPORT, {})
 
 
-def violated(checked: Checked, network: str, server: RankServer) -> set[str]:
+def violated(checked: CheckedRecipe, network: str, server: RankServer) -> set[str]:
     """Properties of a network that an attack apart from the verifier's finds a violation of."""
     payload = {"network": network}
     answer = _ask(checked.recipe, checked.home, server, ATTACK, payload)
     return {str(name) for name in answer["violated"]}
 
 
-def _check(recipe: Path, out: Path, server: RankServer) -> Checked:
+def _check(recipe: Path, out: Path, server: RankServer) -> CheckedRecipe:
     home = out / recipe.stem
     answer = _ask(recipe, home, server, CHECK, {})
-    networks = tuple(Network(**network) for network in answer["networks"])
-    return Checked(recipe, home, answer["name"], answer["timeout"], networks)
+    networks = tuple(RecipeNetwork(**network) for network in answer["networks"])
+    return CheckedRecipe(recipe, home, answer["name"], answer["timeout"], networks)
 
 
 def _ask(

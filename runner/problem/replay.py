@@ -18,7 +18,7 @@ from runner.problem.property.counterexample import Assignment, printed, read_ass
 from runner.problem.property.inside import CHECKER_TOLERANCE, Outside, excess_in, outside
 from runner.problem.property.model import Case, Property, Vector
 from runner.problem.property.numbers import OutOfRangeError
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 
 
 class Validity(StrEnum):

@@ -31,9 +31,9 @@ from runner.record.append import (
 from runner.record.lock import exclusive
 from runner.record.manifest import (
     FILE_NAME,
+    ClusterNode,
     Command,
     Manifest,
-    Node,
     Status,
     describe,
     read_manifest,
@@ -131,7 +131,7 @@ class RunFolder:
         with self.disk_full_named():
             self.manifest.write(self.path)
 
-    def note_node(self, node: Node) -> None:
+    def note_node(self, node: ClusterNode) -> None:
         """Says in run.json that this machine runs the shard from here on."""
         self.manifest = replace(self.manifest, nodes=(*self.manifest.nodes, node))
         with self.disk_full_named():

@@ -110,7 +110,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Node:
+class ClusterNode:
     """A machine that ran a shard: its `versions`, `host` and `gpus` as in run.json, and how many
     outcomes the shard had when it began (`first`).
     """
@@ -150,7 +150,7 @@ class Manifest:
     host: dict[str, Any]
     gpus: list[dict[str, Any]]
     git_revision: str | None
-    nodes: tuple[Node, ...] = ()
+    nodes: tuple[ClusterNode, ...] = ()
     meters: tuple[str, ...] = ()
 
     def resumed_now(self) -> Manifest:
@@ -187,9 +187,9 @@ def describe(command: Command, rows: int) -> Manifest:
     )
 
 
-def this_node(shard: int, first: int) -> Node:
+def this_node(shard: int, first: int) -> ClusterNode:
     """The machine that runs this process."""
-    return Node(
+    return ClusterNode(
         shard=shard,
         first=first,
         versions=_versions(),
@@ -234,7 +234,7 @@ def read_manifest(run: Path, oldest: int = SCHEMA_VERSION) -> Manifest:
             | {
                 "status": Status(content["status"]),
                 "resumed": tuple(content["resumed"]),
-                "nodes": tuple(Node(**node) for node in nodes),
+                "nodes": tuple(ClusterNode(**node) for node in nodes),
                 "meters": tuple(content.get("meters", ())),  # absent likewise
             }
         )

@@ -16,7 +16,7 @@ import pandas as pd
 from runner.contract.errors import UsageError
 from runner.record.append import whole_lines
 from runner.record.folder import OUTCOMES, RANKS
-from runner.record.manifest import FILE_NAME, Manifest, Node, read_manifest
+from runner.record.manifest import FILE_NAME, ClusterNode, Manifest, read_manifest
 from runner.record.schema import CsvColumn, Key, Outcome, RankRow, Row, columns, parse_row
 from runner.record.shards import SHARDS, shards_of
 
@@ -90,7 +90,7 @@ def _is_cut(run: Path) -> bool:
 
 def _of_shards(run: Path, manifest: Manifest) -> Run:
     """All shards as one, whose `outcomes` have a column `node` more: the kind of node."""
-    parts, left_out, nodes = list[Run](), list[LeftOut](), list[Node]()
+    parts, left_out, nodes = list[Run](), list[LeftOut](), list[ClusterNode]()
     for shard in shards_of(run, manifest):
         if not (shard.folder / FILE_NAME).exists():
             continue  # it waits
@@ -114,7 +114,7 @@ def _of_shards(run: Path, manifest: Manifest) -> Run:
     )
 
 
-def _with_nodes(table: pd.DataFrame, nodes: Sequence[Node]) -> pd.DataFrame:
+def _with_nodes(table: pd.DataFrame, nodes: Sequence[ClusterNode]) -> pd.DataFrame:
     """Rows are in the order in which they were recorded: each is of the last node before it."""
     kinds = np.array([node.kind for node in nodes] or [""], dtype=object)
     firsts = [node.first for node in nodes] or [0]

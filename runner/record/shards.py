@@ -24,14 +24,14 @@ from runner.contract.vocabulary import Verdict
 from runner.contract.whole import replace_file
 from runner.record.append import whole_lines
 from runner.record.folder import OFFICIAL, OUTCOMES, RANKS
-from runner.record.manifest import FILE_NAME, Manifest, Node, Status, read_manifest
+from runner.record.manifest import FILE_NAME, ClusterNode, Manifest, Status, read_manifest
 from runner.record.schema import Outcome, RankRow, columns, csv_line, header
 
 SHARDS = "shards"
 _JOBS = "jobs.json"
 
 
-class Asked(NamedTuple):
+class ShardQuestion(NamedTuple):
     """An instance under its timeout, which every strategy and repeat is asked in one shard."""
 
     category: str
@@ -52,18 +52,18 @@ class Shard:
         self.ended = run / SHARDS / f"{self.name}.ended"
         self._list = run / SHARDS / f"{self.name}.csv"
 
-    def write(self, asked: Iterable[Asked]) -> None:
+    def write(self, asked: Iterable[ShardQuestion]) -> None:
         self._list.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self._list, csv_line(Asked._fields) + "".join(map(csv_line, asked)))
+        replace_file(self._list, csv_line(ShardQuestion._fields) + "".join(map(csv_line, asked)))
 
-    def asked(self) -> set[Asked]:
+    def asked(self) -> set[ShardQuestion]:
         """Raises UsageError where the list is not there, or damaged."""
         rows = csv.reader(io.StringIO(whole_lines(self._list), newline=""))
         try:
-            if tuple(next(rows)) != Asked._fields:
+            if tuple(next(rows)) != ShardQuestion._fields:
                 raise ValueError("another head")
             return {
-                Asked(category, network, name, float(time) if time else None)
+                ShardQuestion(category, network, name, float(time) if time else None)
                 for category, network, name, time in rows
             }
         except (StopIteration, TypeError, ValueError) as error:
@@ -121,9 +121,9 @@ def shards_of(run: Path, manifest: Manifest) -> list[Shard]:
     return [Shard(run, number) for number in range(manifest.command.shards)]
 
 
-def nodes_of(shards: Iterable[Shard]) -> tuple[Node, ...]:
+def nodes_of(shards: Iterable[Shard]) -> tuple[ClusterNode, ...]:
     """What the shards say of the machines that ran them; a damaged shard says nothing."""
-    nodes: list[Node] = []
+    nodes: list[ClusterNode] = []
     for shard in shards:
         try:
             nodes += read_manifest(shard.folder).nodes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from runner.report.gather import QUESTION, Evidence
-from runner.report.strategies import floats
+from runner.report.strategy_rows import floats
 
 
 def balance(evidence: Evidence) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 from runner.contract.errors import UsageError
 from runner.record.read import Run
 from runner.report.gather import ENDED, QUESTION, SOLVED, incomplete, setting
-from runner.report.strategies import floats, geometric_mean
+from runner.report.strategy_rows import floats, geometric_mean
 
 # Without repeats nothing is known of the noise: what is beyond these factors counts as a change.
 TIME_NOISE = 1.5

@@ -20,7 +20,7 @@ from runner.report.artefacts import Artefacts
 from runner.report.gather import QUESTION, Evidence
 from runner.report.plots.style import looks
 from runner.report.sentences import sentences
-from runner.report.strategies import strategies
+from runner.report.strategy_rows import strategies
 from runner.report.table import Column, Table
 from runner.report.text import ABSENT, ratio, seconds, size
 

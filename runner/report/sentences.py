@@ -7,7 +7,7 @@ import pandas as pd
 from runner.contract.vocabulary import Verdict
 from runner.report.columns import short_name
 from runner.report.gather import SOLVED, Evidence
-from runner.report.strategies import against_baseline, floats, geometric_mean
+from runner.report.strategy_rows import against_baseline, floats, geometric_mean
 from runner.report.text import difference, ratio
 
 

@@ -17,14 +17,14 @@ from runner.contract.vocabulary import Cause, Verdict
 from runner.problem.files import read_bytes
 from runner.problem.instances import Instance
 from runner.problem.property.model import Property
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 from runner.problem.replay import Replay, replay
 from runner.record.read import Run
 from runner.report.artefacts import Artefacts
+from runner.report.bound_progress import curve, history, history_table
 from runner.report.columns import number, of_kinds, short_name
 from runner.report.gather import QUESTION, Evidence
 from runner.report.grid import Grid
-from runner.report.progress import curve, history, history_table
 from runner.report.sources import Sources, common_name, sources_of
 from runner.report.table import Column, Table, grid
 from runner.report.text import seconds, size

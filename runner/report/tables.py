@@ -14,8 +14,8 @@ from runner.report.causes import causes
 from runner.report.columns import CATEGORY, NETWORK, PROPERTY, number, short_name
 from runner.report.gather import NODE, Evidence
 from runner.report.grid import Grid
-from runner.report.instances import instances
-from runner.report.strategies import strategies
+from runner.report.instance_rows import instances
+from runner.report.strategy_rows import strategies
 from runner.report.table import Column, Table, transposed
 from runner.report.text import ABSENT, difference, ratio, seconds, share, size
 

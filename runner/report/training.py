@@ -12,10 +12,10 @@ import pandas as pd
 
 from runner.contract.whole import replace_file
 from runner.report.columns import number
-from runner.report.files import saved, write_table
 from runner.report.html import Image
 from runner.report.plots.style import house_style
-from runner.report.plots.training import PLOTS
+from runner.report.plots.training_plots import PLOTS
+from runner.report.report_files import saved, write_table
 from runner.report.table import Column, Table, grid
 from runner.report.text import ratio, seconds, share, size
 
@@ -52,7 +52,7 @@ _NOTE = (
 
 
 def training_table(name: str, frame: pd.DataFrame) -> Table:
-    """Of a summary (runner.experiments.training); the strategy where there is more than one."""
+    """Of a summary (runner.experiments.training_experiment); with strategies where several are."""
     one = frame["strategy"].nunique() == 1
     columns = tuple(c for c in _COLUMNS if not (one and c.source == "strategy"))
     return Table("training", f"Training methods: {name}", columns, frame, _NOTE)

@@ -29,7 +29,7 @@ FEW_INPUTS = 20
 
 
 @dataclass(frozen=True)
-class Machine:
+class ThisMachine:
     """`ranks`: one for each of its `workers` ("cores" or "GPUs"), at most MOST_RANKS;
     `rank_bytes`: the memory of each of them.
     """
@@ -54,7 +54,7 @@ def strategy_or_auto(name: str) -> Strategy:
     return UNSETTLED if name == AUTO else strategy_named(name)
 
 
-def this_machine(device: Device) -> Machine:
+def this_machine(device: Device) -> ThisMachine:
     """GPUs where there are some and the device may be one, else the cores of this process."""
     gpus = [] if device is Device.CPU else describe_gpus()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -62,12 +62,12 @@ def this_machine(device: Device) -> Machine:
         gpus = gpus[: len([number for number in visible.split(",") if number])]
     if gpus:
         least = min(int(gpu["memory_bytes"]) for gpu in gpus)
-        return Machine(min(len(gpus), MOST_RANKS), "GPUs", least)
+        return ThisMachine(min(len(gpus), MOST_RANKS), "GPUs", least)
     ranks = min(len(psutil.Process().cpu_affinity() or [0]), MOST_RANKS)
-    return Machine(ranks, "cores", psutil.virtual_memory().total // ranks)
+    return ThisMachine(ranks, "cores", psutil.virtual_memory().total // ranks)
 
 
-def choose(machine: Machine, weight_bytes: int, inputs: int) -> Choice:
+def choose(machine: ThisMachine, weight_bytes: int, inputs: int) -> Choice:
     """Weights are spread no further than memory asks for; ranks that are left search apart."""
     ranks, room = machine.ranks, WEIGHTS_SHARE * machine.rank_bytes
     here = f"{ranks} {machine.workers}"

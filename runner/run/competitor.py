@@ -113,7 +113,7 @@ def printed(said: Reply, asked: Posed) -> str:
     # Importing these, and numpy with them, takes a while.
     from runner.problem.assignment import format_assignment
     from runner.problem.property.counterexample import read_assignment
-    from runner.problem.property.read import read_networks
+    from runner.problem.property.read_property import read_networks
 
     declared = read_networks(asked.instance.property)
     if not declared:

@@ -20,6 +20,7 @@ from runner.contract.vocabulary import Meter
 
 PYTHON = ">=3.11,<3.14"
 
+_PROBE = "runner.engine.programs.doctor_probe"
 _PROBE_TIMEOUT_S = 180.0  # torch from a cold disk
 _BUILD_TIMEOUT_S = 500.0
 _BUILD = "vnncomp-runner doctor --build"
@@ -214,7 +215,7 @@ def _probe(modules: Sequence[str]) -> _Answers:
 def _probe_once(modules: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
     """What the probe told until it ended, and how it ended."""
     try:
-        done = _python_module("runner.engine.programs.probe", *modules, timeout_s=_PROBE_TIMEOUT_S)
+        done = _python_module(_PROBE, *modules, timeout_s=_PROBE_TIMEOUT_S)
     except subprocess.TimeoutExpired as expired:
         told = expired.stdout.decode() if isinstance(expired.stdout, bytes) else ""
         return _lines(told), f"no end after {_PROBE_TIMEOUT_S:.0f} s"

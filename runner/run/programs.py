@@ -5,5 +5,5 @@ from __future__ import annotations
 PREPARE = "runner.engine.programs.verify:prepare_target"
 VERIFY = "runner.engine.programs.verify:verify_target"
 SUPPORTS = "runner.engine.programs.supports:supports_target"
-PLAN = "runner.engine.programs.plan:plan_target"
+PLAN = "runner.engine.programs.planned:plan_target"
 FIT = "runner.engine.programs.fit:fit_target"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runner.contract.errors import UsageError
 from runner.record.folder import RunFolder, open_run
-from runner.record.manifest import Manifest, Node, read_manifest, this_node
+from runner.record.manifest import ClusterNode, Manifest, read_manifest, this_node
 from runner.record.shards import SHARDS, Shard
 from runner.run.cut import asked_of, tasks_of
 from runner.run.plan import Task, plan
@@ -49,7 +49,7 @@ def open_shard(run: Path, number: int) -> Iterator[tuple[RunFolder, list[Task]]]
         yield folder, tasks
 
 
-def _check_versions(whole: Manifest, node: Node, here: str) -> None:
+def _check_versions(whole: Manifest, node: ClusterNode, here: str) -> None:
     """Raises UsageError: rows of different versions are no comparison."""
     ours = {**node.versions, "revision": str(node.git_revision)}
     theirs = {**whole.versions, "revision": str(whole.git_revision)}

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Verdict
-from runner.execute.cluster.cluster import Cluster, ShardProgram, Stage, State
+from runner.execute.cluster.cluster import Cluster, ShardProgram, ShardStage, ShardState
 from runner.record.folder import RunFolder
 from runner.record.shards import (
     SHARDS,
@@ -143,7 +143,7 @@ class _Head:
         for course in self.courses:
             course.finished = course.shard.finished()
             job = jobs.get(course.shard.number, "")
-            if not course.finished and job and states[job].stage is not Stage.ENDED:
+            if not course.finished and job and states[job].stage is not ShardStage.ENDED:
                 course.job = job
 
     def step(self) -> None:
@@ -152,7 +152,7 @@ class _Head:
         states = self._cluster.states(jobs)
         for course in self.courses:
             course.tail.follow()
-            if course.open and course.job and states[course.job].stage is Stage.ENDED:
+            if course.open and course.job and states[course.job].stage is ShardStage.ENDED:
                 self._ended(course)
         self._submit([course for course in self.courses if course.open and not course.job])
         self._observer.stands(self._standing(states))
@@ -208,14 +208,14 @@ class _Head:
         else:
             self._observer.happened(f"shard {shard.number} {how}; it is submitted again ({said})")
 
-    def _standing(self, states: Mapping[str, State]) -> Standing:
+    def _standing(self, states: Mapping[str, ShardState]) -> Standing:
         verdicts, shards = Counter[Verdict](), Counter[str]()
         waits = []
         for course in self.courses:
             verdicts.update(course.tail.verdicts)
-            state = states.get(course.job, State(Stage.WAITING))
+            state = states.get(course.job, ShardState(ShardStage.WAITING))
             if course.open:
-                shards["running" if state.stage is not Stage.WAITING else "waiting"] += 1
+                shards["running" if state.stage is not ShardStage.WAITING else "waiting"] += 1
             else:
                 shards["finished" if course.finished else "given up"] += 1
             if course.open and state.why:

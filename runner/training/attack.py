@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from runner.training.bounds import ball
+from runner.training.differentiable import ball
 
 
 def ascend(

@@ -20,10 +20,10 @@ from runner.training.categories.category import (
     write_instances,
     write_network,
 )
-from runner.training.checkpoint import Progress, load
 from runner.training.data import CLASSES, DataSet
 from runner.training.loop import accuracy, generator
 from runner.training.recipe import Recipe, Wanted
+from runner.training.saved import EpochProgress, load
 from runner.training.stage import Batch
 
 ATTACKED = 1000  # test images whose robustness to PGD is told
@@ -54,7 +54,7 @@ class Trained:
 
     wanted: Wanted
     network: nn.Sequential
-    progress: Progress
+    progress: EpochProgress
     shape: tuple[int, ...]
 
 

@@ -16,15 +16,15 @@ from torch import nn
 
 from runner.contract.errors import UsageError
 from runner.contract.rss import RssMeter
-from runner.training.checkpoint import Progress, load, save
 from runner.training.data import DataSet
 from runner.training.recipe import Training, Wanted
+from runner.training.saved import EpochProgress, load, save
 from runner.training.stage import Batch, Stage
 
 HELD_OUT = 500  # images that a method looks at before an epoch
 
 
-def train_for(wanted: Wanted, data: DataSet, checkpoint: Path, seconds: float) -> Progress:
+def train_for(wanted: Wanted, data: DataSet, checkpoint: Path, seconds: float) -> EpochProgress:
     """Goes on from the checkpoint, if there is one, until `seconds` have passed or all is done.
 
     Whole epochs are trained, at least one. Raises UsageError for a loss that is not finite, and
@@ -35,7 +35,7 @@ def train_for(wanted: Wanted, data: DataSet, checkpoint: Path, seconds: float) -
     side = data.images.shape[-1]
     network = wanted.architecture.network(side, wanted.seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=asked.learning_rate)
-    before = Progress(epochs=asked.epochs)
+    before = EpochProgress(epochs=asked.epochs)
     if checkpoint.exists():
         before = load(checkpoint, wanted.digest, network, optimizer)
     now, shape = before, wanted.architecture.shape(side)

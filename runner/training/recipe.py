@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from runner.contract.errors import UsageError
 from runner.training.architectures import Architecture
 from runner.training.methods import method_named
-from runner.training.methods.method import Method
+from runner.training.methods.method import TrainingMethod
 from runner.training.ranges import radius, within
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class Wanted:
     """One network: all that its weights depend on. `label`: of its method in the recipe."""
 
     label: str
-    method: Method
+    method: TrainingMethod
     seed: int
     data: Data
     architecture: Architecture
@@ -104,7 +104,7 @@ class Recipe:
     training: Training
     category: Category
     seeds: tuple[int, ...]
-    methods: Mapping[str, Method]
+    methods: Mapping[str, TrainingMethod]
 
     @property
     def digest(self) -> str:
@@ -159,7 +159,7 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def _method(label: str, table: dict[str, Any]) -> Method:
+def _method(label: str, table: dict[str, Any]) -> TrainingMethod:
     """Called as its label, unless the key `method` says another; so one may be there twice."""
     if not re.fullmatch(r"[\w+., -]+", label):
         raise UsageError(f"methods.{label!r}: letters, digits, spaces and + - . , _ are possible")

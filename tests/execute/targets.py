@@ -149,7 +149,7 @@ def joined_for_a_job(payload: Payload) -> Payload:
 
     from runner.contract.wire import question_from_json
     from runner.engine.layout.group import joined_group
-    from runner.engine.programs.gang import check_gang
+    from runner.engine.programs.same_gang import check_gang
 
     own = payload["of_rank_1"] if rank() == 1 else {}
     with joined_group(torch.device("cpu")) as group:

@@ -14,9 +14,9 @@ import targets
 from test_several_machines import namespaces
 
 from runner.contract.errors import UsageError
+from runner.execute.by_torchrun import Machine, Torchrun
 from runner.execute.executor import Ending, Gang, GangResult
 from runner.execute.gang import RankServer
-from runner.execute.torchrun import Machine, Torchrun
 from runner.record.folder import open_run
 from runner.record.manifest import Command
 from runner.record.read import read_run

@@ -14,9 +14,9 @@ from runner.contract.question import Question
 from runner.contract.shell import MeasuredFailure
 from runner.contract.vocabulary import Cause, Method
 from runner.contract.wire import question_to_json, report_from_json
-from runner.engine.layout.weights import BlockedWeights
+from runner.engine.layout.blocked_weights import BlockedWeights
 from runner.engine.network.load import prepare
-from runner.engine.programs.bounds import bounds_target
+from runner.engine.programs.measured_bounds import bounds_target
 from runner.verifiers.strategies import strategy_named
 
 CATEGORY = Path(__file__).resolve().parents[2] / "benchmarks" / "digits_mlp"

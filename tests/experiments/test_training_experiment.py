@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 from recipes import tiny
 from runner.cli.app import app
-from runner.experiments.training import summary
+from runner.experiments.training_experiment import summary
 from runner.problem.instances import Instance, read_category
 from runner.problem.onnx_runtime import OnnxRuntime
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 from runner.record.lock import exclusive
 from runner.training.data import data_set
 

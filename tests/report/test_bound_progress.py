@@ -11,8 +11,8 @@ from made_runs import MadeRun
 
 from runner.contract.vocabulary import Cause, Verdict
 from runner.problem.names import matches
+from runner.report.bound_progress import curve, history, history_table
 from runner.report.gather import Evidence, gather
-from runner.report.progress import curve, history, history_table
 from runner.report.story import stories
 from runner.report.table import grid
 

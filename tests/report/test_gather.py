@@ -15,10 +15,10 @@ from runner.contract.workload import Workload
 from runner.problem.names import matches
 from runner.record.folder import open_run
 from runner.record.read import read_run
-from runner.report.files import write_report
 from runner.report.gather import gather
+from runner.report.report_files import write_report
 from runner.report.story import stories
-from runner.report.strategies import against_baseline
+from runner.report.strategy_rows import against_baseline
 
 
 def one_answer(results: Path, name: str, strategy: str, ranks: int, **manifest: Any) -> MadeRun:

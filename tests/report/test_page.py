@@ -10,7 +10,7 @@ from browser import CHROMIUM, ask
 from made_runs import MadeRun, compared
 
 from runner.contract.vocabulary import Verdict
-from runner.report.files import write_report
+from runner.report.report_files import write_report
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 

@@ -15,8 +15,8 @@ from runner.contract.vocabulary import Meter, Verdict
 from runner.report.balance import balance
 from runner.report.causes import causes
 from runner.report.gather import gather
-from runner.report.instances import instances
-from runner.report.strategies import contradictions, strategies
+from runner.report.instance_rows import instances
+from runner.report.strategy_rows import contradictions, strategies
 from runner.report.tables import instances_table, strategies_table
 
 

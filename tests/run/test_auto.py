@@ -14,40 +14,40 @@ from runner.contract.layout import Axis
 from runner.record.folder import open_run
 from runner.record.manifest import Command
 from runner.run import auto, plan
-from runner.run.auto import FEW_INPUTS, MOST_RANKS, WEIGHTS_SHARE, Machine, choose
+from runner.run.auto import FEW_INPUTS, MOST_RANKS, WEIGHTS_SHARE, ThisMachine, choose
 from runner.run.schedule import schedule
 from runner.verifiers.strategies import strategy_named
 
 GIB = 2**30
-FOUR = Machine(4, "cores", 4 * GIB)
+FOUR = ThisMachine(4, "cores", 4 * GIB)
 
 
 @given(st.integers(1, MOST_RANKS), st.integers(0, 64 * GIB), st.integers(1, 10**6))
 def test_every_choice_fits_the_ranks_and_weights_fit_if_they_can(
     ranks: int, weight_bytes: int, inputs: int
 ) -> None:
-    choice = choose(Machine(ranks, "cores", 4 * GIB), weight_bytes, inputs)
+    choice = choose(ThisMachine(ranks, "cores", 4 * GIB), weight_bytes, inputs)
     strategy = choice.strategy
     assert strategy.name == "auto"
     assert strategy.ranks_of(ranks) == ranks
     spread = strategy.degree(Axis.WEIGHTS, ranks)
     assert weight_bytes / spread <= WEIGHTS_SHARE * 4 * GIB or spread == ranks
-    assert choice == choose(Machine(ranks, "cores", 4 * GIB), weight_bytes, inputs)
+    assert choice == choose(ThisMachine(ranks, "cores", 4 * GIB), weight_bytes, inputs)
 
 
 @pytest.mark.parametrize(
     ("machine", "weight_bytes", "inputs", "chosen"),
     [
-        (Machine(1, "cores", GIB), 1, 784, "baseline"),
+        (ThisMachine(1, "cores", GIB), 1, 784, "baseline"),
         (FOUR, 1, FEW_INPUTS, "dp"),
         (FOUR, 1, FEW_INPUTS + 1, "sp+dp"),
         (FOUR, GIB + 1, 784, "fsdp=2+dp=2"),
         (FOUR, 3 * GIB, 5, "fsdp"),
-        (Machine(3, "GPUs", 4 * GIB), GIB + 1, 5, "fsdp"),
+        (ThisMachine(3, "GPUs", 4 * GIB), GIB + 1, 5, "fsdp"),
     ],
 )
 def test_the_choice_is_a_strategy_that_can_be_named(
-    machine: Machine, weight_bytes: int, inputs: int, chosen: str
+    machine: ThisMachine, weight_bytes: int, inputs: int, chosen: str
 ) -> None:
     choice = choose(machine, weight_bytes, inputs)
     named = strategy_named(chosen)

@@ -11,7 +11,7 @@ import pytest
 from fake_server import FakeServer, Silent, answer, make_category
 
 from runner.contract.errors import UsageError
-from runner.execute.cluster.cluster import ShardProgram, Stage, State
+from runner.execute.cluster.cluster import ShardProgram, ShardStage, ShardState
 from runner.execute.executor import GangResult
 from runner.record import manifest as manifests
 from runner.record.append import DiskFullError
@@ -49,11 +49,11 @@ class Nodes:
             self._waiting[names[-1]] = program
         return names
 
-    def states(self, jobs: Sequence[str]) -> Mapping[str, State]:
+    def states(self, jobs: Sequence[str]) -> Mapping[str, ShardState]:
         for job in jobs:
             if job in self._waiting:
                 self._run(self._waiting.pop(job))
-        return {job: State(Stage.ENDED) for job in jobs}
+        return {job: ShardState(ShardStage.ENDED) for job in jobs}
 
     def cancel(self, jobs: Iterable[str]) -> None:
         self.cancelled += jobs
@@ -255,13 +255,13 @@ def test_jobs_that_still_run_are_waited_for(category: Path) -> None:
     class Alive(Nodes):
         """Jobs of an earlier command end when they are asked for a second time."""
 
-        def states(self, jobs: Sequence[str]) -> Mapping[str, State]:
+        def states(self, jobs: Sequence[str]) -> Mapping[str, ShardState]:
             if not self.submitted and not any(path.glob(f"{SHARDS}/*.ended")):
                 for number in range(SHARDS_WANTED):
                     shard = Shard(path, number)
                     self._run(ShardProgram(("", str(path), str(number)), shard.log, shard.ended))
-                return {job: State(Stage.RUNNING) for job in jobs}
-            return {job: State(Stage.ENDED) for job in jobs}
+                return {job: ShardState(ShardStage.RUNNING) for job in jobs}
+            return {job: ShardState(ShardStage.ENDED) for job in jobs}
 
     again = Alive()
     assert_every_row_is_there_once(run(category, again))

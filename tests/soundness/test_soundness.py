@@ -23,7 +23,7 @@ from runner.engine.network.load import prepare
 from runner.execute.gang import Ending, RankServer
 from runner.problem.files import read_bytes
 from runner.problem.property.counterexample import parse_counterexample
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 from runner.verifiers.strategies import STRATEGIES
 
 QUESTIONS = int(os.environ.get("SOUNDNESS_QUESTIONS", "200"))

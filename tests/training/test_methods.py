@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from runner.contract.errors import UsageError
-from runner.training.bounds import Box
+from runner.training.differentiable import Box
 from runner.training.methods import METHODS, method_named, nbc
-from runner.training.methods.method import Method
+from runner.training.methods.method import TrainingMethod
 from runner.training.methods.mixtrain import MixTrain, lost_to_proofs
 from runner.training.methods.nbc import Nbc, inconsistency, scales
 from runner.training.methods.rs import instability
@@ -139,7 +139,7 @@ def by_hand() -> nn.Sequential:
 HALF = Batch(torch.tensor([[0.5]]), torch.tensor([0]))  # outputs (1, 0.5)
 
 
-def value(made: Method, **said: float) -> float:
+def value(made: TrainingMethod, **said: float) -> float:
     return made.loss(by_hand(), HALF, stage(**said)).item()  # type: ignore[arg-type]
 
 

@@ -14,8 +14,8 @@ from runner.contract.vocabulary import Method
 from runner.engine.bounds.interval import Interval
 from runner.engine.network.load import load_graph
 from runner.training.architectures import KINDS, Architecture
-from runner.training.bounds import Bound, Inputs, ball, interval, margins, relu_boxes
 from runner.training.categories.category import write_network
+from runner.training.differentiable import Bound, Inputs, ball, interval, margins, relu_boxes
 from runner.training.neurons import pre_activations
 
 SIDE, RADIUS, CLASSES = 8, 0.05, 10

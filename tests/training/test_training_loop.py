@@ -15,7 +15,7 @@ from runner.training.data import data_set
 from runner.training.loop import train_for
 from runner.training.recipe import Recipe, read_recipe
 
-TRAIN = "runner.training.programs:train_target"
+TRAIN = "runner.training.training_programs:train_target"
 CUT_S = 0.3
 
 

@@ -17,11 +17,11 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
 from runner.engine.bounds.rounding import LEDGER, below, charged, floor, sums_in
-from runner.engine.bounds.rules import Relaxation
+from runner.engine.bounds.rules import RuleRelaxation
 from runner.engine.bounds.split_relu import SplitRelaxation
 from runner.engine.network.graph import Node
 
-Relaxations = Mapping[str, Relaxation | ReluRelaxation | SplitRelaxation]
+Relaxations = Mapping[str, RuleRelaxation | ReluRelaxation | SplitRelaxation]
 Slopes = Mapping[str, Tensor]
 
 

@@ -32,7 +32,7 @@ from runner.engine.bounds.rounding import (
     summed,
     sums_in,
 )
-from runner.engine.bounds.rules import Relaxation, ReluRule, StartRule
+from runner.engine.bounds.rules import ReluRule, RuleRelaxation, StartRule
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import Graph, Node
 
@@ -222,9 +222,9 @@ class _Lines:
         self._relu: dict[str, _ReluLines] = {}
         self._rounding: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def of(self, box: Tensor, start: Frontier) -> dict[str, Relaxation | ReluRelaxation]:
+    def of(self, box: Tensor, start: Frontier) -> dict[str, RuleRelaxation | ReluRelaxation]:
         """Of the relaxed nodes on the way, each row with the lines of its box [R]."""
-        found: dict[str, Relaxation | ReluRelaxation] = {}
+        found: dict[str, RuleRelaxation | ReluRelaxation] = {}
         for node in start.todo:
             if node.name in self.network.relaxed:
                 found[node.name] = self._relaxation(node, box)
@@ -254,7 +254,7 @@ class _Lines:
         size = local_interval(self.network, name, self._intervals[name]).size
         return rate(size.flatten(1).to(self._dtype), self.network.roundings(self._dtype))
 
-    def _relaxation(self, node: Node, box: Tensor) -> Relaxation | ReluRelaxation:
+    def _relaxation(self, node: Node, box: Tensor) -> RuleRelaxation | ReluRelaxation:
         rule = self.network.relaxed[node.name]
         before = node.inputs[0]
         mine = local_interval(self.network, before, self._intervals[before]).to(self._dtype)

@@ -16,7 +16,7 @@ from torch import Tensor
 from runner.engine.bounds.curves import lines
 from runner.engine.bounds.relaxation import ElementwiseRelaxation
 from runner.engine.bounds.rounding import smallest, unit
-from runner.engine.functions.function import Bend, Function
+from runner.engine.functions.family import Bend, Function
 
 _WIDE = torch.float64
 _ROUNDINGS = 64  # of what a value, a derivative and their differences are computed with

@@ -32,7 +32,7 @@ from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
 from runner.engine.bounds.rounding import LEDGER, gamma, unit
 from runner.engine.bounds.rows import Rows, WholeRows
-from runner.engine.bounds.rules import Relaxation, StartRule
+from runner.engine.bounds.rules import RuleRelaxation, StartRule
 from runner.engine.bounds.tagging import NoTagger, Tagger
 from runner.engine.bounds.tiles import tiles
 from runner.engine.network.graph import Node
@@ -70,8 +70,8 @@ class NetworkBounds:
 
     box: Interval
     intervals: dict[str, Interval]
-    relaxations: dict[str, Relaxation | ReluRelaxation] = field(default_factory=dict)
-    searching: dict[str, Relaxation | ReluRelaxation] = field(default_factory=dict)
+    relaxations: dict[str, RuleRelaxation | ReluRelaxation] = field(default_factory=dict)
+    searching: dict[str, RuleRelaxation | ReluRelaxation] = field(default_factory=dict)
     unstable: set[str] = field(default_factory=set)
 
     @property

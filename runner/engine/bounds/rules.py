@@ -62,7 +62,7 @@ class StartRule(Protocol):
         ...
 
 
-class Relaxation(Protocol):
+class RuleRelaxation(Protocol):
     """A valid linear lower bound of A f(x) over the box that it was made for."""
 
     def backward(self, rows: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -71,7 +71,7 @@ class Relaxation(Protocol):
 class RelaxedRule(Rule, Protocol):
     """An operator of one input that is relaxed; `relax` takes that input's bounds."""
 
-    def relax(self, before: Interval) -> Relaxation | ReluRelaxation: ...
+    def relax(self, before: Interval) -> RuleRelaxation | ReluRelaxation: ...
 
 
 class AffineRule:

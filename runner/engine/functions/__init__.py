@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from runner.engine.functions import smooth, steps
-from runner.engine.functions.function import Family, Function
+from runner.engine.functions.family import Family, Function
 from runner.engine.network.graph import Node
 
 # Of operators of ONNX, by their names, which `translation` takes as they are.

@@ -7,7 +7,7 @@ from math import pi, sqrt
 import torch
 from torch import Tensor
 
-from runner.engine.functions.function import Bend, Family, Function, of_argument
+from runner.engine.functions.family import Bend, Family, Function, of_argument
 
 UP, DOWN, STRAIGHT = Bend.UP, Bend.DOWN, Bend.STRAIGHT
 

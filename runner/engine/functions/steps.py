@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from runner.engine.functions.function import (
+from runner.engine.functions.family import (
     Bend,
     Corners,
     Family,

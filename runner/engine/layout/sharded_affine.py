@@ -19,7 +19,7 @@ from runner.engine.bounds.affine import AffineMap, Terms, adjoint, affine_map
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.rounding import enclosed, floor
 from runner.engine.bounds.weights import BlockFunction, BlockShape
-from runner.engine.layout.features import Shares
+from runner.engine.layout.feature_shares import Shares
 from runner.engine.layout.group import Group
 from runner.engine.network.graph import Node
 

@@ -1,8 +1,8 @@
 """The features axis at work: exact tensor parallelism of the backward pass.
 
 Each rank keeps the weights, slopes, α and A columns of its own neurons
-(runner.engine.layout.features says which). Intermediate bounds are CROWN's everywhere, so nothing
-is lost in tightness.
+(runner.engine.layout.feature_shares says which). Intermediate bounds are CROWN's everywhere, so
+nothing is lost in tightness.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from runner.engine.bounds.rules import (
 )
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.bounds.weights import dtype_of
-from runner.engine.layout.features import FeaturePlan
+from runner.engine.layout.blocked_weights import TensorSource
+from runner.engine.layout.feature_shares import FeaturePlan
 from runner.engine.layout.group import Group
 from runner.engine.layout.sharded_affine import HeldWeights, Placed, ShardedAffineRule
-from runner.engine.layout.weights import TensorSource
 from runner.engine.network.blocks import cut_weights, weights_of
 from runner.engine.network.graph import Graph, Node, Op
 

@@ -13,9 +13,9 @@ import torch
 from runner.contract.measurements import Measurements, by_kind, by_phase
 from runner.contract.rss import RssMeter
 from runner.contract.vocabulary import Memory, Meter, Phase
-from runner.engine.measure.clock import Stopwatch
 from runner.engine.measure.gpu import CudaMeter, NvmlProcessPeak, NvmlReader
 from runner.engine.measure.library import tensor_meter
+from runner.engine.measure.stopwatch import Stopwatch
 from runner.engine.measure.tensors import TensorMeter
 
 _log = logging.getLogger(__name__)

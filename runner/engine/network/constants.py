@@ -14,8 +14,8 @@ from onnx.reference import ReferenceEvaluator
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.engine.network.draft import Array, Draft, Shape, dimensions, replace_all
-from runner.engine.network.foreign import foreign
 from runner.engine.network.inexact import rounded_values
+from runner.engine.network.library_errors import foreign
 from runner.engine.network.onnx_file import DOMAINS, unsupported
 from runner.engine.network.rounded import Rounded
 

@@ -20,8 +20,8 @@ from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.engine.network.constants import fold_constants
 from runner.engine.network.draft import Array, Draft, Shape, replace_all
-from runner.engine.network.foreign import foreign
 from runner.engine.network.graph import Dtype
+from runner.engine.network.library_errors import foreign
 from runner.engine.network.onnx_file import DOMAINS, malformed, read_model, unsupported
 
 _INPUT_TYPES: dict[int, Dtype] = {

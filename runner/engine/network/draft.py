@@ -20,7 +20,7 @@ from onnx import (
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
-from runner.engine.network.foreign import foreign
+from runner.engine.network.library_errors import foreign
 from runner.engine.network.rounded import Rounded
 
 Shape = tuple[int, ...]

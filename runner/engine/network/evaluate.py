@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runner.engine.functions import function_of
-from runner.engine.functions.function import followed
+from runner.engine.functions.family import followed
 from runner.engine.network.graph import Graph, Node, Op
 
 # Where a softmax saturates, its gradient would vanish, and with it what an attack follows.

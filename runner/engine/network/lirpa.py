@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from runner.contract.vocabulary import Cause, Method
-from runner.engine.network.foreign import foreign
 from runner.engine.network.graph import Op
+from runner.engine.network.library_errors import foreign
 
 
 def _install_before_import() -> None:

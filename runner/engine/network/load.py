@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from runner.contract.vocabulary import Cause
 from runner.engine.network.draft import Array
-from runner.engine.network.foreign import foreign
 from runner.engine.network.graph import Dtype, Graph
+from runner.engine.network.graph_replay import replay
+from runner.engine.network.library_errors import foreign
 from runner.engine.network.module import GraphModule
 from runner.engine.network.onnx_graph import onnx_graph, unforeseen
 from runner.engine.network.prepared import write_prepared
-from runner.engine.network.replay import replay
 from runner.problem.files import read_bytes
 from runner.problem.onnx_runtime import OnnxRuntime
 

@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, inlin
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
-from runner.engine.network.foreign import foreign
+from runner.engine.network.library_errors import foreign
 from runner.problem.files import read_bytes
 
 DOMAINS = ("", "ai.onnx")  # the two names of the standard's own operators

@@ -8,8 +8,8 @@ from runner.contract.vocabulary import Cause
 from runner.engine.network.convert import converted
 from runner.engine.network.draft import Array
 from runner.engine.network.fold import folded
-from runner.engine.network.foreign import foreign
 from runner.engine.network.graph import Graph
+from runner.engine.network.library_errors import foreign
 from runner.engine.network.translation import TRANSLATIONS, translated
 
 

@@ -107,7 +107,7 @@ def _opened(path: Path, framework: str) -> Any:
         ) from error
 
 
-class Weights:
+class PreparedWeights:
     """The tensors of a prepared network, each read from the file only when asked for.
 
     Raises InstanceError: MISSING_FILE or MALFORMED_NETWORK.

@@ -8,11 +8,11 @@ from typing import Any
 
 from runner.contract.errors import InstanceError
 from runner.engine.network.graph import Graph
-from runner.engine.network.prepared import Weights, read_graph
-from runner.engine.network.replay import box_points, replay
+from runner.engine.network.graph_replay import box_points, replay
+from runner.engine.network.prepared import PreparedWeights, read_graph
 from runner.engine.programs.verify import check_fit
 from runner.problem.onnx_runtime import OnnxRuntime
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 
 
 def fit_target(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def fit_target(payload: Mapping[str, Any]) -> dict[str, Any]:
     For each: `cause` and `message` where it does not fit, else `difference` (of `replay`).
     """
     network, prepared = Path(payload["network"]), Path(payload["prepared"])
-    graph, weights = read_graph(prepared), Weights(prepared)
+    graph, weights = read_graph(prepared), PreparedWeights(prepared)
     names = {name for node in graph.nodes for name in node.parameters.values()}
     tensors = {name: weights.tensor(name) for name in names}
     reference = OnnxRuntime(network, optimize=False)

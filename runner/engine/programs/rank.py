@@ -22,7 +22,7 @@ from runner.engine.finding import Finding
 from runner.engine.layout.devices import rank_device
 from runner.engine.layout.group import Group, joined_group
 from runner.engine.measure.probe import Probe
-from runner.engine.programs.gang import check_gang, world_for
+from runner.engine.programs.same_gang import check_gang, world_for
 from runner.engine.search.search import Progress
 
 # Part of the timeout kept for ending: what a rank stops before, in seconds and as a share.

@@ -20,14 +20,14 @@ from runner.engine.engines import engine_for
 from runner.engine.finding import Confirmation, Finding
 from runner.engine.layout.devices import GLOO
 from runner.engine.network.graph import Graph
+from runner.engine.network.graph_replay import box_points
 from runner.engine.network.load import prepare
 from runner.engine.network.prepared import read_graph
-from runner.engine.network.replay import box_points
-from runner.engine.programs.gang import world_for
 from runner.engine.programs.rank import Rank, as_rank
+from runner.engine.programs.same_gang import world_for
 from runner.engine.verification import Verification
 from runner.problem.property.model import Property
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 from runner.problem.property.shapes import check_shapes
 
 

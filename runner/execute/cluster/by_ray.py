@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.contract.errors import UsageError
 from runner.execute.cluster import node
-from runner.execute.cluster.cluster import ShardProgram, Stage, State
+from runner.execute.cluster.cluster import ShardProgram, ShardStage, ShardState
 from runner.execute.cluster.placement import Placement
 from runner.execute.link import environment
 
@@ -55,16 +55,19 @@ class Ray:
             self._tasks[names[-1]] = task, program
         return names
 
-    def states(self, jobs: Sequence[str]) -> Mapping[str, State]:
+    def states(self, jobs: Sequence[str]) -> Mapping[str, ShardState]:
         known = [self._tasks[job][0] for job in jobs if job in self._tasks]
         ended, _ = self._ray.wait(known, num_returns=len(known), timeout=0) if known else ([], [])
         gone = {str(task.hex()) for task in ended}
         return {
-            job: State(Stage.ENDED)
-            if job in gone or job not in self._tasks
-            else State(Stage.RUNNING if self._tasks[job][1].log.exists() else Stage.WAITING)
+            job: ShardState(
+                ShardStage.ENDED if job in gone or job not in self._tasks else self._begun(job)
+            )
             for job in jobs
         }
+
+    def _begun(self, job: str) -> ShardStage:
+        return ShardStage.RUNNING if self._tasks[job][1].log.exists() else ShardStage.WAITING
 
     def cancel(self, jobs: Iterable[str]) -> None:
         for job in jobs:

@@ -13,7 +13,7 @@ from typing import Any
 
 from runner.contract.errors import UsageError
 from runner.execute.cluster import node
-from runner.execute.cluster.cluster import ShardProgram, Stage, State
+from runner.execute.cluster.cluster import ShardProgram, ShardStage, ShardState
 from runner.execute.cluster.placement import Placement
 from runner.execute.link import environment
 
@@ -44,7 +44,7 @@ class Local:
         self._start()
         return names
 
-    def states(self, jobs: Sequence[str]) -> Mapping[str, State]:
+    def states(self, jobs: Sequence[str]) -> Mapping[str, ShardState]:
         self._start()
         return {job: self._state(job) for job in jobs}
 
@@ -62,11 +62,11 @@ class Local:
         for name in list(self._later)[: max(room, 0)]:
             self._jobs[name] = self._executor.submit(self._later.pop(name))
 
-    def _state(self, name: str) -> State:
+    def _state(self, name: str) -> ShardState:
         if name in self._later:
-            return State(Stage.WAITING)
+            return ShardState(ShardStage.WAITING)
         job = self._jobs.get(name)
-        return State(Stage.ENDED if job is None or job.done() else Stage.RUNNING)
+        return ShardState(ShardStage.ENDED if job is None or job.done() else ShardStage.RUNNING)
 
 
 class Slurm:
@@ -112,11 +112,14 @@ class Slurm:
 
         return [job.job_id for job in jobs]
 
-    def states(self, jobs: Sequence[str]) -> Mapping[str, State]:
+    def states(self, jobs: Sequence[str]) -> Mapping[str, ShardState]:
         command = ["squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r"]
         asked = subprocess.run(command, capture_output=True, text=True)
         if asked.returncode:  # it restarts, or is busy: ask again
-            return {job: State(Stage.WAITING, f"squeue: {asked.stderr.strip()}") for job in jobs}
+            return {
+                job: ShardState(ShardStage.WAITING, f"squeue: {asked.stderr.strip()}")
+                for job in jobs
+            }
         queue = {name: rest for name, *rest in map(_fields, asked.stdout.splitlines())}
         return {job: _of_queue(queue.get(job)) for job in jobs}
 
@@ -130,13 +133,13 @@ def _fields(line: str) -> list[str]:
     return [field.strip() for field in line.split("|")]
 
 
-def _of_queue(found: list[str] | None) -> State:
+def _of_queue(found: list[str] | None) -> ShardState:
     if found is None:
-        return State(Stage.ENDED)
+        return ShardState(ShardStage.ENDED)
     state, reason = found
     if state not in _WAITING:
-        return State(Stage.RUNNING)
-    return State(Stage.WAITING, "" if reason in _ORDINARY else reason)
+        return ShardState(ShardStage.RUNNING)
+    return ShardState(ShardStage.WAITING, "" if reason in _ORDINARY else reason)
 
 
 def _call(program: ShardProgram, setup: Sequence[str] = ()) -> partial[None]:

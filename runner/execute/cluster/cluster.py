@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 
-class Stage(StrEnum):
+class ShardStage(StrEnum):
     """How far one submission of a shard is."""
 
     WAITING = "waiting"
@@ -34,10 +34,10 @@ class ShardProgram:
 
 
 @dataclass(frozen=True)
-class State:
+class ShardState:
     """`why`: what a waiting shard waits for, where the cluster says so."""
 
-    stage: Stage
+    stage: ShardStage
     why: str = ""
 
 
@@ -49,7 +49,7 @@ class Cluster(Protocol):
     def submit(self, programs: Sequence[ShardProgram]) -> list[str]:
         """Each program once, on any node; gives the jobs. Raises UsageError if refused."""
 
-    def states(self, jobs: Sequence[str]) -> Mapping[str, State]:
+    def states(self, jobs: Sequence[str]) -> Mapping[str, ShardState]:
         """Of each of the jobs."""
 
     def cancel(self, jobs: Iterable[str]) -> None:

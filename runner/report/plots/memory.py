@@ -10,7 +10,7 @@ from runner.report.columns import KINDS
 from runner.report.gather import ENDED, Evidence
 from runner.report.plots.scatter import Quantity, against_baseline_plot
 from runner.report.plots.style import HATCHES, bytes_axis, legend_above, panels
-from runner.report.strategies import floats
+from runner.report.strategy_rows import floats
 
 # From dark to light, so that the stack reads in grey too.
 _COLOURS = ("#333333", "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e0e0e0")

@@ -17,7 +17,7 @@ from runner.report.plots.style import (
     panels,
     seconds_axis,
 )
-from runner.report.strategies import against_baseline, geometric_mean
+from runner.report.strategy_rows import against_baseline, geometric_mean
 
 # From light to dark, so that the stack reads in grey too.
 _PHASE_COLOURS = ("#f0e442", "#56b4e9", "#d55e00", "#005b8e")

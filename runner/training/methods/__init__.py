@@ -6,7 +6,7 @@ from runner.contract.errors import UsageError
 from runner.training.methods.adversarial import Adversarial
 from runner.training.methods.crown_ibp import CrownIbp
 from runner.training.methods.ibp import Ibp
-from runner.training.methods.method import Method
+from runner.training.methods.method import TrainingMethod
 from runner.training.methods.mixtrain import MixTrain
 from runner.training.methods.nbc import Nbc
 from runner.training.methods.nbc_adversarial import NbcAdversarial
@@ -14,9 +14,9 @@ from runner.training.methods.nbc_trades import NbcTrades
 from runner.training.methods.rs import Rs
 from runner.training.methods.standard import Standard
 from runner.training.methods.trades import Trades
-from runner.training.methods.verified import Verified
+from runner.training.methods.verified import VerifiedTraining
 
-METHODS: dict[str, type[Method]] = {
+METHODS: dict[str, type[TrainingMethod]] = {
     "standard": Standard,
     "adversarial": Adversarial,
     "trades": Trades,
@@ -27,11 +27,11 @@ METHODS: dict[str, type[Method]] = {
     "nbc+adversarial": NbcAdversarial,
     "nbc+trades": NbcTrades,
     "mixtrain": MixTrain,
-    "verified": Verified,
+    "verified": VerifiedTraining,
 }
 
 
-def method_named(name: str) -> type[Method]:
+def method_named(name: str) -> type[TrainingMethod]:
     """Raises UsageError for a method that does not exist."""
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}; known: {', '.join(METHODS)}")

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from runner.training.methods.method import Method, attacked_loss
+from runner.training.methods.method import TrainingMethod, attacked_loss
 from runner.training.stage import Batch, Stage
 
 
 @dataclass(frozen=True)
-class Adversarial(Method):
+class Adversarial(TrainingMethod):
     """Cross-entropy at what PGD finds. Has no options."""
 
     def loss(self, network: nn.Module, batch: Batch, stage: Stage) -> Tensor:

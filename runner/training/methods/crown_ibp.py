@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from runner.training.bounds import Bound, margins
-from runner.training.methods.method import Method, plain_loss, robust_cross_entropy
+from runner.training.differentiable import Bound, margins
+from runner.training.methods.method import TrainingMethod, plain_loss, robust_cross_entropy
 from runner.training.ranges import within
 from runner.training.stage import Batch, Stage
 
 
 @dataclass(frozen=True)
-class CrownIbp(Method):
+class CrownIbp(TrainingMethod):
     """As `ibp`, on a mix of margins: at first CROWN-IBP's alone, at the end IBP's.
 
     `clean`: weight of the plain cross-entropy at the end; it starts at 1.

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from runner.training.bounds import Bound
-from runner.training.methods.method import Method, plain_loss, robust_loss
+from runner.training.differentiable import Bound
+from runner.training.methods.method import TrainingMethod, plain_loss, robust_loss
 from runner.training.ranges import within
 from runner.training.stage import Batch, Stage
 
 
 @dataclass(frozen=True)
-class Ibp(Method):
+class Ibp(TrainingMethod):
     """`clean`: weight of the plain cross-entropy at the end; it starts at 1."""
 
     clean: float = 0.5

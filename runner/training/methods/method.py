@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from runner.training.attack import adversarial
-from runner.training.bounds import Bound, margins
+from runner.training.differentiable import Bound, margins
 from runner.training.stage import Batch, Stage
 
 
-class Method(ABC):
+class TrainingMethod(ABC):
     """A loss for a batch at a stage. A method is a frozen dataclass whose fields are the keys of
     its table in a recipe; its `__post_init__` raises UsageError for values that make no sense.
     """

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from runner.training.bounds import Bound, margins
-from runner.training.methods.method import Method, parts, plain_loss, robust_loss
+from runner.training.differentiable import Bound, margins
+from runner.training.methods.method import TrainingMethod, parts, plain_loss, robust_loss
 from runner.training.ranges import within
 from runner.training.stage import Batch, Stage
 
 
 @dataclass(frozen=True)
-class MixTrain(Method):
+class MixTrain(TrainingMethod):
     """(1 - a) cross-entropy on the batch + a robust cross-entropy on `k` points drawn from it.
 
     a is, of the held-out points whose robustness is not proved, the share that is classified right:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from runner.training.attack import ascend
-from runner.training.methods.method import Method, plain_loss
+from runner.training.methods.method import TrainingMethod, plain_loss
 from runner.training.neurons import pre_activations
 from runner.training.ranges import within
 from runner.training.stage import Batch, Stage
 
 
 @dataclass(frozen=True)
-class Nbc(Method):
+class Nbc(TrainingMethod):
     """Cross-entropy, and `weight` times the inconsistency with a neighbour."""
 
     weight: float = 1.0

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from runner.training.methods.method import Method, attacked_loss
+from runner.training.methods.method import TrainingMethod, attacked_loss
 from runner.training.methods.nbc import nbc_loss
 from runner.training.ranges import within
 from runner.training.stage import Batch, Stage
 
 
 @dataclass(frozen=True)
-class NbcAdversarial(Method):
+class NbcAdversarial(TrainingMethod):
     """Cross-entropy at what PGD finds, and `weight` times the inconsistency."""
 
     weight: float = 1.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from runner.training.methods.method import Method
+from runner.training.methods.method import TrainingMethod
 from runner.training.methods.nbc import nbc_loss
 from runner.training.methods.trades import trades_loss
 from runner.training.ranges import within
@@ -14,7 +14,7 @@ from runner.training.stage import Batch, Stage
 
 
 @dataclass(frozen=True)
-class NbcTrades(Method):
+class NbcTrades(TrainingMethod):
     """The loss of TRADES with its `beta`, and `weight` times the inconsistency."""
 
     weight: float = 1.0

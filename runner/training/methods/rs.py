@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from runner.training.bounds import Box, relu_boxes
-from runner.training.methods.method import Method, attacked_loss
+from runner.training.differentiable import Box, relu_boxes
+from runner.training.methods.method import TrainingMethod, attacked_loss
 from runner.training.ranges import within
 from runner.training.stage import Batch, Stage
 
 
 @dataclass(frozen=True)
-class Rs(Method):
+class Rs(TrainingMethod):
     """Adversarial training, and `weight` times -tanh(1 + lower * upper) of interval bounds.
 
     The paper sums over neurons; here each layer's mean has equal weight, so that one weight suits

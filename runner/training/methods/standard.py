@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from runner.training.methods.method import Method, plain_loss
+from runner.training.methods.method import TrainingMethod, plain_loss
 from runner.training.stage import Batch, Stage
 
 
 @dataclass(frozen=True)
-class Standard(Method):
+class Standard(TrainingMethod):
     """Has no options."""
 
     def loss(self, network: nn.Module, batch: Batch, stage: Stage) -> Tensor:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from runner.training.attack import ascend
-from runner.training.methods.method import Method
+from runner.training.methods.method import TrainingMethod
 from runner.training.ranges import within
 from runner.training.stage import Batch, Stage
 
 
 @dataclass(frozen=True)
-class Trades(Method):
+class Trades(TrainingMethod):
     """`beta`: weight of the divergence between the answers at a point and at its neighbour."""
 
     beta: float = 6.0

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from runner.training.bounds import Bound
-from runner.training.methods.method import Method, plain_loss, robust_loss
+from runner.training.differentiable import Bound
+from runner.training.methods.method import TrainingMethod, plain_loss, robust_loss
 from runner.training.ranges import within
 from runner.training.stage import Batch, Stage
 
 
 @dataclass(frozen=True)
-class Verified(Method):
+class VerifiedTraining(TrainingMethod):
     """The mixed loss of `mixtrain` with every point of the batch bounded and a fixed mixing.
 
     `mixing`: weight of the robust loss once the radius has grown. The paper's formula could not be

@@ -14,16 +14,16 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.propagate import Propagator, Settings
 from runner.engine.bounds.tagging import NoTagger
-from runner.engine.layout.blocks import plan_blocks
+from runner.engine.layout.block_owners import plan_blocks
+from runner.engine.layout.blocked_weights import BlockedWeights
 from runner.engine.layout.group import Group
-from runner.engine.layout.weights import BlockedWeights
 from runner.engine.network.blocks import weights_of
 from runner.engine.network.graph import Op
 from runner.engine.network.lirpa import lirpa_bounds
 from runner.engine.network.load import load_module, prepare
-from runner.engine.network.prepared import Weights
+from runner.engine.network.prepared import PreparedWeights
 from runner.engine.specs import Specs, box_around
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 
 CPU = torch.device("cpu")
 
@@ -96,7 +96,7 @@ def test_alpha_crown_is_tighter_on_mnist_fc(size: str, vnncomp2022: Path, tmp_pa
     path = category / "onnx" / f"mnist-net_{size}.onnx.gz"
     (properties,) = list((category / "vnnlib").glob("prop_1_0.03.vnnlib*"))
     graph = prepare(path, tmp_path / "prepared")
-    source = Weights(tmp_path / "prepared")
+    source = PreparedWeights(tmp_path / "prepared")
     plan = plan_blocks(weights_of(graph, source.shape), 1)
     network = BoundNetwork(graph, BlockedWeights(graph, source, plan, Group(), CPU, NoTagger()))
     case = read_property(properties).cases[0]

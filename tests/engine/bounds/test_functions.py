@@ -15,7 +15,7 @@ from torch import Tensor
 from runner.engine import functions
 from runner.engine.bounds import function
 from runner.engine.functions import function_of
-from runner.engine.functions.function import Function
+from runner.engine.functions.family import Function
 from runner.engine.network.graph import Node, Op
 
 DTYPES = [torch.float32, torch.float64]

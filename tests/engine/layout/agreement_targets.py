@@ -26,9 +26,9 @@ from runner.engine.engines import DriverEngine
 from runner.engine.layout.group import Group, joined_group
 from runner.engine.network.graph import Graph
 from runner.engine.network.prepared import read_graph
-from runner.engine.programs.bounds import bounds_target
+from runner.engine.programs.measured_bounds import bounds_target
 from runner.engine.specs import Specs, box_around
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 from runner.verifiers.strategies import strategy_named
 
 SAMPLES = 32

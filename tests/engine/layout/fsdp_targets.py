@@ -19,15 +19,15 @@ from runner.engine.bounds.propagate import Propagator, Settings
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.bounds.tiles import row_block
 from runner.engine.clock import Deadline, DeadlineReached
-from runner.engine.layout.blocks import plan_blocks
+from runner.engine.layout.block_owners import plan_blocks
+from runner.engine.layout.blocked_weights import BlockedWeights, TensorSource
 from runner.engine.layout.group import joined_group
-from runner.engine.layout.weights import BlockedWeights, TensorSource
 from runner.engine.network import blocks
 from runner.engine.network.blocks import weights_of
 from runner.engine.network.graph import Graph
-from runner.engine.network.prepared import Weights, read_graph
+from runner.engine.network.prepared import PreparedWeights, read_graph
 from runner.engine.specs import Specs, box_around
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 
 Payload = dict[str, Any]
 SMALL = {
@@ -70,7 +70,7 @@ def _question(payload: Payload) -> tuple[Graph, TensorSource, Interval, Tensor]:
     graph = read_graph(Path(payload["prepared"]))
     case = read_property(Path(payload["property"])).cases[0]
     box = box_around(case, graph.input.shape, CPU)
-    return graph, Weights(Path(payload["prepared"])), box, Specs.of(case, CPU).rows.float()
+    return graph, PreparedWeights(Path(payload["prepared"])), box, Specs.of(case, CPU).rows.float()
 
 
 def _forward(network: BoundNetwork, box: Interval) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.engine.layout.blocks import plan_blocks
+from runner.engine.layout.block_owners import plan_blocks
 from runner.engine.network import blocks
 from runner.engine.network.blocks import WeightShape, cut_weights, weights_of
 from runner.engine.network.graph import Graph, Node, Op

@@ -16,7 +16,7 @@ from runner.contract.question import Question
 from runner.contract.vocabulary import Verdict
 from runner.contract.wire import question_to_json, report_from_json
 from runner.engine.network.load import prepare
-from runner.engine.network.prepared import Weights, read_graph
+from runner.engine.network.prepared import PreparedWeights, read_graph
 from runner.execute.gang import Ending, RankServer
 from runner.verifiers.strategies import strategy_named
 
@@ -52,7 +52,7 @@ def verdict(
     prepared = folder / "prepared"
     prepare(network, prepared)
     graph = read_graph(prepared)
-    weight = Weights(prepared).tensor(graph.nodes[1].parameters["weight"])
+    weight = PreparedWeights(prepared).tensor(graph.nodes[1].parameters["weight"])
     assert weight.dtype is torch.float64
     instance.write_text(
         "(declare-const X_0 Real)(declare-const Y_0 Real)"

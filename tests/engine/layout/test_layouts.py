@@ -16,7 +16,7 @@ from runner.contract.layout import Axis
 from runner.contract.question import Question, Report
 from runner.contract.vocabulary import Method, Verdict
 from runner.contract.wire import question_to_json, report_from_json
-from runner.engine.layout.plan import node_plans
+from runner.engine.layout.node_plans import node_plans
 from runner.engine.network.graph import Op
 from runner.engine.network.prepared import write_prepared
 from runner.engine.programs.verify import verify_question

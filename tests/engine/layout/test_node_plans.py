@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from runner.cli.app import app
 from runner.contract.node_plan import NodePlan
-from runner.engine.layout.plan import node_plans
+from runner.engine.layout.node_plans import node_plans
 from runner.engine.network.graph import Op
 from runner.verifiers.strategies import strategy_named
 
@@ -88,7 +88,7 @@ def test_only_the_papers_tp_has_interval_bounds_inside_its_zones() -> None:
 
 @pytest.mark.usefixtures("warm")
 def test_a_plan_is_made_without_torch_which_takes_longer_to_start_than_all_else() -> None:
-    look = "import sys, runner.engine.programs.plan; sys.exit('torch' in sys.modules)"
+    look = "import sys, runner.engine.programs.planned; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", look]).returncode == 0
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from runner.contract.vocabulary import Phase
-from runner.engine.measure.clock import Stopwatch
+from runner.engine.measure.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.alone
 

@@ -13,7 +13,7 @@ from small_networks import SmallNetwork, box_of
 from sound_bounds import assert_sound
 
 from runner.engine import functions
-from runner.engine.functions.function import Bend, Family, Function
+from runner.engine.functions.family import Bend, Family, Function
 from runner.engine.network.load import load_graph, prepare
 from runner.engine.network.translation import TRANSLATIONS
 from runner.engine.network.translation import functions as translation

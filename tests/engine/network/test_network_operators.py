@@ -16,7 +16,7 @@ from onnx_models import OPSET, constant, node, save
 from runner.engine.network.evaluate import evaluate
 from runner.engine.network.graph import Graph, Op
 from runner.engine.network.load import load_module, prepare
-from runner.engine.network.prepared import Weights
+from runner.engine.network.prepared import PreparedWeights
 from runner.problem.onnx_runtime import OnnxRuntime
 
 
@@ -397,7 +397,7 @@ def test_operator_is_translated_and_agrees_with_onnx_runtime(model: Model, tmp_p
     assert graph.node(graph.output).shape == (graph.node(graph.output).size,)
 
     points = np.random.default_rng(7).normal(size=(3, graph.input.size)).astype(np.float32)
-    weights = Weights(prepared)
+    weights = PreparedWeights(prepared)
     names = {name for n in graph.nodes for name in n.parameters.values()}
     tensors = {name: weights.tensor(name) for name in names}
     outputs = evaluate(graph, tensors, torch.from_numpy(points).reshape(-1, *graph.input.shape))
@@ -409,7 +409,7 @@ def test_operator_is_translated_and_agrees_with_onnx_runtime(model: Model, tmp_p
 def test_weights_of_a_linear_node_lie_output_by_input_and_contiguous(tmp_path: Path) -> None:
     path = save(tmp_path, [node("Gemm", "x w")], (1, 3), (1, 4), w=W.T)
     graph = prepare(path, tmp_path / "prepared")
-    weights = Weights(tmp_path / "prepared")
+    weights = PreparedWeights(tmp_path / "prepared")
     linear = graph.node(graph.output)
     weight = weights.tensor(linear.parameters["weight"])
     assert weight.is_contiguous()

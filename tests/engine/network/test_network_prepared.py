@@ -16,7 +16,7 @@ from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.engine.network.blocks import cut_weights, weights_of
 from runner.engine.network.graph import Attribute, Dtype, Graph, Node, Op
-from runner.engine.network.prepared import Weights, read_graph, write_prepared
+from runner.engine.network.prepared import PreparedWeights, read_graph, write_prepared
 
 CONV: dict[str, Attribute] = {"stride": (2, 1), "padding": (0, 1), "dilation": (1, 1), "groups": 1}
 GRAPH = Graph(
@@ -33,7 +33,7 @@ TENSORS = {"c.weight": torch.randn(2, 3, 1, 3), "c.bias": torch.randn(2)}
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     write_prepared(tmp_path / "p", GRAPH, TENSORS)
     assert read_graph(tmp_path / "p") == GRAPH
-    weights = Weights(tmp_path / "p")
+    weights = PreparedWeights(tmp_path / "p")
     for name, tensor in TENSORS.items():
         assert weights.shape(name) == tensor.shape
         assert torch.equal(weights.tensor(name), tensor)
@@ -52,7 +52,7 @@ def test_a_weight_lies_in_column_blocks_and_any_columns_can_be_read(tmp_path: Pa
         sizes = [file.get_tensor(key).nbytes for key in keys if key.startswith("w")]
     assert sum(sizes) == weight.nbytes
     assert max(sizes) <= weight.nbytes / 15
-    weights = Weights(tmp_path / "p")
+    weights = PreparedWeights(tmp_path / "p")
     assert weights.shape("w") == weight.shape
     assert torch.equal(weights.tensor("w"), weight)
     for start, stop in ((0, 64), (64, 128), (10, 30), (60, 700), (999, 1000)):
@@ -65,7 +65,7 @@ def test_float64_weights_lie_in_blocks_of_as_many_bytes(tmp_path: Path) -> None:
     tensors = {"w": weight, "b": torch.zeros(256, dtype=torch.float64)}
     write_prepared(tmp_path / "p", graph, tensors)
     assert read_graph(tmp_path / "p") == graph
-    weights = Weights(tmp_path / "p")
+    weights = PreparedWeights(tmp_path / "p")
     assert torch.equal(weights.tensor("w"), weight)
     cuts = cut_weights(weights_of(graph, weights.shape))
     assert sum(cut.bytes for cut in cuts) == weight.nbytes
@@ -76,7 +76,7 @@ def test_float64_weights_lie_in_blocks_of_as_many_bytes(tmp_path: Path) -> None:
 def test_a_block_owns_its_bytes_and_no_more(tmp_path: Path) -> None:
     tensors = {"w": torch.randn(256, 1000), "b": torch.zeros(256)}
     write_prepared(tmp_path / "p", linear_graph(1000, 256), tensors)
-    weights = Weights(tmp_path / "p")
+    weights = PreparedWeights(tmp_path / "p")
     (first, *_) = cut_weights(weights_of(linear_graph(1000, 256), weights.shape))
     for part in (weights.columns("w", first.start, first.stop), weights.tensor("b")):
         assert part.is_contiguous()
@@ -85,7 +85,7 @@ def test_a_block_owns_its_bytes_and_no_more(tmp_path: Path) -> None:
 
 def test_parts_outlive_a_file_that_is_replaced(tmp_path: Path) -> None:
     write_prepared(tmp_path / "p", GRAPH, TENSORS)
-    before = Weights(tmp_path / "p").tensor("c.bias")
+    before = PreparedWeights(tmp_path / "p").tensor("c.bias")
     write_prepared(tmp_path / "p", GRAPH, {name: t + 1 for name, t in TENSORS.items()})
     assert torch.equal(before, TENSORS["c.bias"])
 
@@ -102,13 +102,13 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_tensors_that_share_memory_are_written_each_by_itself(tmp_path: Path) -> None:
     shared = torch.arange(8.0)
     write_prepared(tmp_path / "p", GRAPH, TENSORS | {"a": shared, "b": shared[2:5]})
-    weights = Weights(tmp_path / "p")
+    weights = PreparedWeights(tmp_path / "p")
     assert torch.equal(weights.tensor("a"), shared)
     assert torch.equal(weights.tensor("b"), shared[2:5])
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    for read in (read_graph, Weights):
+    for read in (read_graph, PreparedWeights):
         with pytest.raises(InstanceError, match="absent") as caught:
             read(tmp_path / "absent")
         assert caught.value.cause is Cause.MISSING_FILE

@@ -20,7 +20,7 @@ from onnx_models import OPSET, constant, node, save
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.engine.network.load import load_module, prepare
-from runner.engine.network.prepared import Weights
+from runner.engine.network.prepared import PreparedWeights
 from runner.problem.onnx_runtime import OnnxRuntime
 
 UNSUPPORTED = Cause.UNSUPPORTED_OPERATOR
@@ -255,7 +255,7 @@ def scattered(tmp_path: Path) -> Path:
 
 def test_weights_in_a_file_beside_the_network_are_read(scattered: Path, tmp_path: Path) -> None:
     prepare(scattered, tmp_path / "prepared")
-    weight = Weights(tmp_path / "prepared").tensor("linear_1.weight")
+    weight = PreparedWeights(tmp_path / "prepared").tensor("linear_1.weight")
     np.testing.assert_array_equal(weight.numpy(), constant((30, 40)).T)
 
 

@@ -14,8 +14,8 @@ from onnx_models import constant, node, save
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.engine.network import load
+from runner.engine.network.graph_replay import box_points, replay
 from runner.engine.network.load import LoadedGraph, load_graph, prepare
-from runner.engine.network.replay import box_points, replay
 from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.model import Case, Property
 

@@ -16,7 +16,7 @@ from onnx_models import constant, node, save
 from runner.engine.network.convert import converted
 from runner.engine.network.graph import Graph, Node, Op
 from runner.engine.network.load import load_module, prepare
-from runner.engine.network.prepared import Weights, read_graph
+from runner.engine.network.prepared import PreparedWeights, read_graph
 from runner.engine.network.translation import TRANSLATIONS
 from runner.problem.onnx_runtime import OnnxRuntime
 
@@ -28,7 +28,7 @@ def prepared(path: Path) -> tuple[Graph, list[Parameters]]:
     """The graph, and the parameters of each node but the input."""
     prepare(path, path.with_suffix(".prepared"))
     graph = read_graph(path.with_suffix(".prepared"))
-    weights = Weights(path.with_suffix(".prepared"))
+    weights = PreparedWeights(path.with_suffix(".prepared"))
     return graph, [
         {role: weights.tensor(name).numpy() for role, name in node.parameters.items()}
         for node in graph.nodes[1:]

@@ -19,7 +19,7 @@ from runner.engine.search.relu_split import ReluSplit, ReluSplitSettings
 from runner.engine.search.search import Progress, SearchContext
 from runner.engine.search.sharing import Alike
 from runner.engine.specs import box_within
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 from runner.verifiers.strategies import strategy_named
 
 

@@ -23,12 +23,12 @@ from runner.engine.attack.pgd import Candidate, Target
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.engines import DriverEngine
-from runner.engine.layout.blocks import plan_blocks
+from runner.engine.layout.block_owners import plan_blocks
+from runner.engine.layout.blocked_weights import BlockedWeights
 from runner.engine.layout.group import Group, joined_group
 from runner.engine.layout.mesh import Mesh
-from runner.engine.layout.weights import BlockedWeights
 from runner.engine.network.blocks import weights_of
-from runner.engine.network.prepared import Weights, read_graph
+from runner.engine.network.prepared import PreparedWeights, read_graph
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
@@ -163,7 +163,7 @@ def deadline(payload: Payload) -> Payload:
 def requests(payload: Payload) -> Payload:
     """Ranks want all weights, each rank in another order and not equally often."""
     prepared = Path(payload["prepared"])
-    graph, source = read_graph(prepared), Weights(prepared)
+    graph, source = read_graph(prepared), PreparedWeights(prepared)
     with joined_group(CPU) as group:
         plan = plan_blocks(weights_of(graph, source.shape), group.size)
         weights = BlockedWeights(graph, source, plan, group, CPU, NoTagger())

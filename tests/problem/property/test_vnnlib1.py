@@ -14,7 +14,7 @@ from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.problem.property import vnnlib1
 from runner.problem.property.model import Property
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 
 # Ends on line 2, so that what a test appends starts on line 3.
 BOX = (

@@ -19,7 +19,7 @@ from runner.contract.vocabulary import Cause
 from runner.problem.property import vnnlib1, vnnlib2
 from runner.problem.property.model import Case, Property
 from runner.problem.property.numbers import Limit
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 
 # Ends on line 5, so that what a test appends starts on line 6.
 HEAD = """(vnnlib-version <2.0>)

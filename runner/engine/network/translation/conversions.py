@@ -9,9 +9,9 @@ from runner.engine.network.draft import Array
 from runner.engine.network.graph import Node
 from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ONE, ZERO, Builder
-from runner.engine.network.translation.kinds import kind_of
 from runner.engine.network.translation.pointwise import greatest_of, least_of
 from runner.engine.network.translation.registry import Translation
+from runner.engine.network.translation.value_kinds import kind_of
 
 _FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
 

@@ -11,9 +11,9 @@ from onnx import NodeProto
 from runner.engine.network.graph import Node
 from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ONE, ZERO, Builder
-from runner.engine.network.translation.kinds import is_whole
 from runner.engine.network.translation.pointwise import difference, operand, whole
 from runner.engine.network.translation.registry import Translation
+from runner.engine.network.translation.value_kinds import is_whole
 
 _HALF = Rounded.exact(np.full(1, 0.5))
 # Comparisons of all pairs of an ArgMax, each of which has bounds of its own.

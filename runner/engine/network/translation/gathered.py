@@ -20,7 +20,7 @@ _MOST_GATHERED = 1 << 24
 
 
 @dataclass(frozen=True)
-class Axis:
+class GatheredAxis:
     """One dimension of a window: lengths before and after, and how it moves; `begin`, `end`: the
     padding.
     """
@@ -58,7 +58,7 @@ class Axis:
         return found // self.stride
 
 
-def axes_of(build: Builder, node: NodeProto, kernel: Sequence[int]) -> list[Axis]:
+def axes_of(build: Builder, node: NodeProto, kernel: Sequence[int]) -> list[GatheredAxis]:
     """Of a convolution or a pool."""
     before, after = (build.file_shape(name)[2:] for name in (node.input[0], node.output[0]))
     count = len(kernel)
@@ -83,7 +83,7 @@ def axes_of(build: Builder, node: NodeProto, kernel: Sequence[int]) -> list[Axis
         begin = total // 2 if upper else total - total // 2
         sides = (pads[index], pads[count + index]) if fixed else (begin, total - begin)
         sizes = before[index], after[index], kernel[index]
-        axes.append(Axis(*sizes, strides[index], dilations[index], *sides))
+        axes.append(GatheredAxis(*sizes, strides[index], dilations[index], *sides))
     return axes
 
 

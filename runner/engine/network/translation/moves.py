@@ -12,8 +12,8 @@ from onnx import NodeProto, helper, numpy_helper
 
 from runner.contract.vocabulary import Cause
 from runner.engine.network.draft import Array
-from runner.engine.network.foreign import foreign
 from runner.engine.network.graph import Node, Op
+from runner.engine.network.library_errors import foreign
 from runner.engine.network.rounded import Rounded, Values
 from runner.engine.network.translation.builder import ONE, Builder
 from runner.engine.network.translation.registry import Translation

@@ -10,8 +10,8 @@ from onnx import NodeProto
 from runner.engine.network.graph import Node, Op
 from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ONE, ZERO, Builder
-from runner.engine.network.translation.kinds import of_numbers, of_reals
 from runner.engine.network.translation.registry import Translation
+from runner.engine.network.translation.value_kinds import of_numbers, of_reals
 
 _PLAIN = {
     "Cos": Op.COS,

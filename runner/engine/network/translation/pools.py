@@ -13,7 +13,7 @@ from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ONE, ZERO, Builder
 from runner.engine.network.translation.gathered import axes_of, channels_of, joined
 from runner.engine.network.translation.registry import Translation
-from runner.engine.network.translation.windows import Window
+from runner.engine.network.translation.windows import WindowForm
 
 
 def _is_plain(build: Builder, node: NodeProto) -> bool:
@@ -21,13 +21,13 @@ def _is_plain(build: Builder, node: NodeProto) -> bool:
     shape = build.file_shape(node.input[0])
     if len(shape) not in (3, 4) or shape[0] != 1 or build.attribute(node, "ceil_mode", 0):
         return False
-    window = Window.of(build, node, build.attribute(node, "kernel_shape", []))
+    window = WindowForm.of(build, node, build.attribute(node, "kernel_shape", []))
     sides = [*zip(window.begin, window.kernel, strict=True)]
     sides += zip(window.end, window.kernel, strict=True)
     return window.dilation == (1, 1) and all(2 * pad <= length for pad, length in sides)
 
 
-def _pooled(build: Builder, op: Op, x: Node, window: Window, padding: tuple[int, int]) -> Node:
+def _pooled(build: Builder, op: Op, x: Node, window: WindowForm, padding: tuple[int, int]) -> Node:
     image = (
         (x.shape[1 + axis] + 2 * padding[axis] - window.kernel[axis]) // window.stride[axis] + 1
         for axis in (0, 1)
@@ -60,7 +60,7 @@ def extreme_of(
 def _greatest(build: Builder, node: NodeProto) -> Node:
     kernel = build.attribute(node, "kernel_shape", [])
     if _is_plain(build, node):
-        window = Window.of(build, node, kernel)
+        window = WindowForm.of(build, node, kernel)
         if window.begin == window.end:
             x = window.image(build, build.source(node))
             return _pooled(build, Op.MAXPOOL, x, window, window.begin)
@@ -83,7 +83,7 @@ def _mean(build: Builder, node: NodeProto) -> Node:
     padded = bool(build.attribute(node, "count_include_pad", 0))
     if not _is_plain(build, node):
         return _gathered_mean(build, node, padded=padded)
-    window = Window.of(build, node, build.attribute(node, "kernel_shape", []))
+    window = WindowForm.of(build, node, build.attribute(node, "kernel_shape", []))
     image = window.image(build, build.source(node))
     x, padding = window.padded(build, image)
     pooled = _pooled(build, Op.AVGPOOL, x, window, padding)
@@ -94,7 +94,7 @@ def _mean(build: Builder, node: NodeProto) -> Node:
     return build.affine(pooled, scale, ZERO, node)
 
 
-def _counted(image: tuple[int, ...], window: Window) -> Array:
+def _counted(image: tuple[int, ...], window: WindowForm) -> Array:
     """Of each window [1, rows, columns]: how many of its values are not padding."""
     counts = []
     for axis in (0, 1):

@@ -17,7 +17,7 @@ from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation import gathered
 from runner.engine.network.translation.builder import ONE, ZERO, Builder
 from runner.engine.network.translation.registry import Translation
-from runner.engine.network.translation.windows import Window, two
+from runner.engine.network.translation.windows import WindowForm, two
 
 # Of a product of two computed matrices, each of which has bounds of its own.
 _MOST_PRODUCTS = 1 << 20
@@ -213,7 +213,7 @@ def _conv(build: Builder, node: NodeProto) -> Node:
         axes = gathered.axes_of(build, node, weight.shape[2:])
         bias = build.constant(node, 2) if build.has(node, 2) else None
         return gathered.product(build, node, weight, [axis.sources for axis in axes], bias)
-    window = Window.of(build, node, weight.shape[2:])
+    window = WindowForm.of(build, node, weight.shape[2:])
     padded, padding = window.padded(build, window.image(build, x))
     bias = build.constant(node, 2) if build.has(node, 2) else None
     return build.conv(
@@ -236,7 +236,7 @@ def _transposed_conv(build: Builder, node: NodeProto) -> Node:
         axes = gathered.axes_of(build, node, weight.shape[2:])
         parts = [axis.spread for axis in axes]
         return gathered.product(build, node, gathered.turned(weight, groups), parts, bias)
-    window = Window.of(build, node, weight.shape[2:])
+    window = WindowForm.of(build, node, weight.shape[2:])
     x = window.image(build, build.source(node))
     channels, *image = x.shape
     after = two(build.file_shape(node.output[0])[2:])

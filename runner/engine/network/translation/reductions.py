@@ -10,9 +10,9 @@ from onnx import NodeProto
 from runner.engine.network.graph import Node, Op
 from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ZERO, Builder
-from runner.engine.network.translation.kinds import of_numbers, of_reals
 from runner.engine.network.translation.pools import extreme_of
 from runner.engine.network.translation.registry import Translation
+from runner.engine.network.translation.value_kinds import of_numbers, of_reals
 
 
 def _axes(build: Builder, node: NodeProto) -> list[int] | None:

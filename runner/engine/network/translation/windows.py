@@ -20,7 +20,7 @@ def two(lengths: Sequence[int]) -> Pair:
 
 
 @dataclass(frozen=True)
-class Window:
+class WindowForm:
     """How a kernel moves over an image, rows and columns; `begin`, `end`: padding on each side."""
 
     kernel: Pair
@@ -30,7 +30,7 @@ class Window:
     end: Pair
 
     @staticmethod
-    def of(build: Builder, node: NodeProto, kernel: Sequence[int]) -> Window:
+    def of(build: Builder, node: NodeProto, kernel: Sequence[int]) -> WindowForm:
         """Raises InstanceError UNSUPPORTED_OPERATOR for other than one or two dimensions."""
         shape = build.file_shape(node.input[0])
         if len(shape) not in (3, 4) or shape[0] != 1:
@@ -43,7 +43,7 @@ class Window:
 
         pads = [int(v) for v in build.attribute(node, "pads", [0] * 2 * axes)]
         begin, end = pads[:axes], pads[axes:]
-        window = Window(
+        window = WindowForm(
             two(kernel),
             pair("strides", 1),
             pair("dilations", 1),
@@ -52,7 +52,7 @@ class Window:
         )
         return window._automatic(build, node)
 
-    def _automatic(self, build: Builder, node: NodeProto) -> Window:
+    def _automatic(self, build: Builder, node: NodeProto) -> WindowForm:
         """Padding that follows from the lengths before and after; of convolutions and pools."""
         kind = build.attribute(node, "auto_pad", b"NOTSET")
         if kind in (b"NOTSET", b"VALID") or node.op_type == "ConvTranspose":
@@ -68,7 +68,7 @@ class Window:
             begin.append(total - less if kind == b"SAME_LOWER" else less)
             end.append(total - begin[axis])
         sides = (begin[0], begin[1]), (end[0], end[1])
-        return Window(self.kernel, self.stride, self.dilation, *sides)
+        return WindowForm(self.kernel, self.stride, self.dilation, *sides)
 
     def image(self, build: Builder, x: Node) -> Node:
         """[channels, rows, columns]."""

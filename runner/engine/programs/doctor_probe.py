@@ -1,4 +1,4 @@
-"""`python -m runner.engine.programs.probe MODULE…`: imports modules in a process that may crash.
+"""`python -m runner.engine.programs.doctor_probe MODULE…`: imports modules, maybe to crash.
 
 One line of JSON per module, written before the next import starts; then, if torch is among them,
 one line about its devices and backends.

@@ -14,8 +14,8 @@ from safetensors import safe_open
 from runner.contract.vocabulary import Method, Verdict
 from runner.execute.gang import RankServer
 from runner.experiments.experiment import TARGET as BOUND
-from runner.experiments.train import Checked
-from runner.experiments.verify import verified_run
+from runner.experiments.train import CheckedRecipe
+from runner.experiments.verified_run import verified_run
 from runner.problem.names import instance_name
 from runner.record.folder import bounds_path
 from runner.record.read import Run, read_run
@@ -28,7 +28,7 @@ Observed = Callable[[int], AbstractContextManager[Observer]]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TrainingComparison:
     """How the networks of a recipe are verified. `timeout_s`: None for the recipe's own."""
 
     strategies: tuple[str, ...] = (BASELINE,)
@@ -37,8 +37,8 @@ class Comparison:
 
 
 def compare(
-    checked: Checked,
-    comparison: Comparison,
+    checked: CheckedRecipe,
+    comparison: TrainingComparison,
     server: RankServer,
     observed: Observed,
 ) -> pd.DataFrame:

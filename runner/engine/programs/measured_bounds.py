@@ -27,10 +27,10 @@ from runner.engine.layout.traffic import formula_bytes
 from runner.engine.network.blocks import cut_weights, weights_of
 from runner.engine.network.lirpa import lirpa_run
 from runner.engine.network.load import load_module
-from runner.engine.network.prepared import Weights
+from runner.engine.network.prepared import PreparedWeights
 from runner.engine.programs.rank import Rank, as_rank
 from runner.engine.specs import Specs, box_around
-from runner.problem.property.read import read_property
+from runner.problem.property.read_property import read_property
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def _driver(question: Question, rank: Rank) -> Found:
     for name, interval in bounds.intervals.items():
         tensors |= {f"{name}.lower": interval.lower, f"{name}.upper": interval.upper}
     blocks_of: dict[str, list[int]] = {}
-    for cut in cut_weights(weights_of(engine.graph, Weights(Path(question.prepared)).shape)):
+    for cut in cut_weights(
+        weights_of(engine.graph, PreparedWeights(Path(question.prepared)).shape)
+    ):
         blocks_of.setdefault(cut.weight, []).append(cut.bytes)
     facts = {
         "rows": sum(sum(counts) for counts in blocks),

@@ -16,7 +16,7 @@ from runner.contract.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Progress:
+class EpochProgress:
     """How far a training has come. `loss`: mean of the last epoch. `accuracy`: on the validation
     part. `seconds`: of the CPU. `peak_bytes`: of resident memory above the start.
     """
@@ -36,7 +36,7 @@ class Progress:
 def save(
     path: Path,
     digest: str,
-    progress: Progress,
+    progress: EpochProgress,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
@@ -64,14 +64,14 @@ def save(
 
 def load(
     path: Path, digest: str, network: nn.Module, optimizer: torch.optim.Optimizer | None = None
-) -> Progress:
+) -> EpochProgress:
     """Fills network and optimizer. Raises UsageError for a file that is of another recipe, or that
     cannot be read.
     """
     try:
         # Nothing but tensors and plain values is read: a file cannot run code.
         state: dict[str, Any] = torch.load(path, weights_only=True)
-        digest_found, progress = state["digest"], Progress(**state["progress"])
+        digest_found, progress = state["digest"], EpochProgress(**state["progress"])
     except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise UsageError(
             f"{path} cannot be read ({type(error).__name__}); delete it to train anew"

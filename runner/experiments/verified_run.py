@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runner.contract.vocabulary import Device, Method
 from runner.execute.gang import RankServer
-from runner.experiments.train import Checked
+from runner.experiments.train import CheckedRecipe
 from runner.record.folder import open_run
 from runner.record.manifest import Command
 from runner.record.schema import Outcome
@@ -34,7 +34,7 @@ def quiet(tasks: int) -> AbstractContextManager[Observer]:
 
 
 def verified_run(
-    checked: Checked,
+    checked: CheckedRecipe,
     server: RankServer,
     observed: Callable[[int], AbstractContextManager[Observer]] = quiet,
     *,

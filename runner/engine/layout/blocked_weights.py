@@ -14,7 +14,7 @@ from torch import Tensor
 from runner.contract.vocabulary import Memory
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.bounds.weights import BlockFunction, BlockShape, dtype_of
-from runner.engine.layout.blocks import Block, BlockPlan
+from runner.engine.layout.block_owners import Block, BlockPlan
 from runner.engine.layout.group import Group
 from runner.engine.layout.requests import BlockRequests, Held
 from runner.engine.network.graph import Graph

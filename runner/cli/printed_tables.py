@@ -20,7 +20,7 @@ def print_strategies(evidence: Evidence, out: Console, by_category: bool = False
     from runner.report.grid import columns_apart
     from runner.report.render import rich_table
     from runner.report.sentences import sentences
-    from runner.report.strategies import contradictions
+    from runner.report.strategy_rows import contradictions
     from runner.report.table import grid
     from runner.report.tables import short, side_by_side, strategies_table
 

@@ -1,6 +1,6 @@
 """One rank of a gang that something else than the fork server starts: torchrun, srun, a test.
 
-    RANK=0 WORLD_SIZE=1 python -m runner.execute.rank GANG.json
+    RANK=0 WORLD_SIZE=1 python -m runner.execute.started_rank GANG.json
 
 GANG.json is what `write_gang` writes; rank r writes `rank<r>.json` beside it.
 """

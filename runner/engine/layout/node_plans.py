@@ -9,8 +9,8 @@ from math import prod
 from runner.contract.layout import Axis
 from runner.contract.node_plan import NodePlan
 from runner.contract.strategy import Strategy
-from runner.engine.layout.blocks import Block, BlockPlan, plan_blocks
-from runner.engine.layout.features import FeaturePlan, Shares, column_row_zones, plan_features
+from runner.engine.layout.block_owners import Block, BlockPlan, plan_blocks
+from runner.engine.layout.feature_shares import FeaturePlan, Shares, column_row_zones, plan_features
 from runner.engine.network.blocks import weights_of
 from runner.engine.network.graph import RELAXED, Graph, Node, Op
 

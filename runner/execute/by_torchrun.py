@@ -19,7 +19,7 @@ from runner.contract.errors import UsageError
 from runner.contract.shell import read_report
 from runner.execute.executor import Ending, Executor, Gang, GangResult
 from runner.execute.link import environment
-from runner.execute.rank import began, write_gang
+from runner.execute.started_rank import began, write_gang
 
 BEGIN_WITHIN_S = 180.0  # ranks import torch from disks that may be far
 PEERS_END_WITHIN_S = 5.0  # of a rank that died: they see a broken connection
@@ -114,7 +114,7 @@ class _Started:
                 *(*machine.prefix, sys.executable, "-m", "torch.distributed.run"),
                 *("--nnodes", str(len(machines)), "--node-rank", str(number)),
                 *("--nproc-per-node", str(each), "--master-addr", machines[0].address),
-                *("--master-port", str(port), "-m", "runner.execute.rank", str(file)),
+                *("--master-port", str(port), "-m", "runner.execute.started_rank", str(file)),
             ]
             kept = {name: text for name, text in environment().items() if name != "RENDEZVOUS"}
             self._runs.append(

@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.contract.strategy import Strategy
 from runner.contract.wire import from_json, to_json
-from runner.engine.layout.plan import node_plans
+from runner.engine.layout.node_plans import node_plans
 from runner.engine.network.onnx_graph import onnx_graph
 
 

@@ -8,8 +8,8 @@ from rich.table import Table as RichTable
 
 from runner.contract.whole import replace_file
 from runner.experiments.experiment import Experiment
-from runner.experiments.measurements import measurements
-from runner.experiments.tables import side_by_side, table
+from runner.experiments.experiment_tables import side_by_side, table
+from runner.experiments.measured_rows import measurements
 from runner.report.render import markdown, rich_table
 from runner.report.table import grid
 

@@ -1,4 +1,4 @@
-"""Plots that compare training methods, of a summary (runner.experiments.training)."""
+"""Plots that compare training methods, of a summary (runner.experiments.training_experiment)."""
 
 from __future__ import annotations
 

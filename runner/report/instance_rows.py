@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from runner.report.gather import NODE, QUESTION, Evidence
-from runner.report.strategies import contradictions
+from runner.report.strategy_rows import contradictions
 
 ANSWER = ["verdict", "cause", "late_answer", "run_time_s"]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
+from runner.engine.network.deviation import with_deviation
 from runner.engine.network.graph import Graph, Node, Op
-from runner.engine.network.rounding import with_deviation
 from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.model import Property
 
