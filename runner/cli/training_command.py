@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ from runner.cli.experiment_options import words
 from runner.cli.progress import RunProgress
 from runner.cli.terminal import console, exit_codes
 from runner.cli.train_command import TrainingProgress
+from runner.contract.vocabulary import Verdict
 from runner.execute.gang import PRELOAD as VERIFIER
 from runner.execute.gang import RankServer
 from runner.experiments import train as recipes_of
@@ -54,8 +55,8 @@ def training(
         from runner.report.training import short, write_training
 
         @contextmanager
-        def observed(tasks: int) -> Iterator[Observer]:
-            with RunProgress(screen, tasks, ()) as progress:
+        def observed(tasks: int, done: Sequence[Verdict]) -> Iterator[Observer]:
+            with RunProgress(screen, tasks, done) as progress:
                 yield progress
 
         comparison = TrainingComparison(tuple(words(strategies)), ranks, timeout)

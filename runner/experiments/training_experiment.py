@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +13,13 @@ from runner.contract.vocabulary import Method, Verdict
 from runner.execute.gang import RankServer
 from runner.experiments.experiment import TARGET as BOUND
 from runner.experiments.train import CheckedRecipe
-from runner.experiments.verified_run import verified_run
+from runner.experiments.verified_run import Observed, verified_run
 from runner.problem.names import instance_name
 from runner.record.folder import bounds_path
 from runner.record.read import Run, read_run
-from runner.run.schedule import Observer
 
 BASELINE = "baseline"
 STANDARD = "standard"  # the method that speed is told against
-
-Observed = Callable[[int], AbstractContextManager[Observer]]
 
 
 @dataclass(frozen=True)

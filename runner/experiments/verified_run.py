@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from runner.contract.vocabulary import Device, Method
+from runner.contract.vocabulary import Device, Method, Verdict
 from runner.execute.gang import RankServer
 from runner.experiments.train import CheckedRecipe
 from runner.record.folder import open_run
@@ -16,6 +16,8 @@ from runner.run.plan import Task, plan
 from runner.run.programs import VERIFY
 from runner.run.schedule import Observer, schedule
 from runner.verifiers.strategies import strategy_named
+
+Observed = Callable[[int, Sequence[Verdict]], AbstractContextManager[Observer]]
 
 
 class QuietObserver:
@@ -28,15 +30,15 @@ class QuietObserver:
         pass
 
 
-def quiet(tasks: int) -> AbstractContextManager[Observer]:
-    del tasks
+def quiet(tasks: int, done: Sequence[Verdict]) -> AbstractContextManager[Observer]:
+    del tasks, done
     return nullcontext(QuietObserver())
 
 
 def verified_run(
     checked: CheckedRecipe,
     server: RankServer,
-    observed: Callable[[int], AbstractContextManager[Observer]] = quiet,
+    observed: Observed = quiet,
     *,
     strategies: Sequence[str] = ("baseline",),
     ranks: int = 1,
@@ -46,7 +48,7 @@ def verified_run(
 ) -> Path:
     """Runs what is not run yet; gives the run folder, which is called after what is asked.
 
-    `observed` is entered with the number of instances.
+    `observed` is entered with the number of tasks and what was said of those that are done.
     """
     parallel = any(strategy_named(strategy).parallel for strategy in strategies)
     limit = "" if timeout_s is None else f"-{timeout_s:g}s"
@@ -64,9 +66,8 @@ def verified_run(
         repeat=1,
     )
     tasks = plan(command)
-    with (
-        open_run(checked.home, command, len(tasks), name) as folder,
-        observed(len(tasks)) as observer,
-    ):
-        schedule(tasks, command, folder, server, observer, target)
+    with open_run(checked.home, command, len(tasks), name) as folder:
+        done = [folder.done[task.key()] for task in tasks if task.key() in folder.done]
+        with observed(len(tasks), done) as observer:
+            schedule(tasks, command, folder, server, observer, target)
     return checked.home / name
