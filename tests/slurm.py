@@ -74,7 +74,11 @@ def slurm(folder: Path) -> Iterator[None]:
         daemons.append(_daemon("slurmctld", "-D", "-f", str(conf)))
         daemons.append(_daemon("slurmd", "-D", "-f", str(conf), "-N", host))
         _until(lambda: _said("sinfo", "--noheader", "--format=%T") == "idle", _said("sinfo"))
-        yield
+        try:
+            yield
+        finally:  # what a failed test left would outlive the daemons
+            subprocess.run(["scancel", "--me"])
+            _until(lambda: not _said("squeue", "--me", "--noheader"), "jobs do not end")
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()

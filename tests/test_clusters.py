@@ -107,10 +107,10 @@ def assert_every_row_is_there_once(run: Path) -> None:
 def test_a_killed_shard_goes_on_and_a_second_command_is_kept_out(category: Path) -> None:
     running = Running(category, "local")
     running.until(lambda: running.recorded(0) > 0)
+    running.program(0).kill()
     second = subprocess.run(running.words, capture_output=True, text=True)
     assert second.returncode == 4
     assert "in use by another run" in second.stderr
-    running.program(0).kill()
     code, output = running.end()
     assert code == 0, output
     assert "shard 0 ended with exit code -9; it is submitted again" in output
