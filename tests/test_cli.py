@@ -136,7 +136,7 @@ def test_a_finished_run_without_its_report_says_so_and_how_to_make_it(
         raise error
 
     monkeypatch.setattr(run_command, "_write_report", WRITE_REPORT)
-    monkeypatch.setattr("runner.report.files.write_report", broken)
+    monkeypatch.setattr("runner.report.report_files.write_report", broken)
     result = call("run", category)
 
     assert result.exit_code == exit_code

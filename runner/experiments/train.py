@@ -61,7 +61,7 @@ class TrainingObserver(Protocol):
     """Who wants to know how training goes."""
 
     def progressed(self, network: RecipeNetwork, progress: dict[str, Any]) -> None:
-        """A slice is over: fields of runner.training.checkpoint.Progress."""
+        """A slice is over: fields of runner.training.saved.EpochProgress."""
 
 
 def check(recipes: Sequence[Path], out: Path, server: RankServer) -> list[CheckedRecipe]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from typer.testing import CliRunner
 
 from runner.cli.app import app
 from runner.contract.vocabulary import Cause
-from runner.execute.watch import Ending, GangResult
+from runner.execute.executor import Ending, Gang, GangResult
 from runner.problem.instances import Instance
 from runner.run.loading import load_rows
 
@@ -25,10 +24,9 @@ KILLED = GangResult(Ending.KILLED_AT_DEADLINE, 30.0, (None,))
 class Server(FakeServer):
     """A stand-in: properties called `endless` are never done, and take those beside them along."""
 
-    def run(
-        self, target: str, payload: dict[str, Any], *rest: object, **more: object
-    ) -> GangResult:
-        self.prepared.append(target.rpartition(":")[2])
+    def _answer(self, gang: Gang) -> GangResult:
+        payload = gang.payload
+        self.prepared.append(gang.target.rpartition(":")[2])
         properties = payload.get("properties", ())
         if any("endless" in name for name in (payload["network"], *properties)):
             return KILLED

@@ -80,8 +80,8 @@ def converted(path: Path, supported: AbstractSet[str], content: bytes | None = N
     _check_finite(draft)
     if element == TensorProto.FLOAT16:
         _widen(draft)
-    joined = supported - _JOINED
-    unknown = any(node.op_type not in joined for node in draft.graph.node)
+    names = {node.op_type for node in draft.graph.node}
+    unknown = any(name in _JOINED or name not in supported for name in names)
     # onnxsim may take one of two equal constants for the other, which stands for another value.
     if unknown and not draft.rounded and _simplify(draft):
         shapes = draft.shapes()
