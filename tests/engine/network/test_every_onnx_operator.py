@@ -393,10 +393,10 @@ FORMS = [
     one(
         "ConvTranspose",
         VOLUME,
-        (1, 3, 5, 8, 4),
+        (1, 1, 5, 7, 3),
         "x k b",
-        k=constant((2, 3, 2, 3, 3)),
-        b=constant((3,)),
+        k=constant((2, 1, 2, 2, 2)),
+        b=constant((1,)),
         strides=[2, 2, 2],
         pads=[1, 0, 0, 0, 0, 1],
         output_padding=[0, 1, 0],
