@@ -28,7 +28,7 @@ pytestmark = pytest.mark.alone
 REPOSITORY = Path(__file__).resolve().parent.parent
 NETWORK = REPOSITORY / "benchmarks" / "digits_cnn" / "onnx" / "cnn.onnx"
 PROPERTY = REPOSITORY / "benchmarks" / "digits_cnn" / "vnnlib" / "image_15_radius_0.05.vnnlib"
-INSTANCES, WITHIN_S = 16, 120.0
+INSTANCES, WITHIN_S = 100, 120.0
 
 
 @pytest.fixture

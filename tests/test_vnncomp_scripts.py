@@ -36,6 +36,8 @@ from runner.problem.replay import Validity, replay
 
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
+METER = "runner/engine/measure/allocator.cpp"  # what set-up builds
+
 
 @dataclass
 class Scripts:
@@ -373,6 +375,8 @@ def test_installing_makes_the_environment_of_this_checkout(tmp_path: Path) -> No
     shutil.copytree(SCRIPTS.parent / "scripts", clone / "scripts")
     for name in ("pyproject.toml", "requirements.lock"):
         shutil.copy(SCRIPTS.parent / name, clone)
+    (clone / METER).parent.mkdir(parents=True)
+    shutil.copy(SCRIPTS.parent / METER, clone / METER)
     # Makes an environment of itself, and succeeds at whatever else it is asked.
     fake = '#!/usr/bin/env bash\n[[ "$1 $2" != "-m venv" ]] || { mkdir -p "$3/bin"; '
     fake += 'cp "$0" "$3/bin/python"; cp "$0" "$3/bin/vnncomp-runner"; }\n'
