@@ -33,7 +33,8 @@ def ask(folder: Path, rows: Sequence[tuple[Path, Path, str]], tools: str) -> pd.
 
 def test_its_scripts_agree_with_a_direct_run(tmp_path: Path) -> None:
     """A harness ends what outlives a script, so no server is kept warm between them."""
-    rows = instances(tmp_path)
+    # One of each version of VNN-LIB and each verdict: a cold start takes seconds.
+    rows = [row for row in instances(tmp_path) if row[1].stem in ("sat", "unsat2")]
     tool = tmp_path / "scripts"
     tool.mkdir()
     write_script(tool / "install_tool.sh", "true  # the environment of the tests has it")
