@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from small_networks import SmallNetwork, points_in, specs_of
 from torch import Tensor
 
@@ -13,6 +17,13 @@ from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
 
 # Roundings of the largest value that the tested values themselves, in float64, may be off by.
 ROUNDINGS = 100
+
+
+def at_least(values: NDArray[np.floating], room: NDArray[np.floating], limits: Any) -> bool:
+    """Whether values are no lower than limits, but for `room` where they have not overflowed. No
+    differences are taken: a limit that is no number is one that does not hold.
+    """
+    return bool((values + np.where(np.isfinite(values), room, 0.0) >= limits).all())
 
 
 def bounded(
@@ -70,5 +81,6 @@ def assert_sound(network: SmallNetwork, box: Interval, dtype: torch.dtype) -> No
             assert (values[name] >= interval.lower - tolerance).all(), f"{method}: {name}"
             assert (values[name] <= interval.upper + tolerance).all(), f"{method}: {name}"
         margins = torch.einsum("so,pbo->psb", specs.double(), outputs) - found
-        # What has overflowed says nothing.
+        # What has overflowed says nothing, but it does so as -inf.
+        assert not found.isnan().any(), f"{method}: specs"
         assert not (margins < -tolerance * specs.abs().sum(1).max()).any(), f"{method}: specs"

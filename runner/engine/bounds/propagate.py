@@ -185,6 +185,8 @@ class Propagator:
         with self._tag.kind(Memory.BOUNDS):
             rows = specs[:, None].reshape(len(specs), 1, *interval.lower.shape[1:])
             found = least_charged(rows, interval, specs.shape[1] + 2)
+            # Infinite ends of several signs have no sum, and what is no number bounds nothing.
+            found = torch.where(found.isnan(), -torch.inf, found)
         if self.settings.method is Method.IBP:
             return found
         batch = bounds.box.lower.shape[0]
