@@ -279,6 +279,17 @@ def test_a_job_is_for_the_ranks_that_its_strategy_has(
     assert json.loads(Path("job/job.json").read_text())["ranks"] == ranks
 
 
+@pytest.mark.parametrize("strategy", ["auto", "null"])
+def test_a_job_is_for_a_strategy_that_answers_on_any_machine(
+    one_instance: tuple[Path, Path], strategy: str
+) -> None:
+    result = call("job", *one_instance, "job", "--strategy", strategy)
+
+    assert result.exit_code == 2
+    assert f"strategy {strategy} " in result.stderr
+    assert not Path("job/job.json").exists()
+
+
 def test_what_ranks_said_of_an_earlier_job_is_gone_when_another_is_made(
     one_instance: tuple[Path, Path],
 ) -> None:

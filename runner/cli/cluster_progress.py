@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from runner.cli.bar import VerdictBar, counted
 from runner.contract.vocabulary import Verdict
 from runner.report.text import seconds
-from runner.report.words import VERDICT_STYLES
 from runner.run.spread import Standing
 
 _EVERY_S = 10.0  # a line, where there is no terminal
 
 
-class ClusterProgress:
+class ClusterProgress(VerdictBar):
     """The observer that people see."""
 
     def __init__(self, console: Console, total: int) -> None:
-        self._console = console
+        super().__init__(console)
         self._first: tuple[float, int] | None = None  # when there were how many, then
         self._said: tuple[float, Standing] | None = None
         self._told: set[str] = set()
-        self._bar = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[counts]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.description}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
         self._line = self._bar.add_task("", total=total, counts="")
 
-    def __enter__(self) -> ClusterProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
     def stands(self, standing: Standing) -> None:
-        counts = "  ".join(
-            f"[{VERDICT_STYLES[verdict]}]{verdict} {standing.verdicts[verdict]}[/]"
-            for verdict in Verdict
-            if standing.verdicts.get(verdict)
-        )
+        counts = counted(standing.verdicts)
         done = sum(standing.verdicts.values())
         self._bar.update(self._line, completed=done, counts=counts, description=_shards(standing))
         for wait in standing.waits:

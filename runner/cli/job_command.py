@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,6 @@ from runner.cli.options import (
 )
 from runner.cli.terminal import exit_codes
 from runner.contract.errors import UsageError
-from runner.contract.question import Question
 from runner.contract.vocabulary import Cause, Device, Method
 from runner.contract.whole import replace_file
 from runner.contract.wire import question_to_json
@@ -29,7 +28,8 @@ from runner.execute.gang import RankServer
 from runner.problem.files import read_bytes
 from runner.problem.instances import Instance
 from runner.run.prepare import Preparer
-from runner.verifiers.strategies import strategy_named
+from runner.run.single import Posed, posed
+from runner.verifiers.strategies import AUTO
 
 _JOB, _COUNTEREXAMPLE = "job.json", "counterexample.gz"
 
@@ -51,17 +51,20 @@ class JobOptions:
     seed: Seed = 0
     work_memory: WorkMemory = None
 
-    def instance(self) -> Instance:
-        """As a row of an instances.csv that has no category."""
-        return Instance(
-            category="",
-            network=self.network.absolute(),
-            property=self.property_file.absolute(),
-            timeout_s=self.timeout,
-            network_name=self.network.name,
-            property_name=self.property_file.name,
-            source=self.folder,
-            line=1,
+    def posed(self) -> Posed:
+        """Raises UsageError as `verify` does, and for a strategy that fits only this machine."""
+        if self.strategy == AUTO:
+            raise UsageError(f"strategy {AUTO} chooses for one machine; name one for all of them")
+        return posed(
+            self.network,
+            self.property_file,
+            timeout=self.timeout,
+            strategy=self.strategy,
+            ranks=self.ranks,
+            method=self.method,
+            device=self.device,
+            seed=self.seed,
+            work_memory_mib=self.work_memory,
         )
 
 
@@ -76,30 +79,22 @@ def job(asked: JobOptions) -> None:
         --master-addr first.example --master-port 29500 -m runner.engine.torchrun job/job.json
     """
     with exit_codes():
-        strategy, folder, row = strategy_named(asked.strategy), asked.folder, asked.instance()
-        count = strategy.ranks_of(asked.ranks)
+        wanted, folder = asked.posed(), asked.folder
         folder.mkdir(parents=True, exist_ok=True)
         _clear(folder)
         with RankServer(folder / "server.log") as server:
-            done = Preparer(server, folder.absolute(), None).prepare(row, folder / "prepare")
+            preparer = Preparer(server, folder.absolute(), None)
+            done = preparer.prepare(wanted.instance, folder / "prepare")
         if done.failure:
             raise UsageError(f"{done.failure.cause}: {done.failure.message}")
-        made = Question(
-            network=str(row.network),
+        made = replace(
+            wanted.question,
             prepared=str(done.prepared),
-            property=str(row.property),
-            strategy=strategy,
-            ranks=count,
-            timeout_s=asked.timeout,
-            method=asked.method,
-            device=asked.device,
-            seed=asked.seed,
-            work_bytes=None if asked.work_memory is None else int(asked.work_memory * 2**20),
             counterexample=str(folder.absolute() / _COUNTEREXAMPLE),
-            files=_digest(row),
+            files=_digest(wanted.instance),
         )
         replace_file(folder / _JOB, json.dumps(question_to_json(made), indent=2) + "\n")
-        typer.echo(f"{folder / _JOB} is ready for {count} rank(s): -m runner.engine.torchrun")
+        typer.echo(f"{folder / _JOB} is ready for {made.ranks} rank(s): -m runner.engine.torchrun")
 
 
 def _clear(folder: Path) -> None:

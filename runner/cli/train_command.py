@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
 
+from runner.cli.bar import Bar
 from runner.cli.terminal import console, exit_codes
 from runner.execute.gang import PRELOAD as VERIFIER
 from runner.execute.gang import RankServer
@@ -75,34 +75,15 @@ def _train(checked: training.CheckedRecipe, server: RankServer, out: Console, la
         out.print(f"Labels: {write_labels(checked, server)}", soft_wrap=True)
 
 
-class TrainingProgress:
+class TrainingProgress(Bar):
     """A bar of epochs on a terminal; it tells loss and accuracy on the validation part."""
 
     def __init__(self, out: Console, checked: training.CheckedRecipe) -> None:
+        done = TextColumn("{task.completed} of {task.total} epochs")
+        super().__init__(out, TextColumn(checked.name), BarColumn(), done)
         self._epochs = {network.name: 0 for network in checked.networks}
-        self._bar = Progress(
-            TextColumn(checked.name),
-            BarColumn(),
-            TextColumn("{task.completed} of {task.total} epochs"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.description}"),
-            console=out,
-            disable=not out.is_terminal,
-        )
         total = sum(network.epochs for network in checked.networks)
         self._line = self._bar.add_task("", total=total)
-
-    def __enter__(self) -> TrainingProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def progressed(self, network: training.RecipeNetwork, progress: dict[str, Any]) -> None:
         self._epochs[network.name] = progress["epoch"]

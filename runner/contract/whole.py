@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 def replaced(path: Path, *, durable: bool) -> Iterator[Path]:
     """A name beside `path` to write to; at the end it becomes `path`.
 
-    `durable`: also after the machine has lost its power.
+    `durable`: also after the machine has lost its power. Other processes may do the same, on other
+    machines too that see the folder.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    draft = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.draft")
     try:
         yield draft
         if durable:

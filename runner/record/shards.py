@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Verdict
-from runner.contract.whole import replace_file
+from runner.contract.whole import replace_file, replaced
 from runner.record.append import whole_lines
 from runner.record.folder import OFFICIAL, OUTCOMES, RANKS
 from runner.record.manifest import FILE_NAME, ClusterNode, Manifest, Status, read_manifest
@@ -146,13 +146,12 @@ def noted_jobs(run: Path) -> dict[int, str]:
 def merge(run: Path, shards: Sequence[Shard]) -> None:
     """Writes the tables of all shards as the run's own, and results.csv of every category."""
     for table, row_type in ((OUTCOMES, Outcome), (RANKS, RankRow)):
-        with (run / f"{table}.draft").open("wb") as whole:
+        with replaced(run / table, durable=True) as draft, draft.open("wb") as whole:
             whole.write(header(row_type).encode())
             for shard in shards:
                 with (shard.folder / table).open("rb") as part:
                     part.readline()
                     shutil.copyfileobj(part, whole)
-        (run / f"{table}.draft").replace(run / table)
     parts = [part for shard in shards for part in sorted(shard.folder.glob(f"*/*/{OFFICIAL}"))]
     for place in dict.fromkeys(Path(*part.parts[-3:]) for part in parts):
         texts = (shard.folder / place for shard in shards)

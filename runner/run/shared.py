@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+from runner.contract.whole import replace_file, replaced
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,10 @@ class Shared:
         note = self._note(network)
         self._folder.mkdir(parents=True, exist_ok=True)
         place = note.with_suffix(".safetensors")
-        _put(place, lambda draft: shutil.copyfile(prepared, draft))
+        with replaced(place, durable=False) as draft:
+            shutil.copyfile(prepared, draft)
         said = json.dumps({"seconds": seconds, "inputs": inputs})
-        _put(note, lambda draft: draft.write_text(said))
+        replace_file(note, said, durable=False)
         prepared.unlink()
         return place
 
@@ -48,10 +48,3 @@ class Shared:
         found = network.stat()
         what = f"{network} {found.st_size} {found.st_mtime_ns}"
         return self._folder / f"{sha256(what.encode()).hexdigest()[:32]}.json"
-
-
-def _put(path: Path, write: Callable[[Path], object]) -> None:
-    """In one step; another node may do the same."""
-    draft = path.with_name(f".{socket.gethostname()}-{os.getpid()}-{path.name}")
-    write(draft)
-    draft.replace(path)
