@@ -7,34 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from runner.contract.vocabulary import Cause
 from runner.contract.wire import from_json, to_json
+from runner.problem.claim import Checked, Claim
 from runner.problem.property.counterexample import write_counterexample
 from runner.problem.replay import Validity, replay
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Files: of the question, of the counterexample as it was said, where it is written once it is
-    confirmed (gzip), and where what was found is written (JSON, a `Checked`).
-    """
-
-    network: str
-    property: str
-    said: str
-    counterexample: str
-    checked: str
-
-
-@dataclass(frozen=True)
-class Checked:
-    """`cause`: what is wrong with a counterexample, NONE where it is confirmed and written."""
-
-    cause: Cause
-    message: str = ""
 
 
 def confirm(claim: Claim) -> Checked:

@@ -9,7 +9,7 @@ from pathlib import Path
 from runner.contract.vocabulary import Cause
 from runner.contract.wire import MALFORMED, from_json, to_json
 from runner.execute.link import environment
-from runner.problem.confirm import Checked, Claim
+from runner.problem.claim import Checked, Claim
 from runner.run.step import Step, how_it_ended
 
 CONFIRM_TIMEOUT_S = 600.0  # loading a network of gigabytes takes a while

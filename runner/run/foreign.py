@@ -12,7 +12,7 @@ from runner.contract.errors import InstanceError
 from runner.contract.verifier import Arguments, Asked, Said, Verifier
 from runner.contract.vocabulary import Cause, Verdict
 from runner.execute.program import ProgramResult
-from runner.problem.confirm import Checked, Claim
+from runner.problem.claim import Checked, Claim
 from runner.problem.instances import Instance
 from runner.record.folder import RunFolder
 from runner.record.manifest import Command

@@ -8,7 +8,7 @@ from runner.contract.measurements import Measurements, of_gang
 from runner.contract.verifier import Said
 from runner.contract.vocabulary import Cause, Verdict
 from runner.execute.program import ProgramEnd, ProgramResult
-from runner.problem.confirm import Checked
+from runner.problem.claim import Checked
 from runner.record.schema import Outcome, RankRow
 from runner.run.judge import Answer, in_time, rank_row, refused
 from runner.run.plan import Task
