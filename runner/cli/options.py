@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from runner.contract.vocabulary import Device, Method
+from runner.contract.vocabulary import AttackKind, Device, Method
 
 T = TypeVar("T")
 
@@ -26,6 +26,13 @@ Ranks = Annotated[
 ]
 ChosenMethod = Annotated[
     Method, typer.Option("--method", help="How far to go, after everything cheaper.")
+]
+ChosenAttack = Annotated[
+    AttackKind,
+    typer.Option(
+        "--attack",
+        help="On what bounds leave open. pgd: gradients. interval: of bounds over small boxes too.",
+    ),
 ]
 ChosenDevice = Annotated[
     Device,

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from runner.cli.cluster_run import DEFAULT_SHARDS, cut_command, run_on_cluster
 from runner.cli.options import (
+    ChosenAttack,
     ChosenDevice,
     ChosenMethod,
     Filter,
@@ -32,7 +33,7 @@ from runner.cli.options import (
 from runner.cli.progress import RunProgress
 from runner.cli.terminal import DISK_FULL, NO_REPORT, console, exit_codes
 from runner.contract.errors import UsageError
-from runner.contract.vocabulary import Device, Method, On
+from runner.contract.vocabulary import AttackKind, Device, Method, On
 from runner.contract.workload import workload_of
 from runner.execute.by_torchrun import over_machines
 from runner.execute.gang import RankServer
@@ -114,6 +115,7 @@ class RunOptions:
     device: ChosenDevice = Device.AUTO
     seed: Seed = 0
     method: ChosenMethod = Method.COMPLETE
+    attack: ChosenAttack = AttackKind.PGD
     memory_limit: Annotated[
         float | None,
         typer.Option(
@@ -175,6 +177,7 @@ class RunOptions:
             filter=self.filter_glob,
             limit=self.limit,
             method=self.method,
+            attack=self.attack,
             seed=self.seed,
             device=self.device,
             memory_limit_gib=self.memory_limit,

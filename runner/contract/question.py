@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from runner.contract.measurements import Measurements
 from runner.contract.strategy import Strategy
-from runner.contract.vocabulary import Cause, Device, Method, Verdict
+from runner.contract.vocabulary import AttackKind, Cause, Device, Method, Verdict
 from runner.contract.workload import Workload
 
 # Of both; a harness and a verifier of different versions do not understand each other.
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Question:
     """From the start of the gang."""
     method: Method = Method.COMPLETE
     """How far to go."""
+    attack: AttackKind = AttackKind.PGD
+    """How counterexamples are searched."""
     device: Device = Device.AUTO
     """Where to compute."""
     seed: int = 0

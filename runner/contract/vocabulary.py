@@ -57,6 +57,13 @@ class Method(StrEnum):
     COMPLETE = "complete"  # decides, given time
 
 
+class AttackKind(StrEnum):
+    """How counterexamples are searched where bounds leave something open."""
+
+    PGD = "pgd"  # down gradients alone
+    INTERVAL = "interval"  # and along those of bounds over small boxes, between descents
+
+
 BOUNDS = (Method.IBP, Method.CROWN, Method.ALPHA_CROWN)
 
 

@@ -17,8 +17,10 @@ from runner.contract.errors import InstanceError
 from runner.contract.layout import Axis
 from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Cause, Memory, Method
-from runner.engine.attack.pgd import Target
+from runner.engine.attack.interval_steps import IntervalSteps
+from runner.engine.attack.pgd import Guide, Target
 from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.boxes import BoxPropagator, batch_boxes
 from runner.engine.bounds.budget import Budget, budget_of
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
@@ -94,6 +96,10 @@ class VerificationEngine(Protocol):
 
     def excluded_exactly(self, instance: Property, target: Target) -> bool:
         """Whether rational arithmetic proves at once that no point meets a disjunct."""
+        ...
+
+    def guide(self, deadline: Deadline) -> Guide | None:
+        """What an attack by intervals steps by; None where there are no bounds of boxes."""
         ...
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
@@ -173,6 +179,10 @@ class DriverEngine:
             self.graph, self._source, instance.cases[target.case], target.disjunct
         )
         return self._mesh.world.decide(excluded)
+
+    def guide(self, deadline: Deadline) -> Guide:
+        boxes = BoxPropagator(self._network, self._tag, deadline.check, budget=self.budget)
+        return IntervalSteps(boxes, batch_boxes(self.graph, self.budget), self._tag)
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
         searchers, world = self._mesh.along(Axis.DOMAINS), self._mesh.world
@@ -273,6 +283,9 @@ class LirpaEngine:
         with _disable_current_modes():
             alone = Strategy("baseline", parallel=False)
             return DriverEngine(self._prepared, alone, Group(), self._device, NoTagger())
+
+    def guide(self, deadline: Deadline) -> None:
+        """auto_LiRPA's bounds are of one box at a time."""
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
         return Alike(deadline.check, confirmation)

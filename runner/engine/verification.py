@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from runner.contract.vocabulary import BOUNDS, Cause, Method, Phase, Verdict
+from runner.contract.vocabulary import BOUNDS, AttackKind, Cause, Method, Phase, Verdict
 from runner.contract.workload import Workload
 from runner.engine.agreement import SAFETY, Agreement, Nearest, compare
 from runner.engine.attack.pgd import Attack, AttackSettings, Target
@@ -27,6 +27,7 @@ from runner.problem.property.model import Property
 
 FIRST_ATTACK = AttackSettings(restarts=10, steps=15)
 LAST_ATTACK = AttackSettings(restarts=20, steps=60)
+INTERVAL_ATTACK = AttackSettings(restarts=20, steps=20, descents=3)
 FIRST_ATTACK_ROUNDS = 1
 LAST_ATTACK_ROUNDS = 4
 # No attack round starts after these shares of the time.
@@ -48,6 +49,7 @@ class Verification:
     probe: Probe
     progress: Progress
     workload: Workload | None = None
+    attack: AttackKind = AttackKind.PGD
     _bounding: Bounding | None = None
     _aside: dict[Target, Nearest] = field(default_factory=dict)
     _step: str = "start"
@@ -92,7 +94,8 @@ class Verification:
             attack.precise = bool(self._aside)
             rounds = LAST_ATTACK_ROUNDS if self._aside else _last_rounds(cases)
             rest = [*self._aside, *bounding.open_targets]
-            if self._attacked(attack, rest, LAST_ATTACK, rounds, LAST_SHARE):
+            last = INTERVAL_ATTACK if self.attack is AttackKind.INTERVAL else LAST_ATTACK
+            if self._attacked(attack, rest, last, rounds, LAST_SHARE):
                 return Finding(Verdict.SAT, Cause.NONE, "attack")
         if cases:
             with self.probe.phase(Phase.COMPLETE):
@@ -170,6 +173,7 @@ class Verification:
             self.deadline.check,
             self.confirmation,
             self.engine.dtype,
+            self.engine.guide(self.deadline) if self.attack is AttackKind.INTERVAL else None,
         )
 
     def _attacked(

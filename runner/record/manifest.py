@@ -21,7 +21,7 @@ import pynvml
 import runner
 from runner.contract.errors import UsageError
 from runner.contract.verifier import Tool
-from runner.contract.vocabulary import Device, Meter, Method, On
+from runner.contract.vocabulary import AttackKind, Device, Meter, Method, On
 from runner.contract.whole import replace_file
 from runner.contract.wire import MALFORMED, from_json
 from runner.contract.workload import Workload
@@ -56,6 +56,7 @@ class Command:
     filter: str | None = None
     limit: int | None = None
     method: Method = Method.COMPLETE
+    attack: AttackKind = AttackKind.PGD
     seed: int = 0
     device: Device = Device.AUTO
     memory_limit_gib: float | None = None
@@ -87,6 +88,7 @@ class Command:
             "--filter": self.filter,
             "--limit": self.limit,
             "--method": self.method,
+            "--attack": None if self.attack is AttackKind.PGD else self.attack,
             "--seed": self.seed,
             "--device": self.device,
             "--memory-limit": self.memory_limit_gib,

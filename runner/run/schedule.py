@@ -134,6 +134,7 @@ class _Worker:
             ranks=task.ranks,
             timeout_s=row.timeout_s,
             method=self._command.method,
+            attack=self._command.attack,
             device=self._command.device,
             seed=self._command.seed,
             memory_limit_bytes=self._memory_limit_bytes,

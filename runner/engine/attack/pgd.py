@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
+from runner.engine.attack.region import Region
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.specs import boxes_within
@@ -30,15 +32,31 @@ MOST_OTHERS = 256
 BATCH_BYTES = 16 * 1024 * 1024
 
 
+class Goal(StrEnum):
+    """What the steps of a point go down on."""
+
+    OWN = "own"
+    """What the constraints of its own target miss; before, once, the nearest."""
+    NEAREST = "nearest"
+    """What the nearest target of its box misses: the margin of Carlini and Wagner (2017)."""
+    CROSS_ENTROPY = "cross-entropy"
+    """All targets of its box, as where they are the other classes (Madry et al. 2018)."""
+
+
 @dataclass(frozen=True)
 class AttackSettings:
-    """`first_step` and `last_step` are fractions of the box's radius; `diversify`: ODI steps."""
+    """`first_step` and `last_step` are fractions of the box's radius; `diversify`: ODI steps.
+
+    `descents`: from each start; the guide moves points between them.
+    """
 
     restarts: int
     steps: int
     diversify: int = 5
     first_step: float = 0.5
     last_step: float = 0.01
+    goal: Goal = Goal.OWN
+    descents: int = 1
 
     def size(self, step: int) -> float:
         """Of one step: geometric from the first to the last."""
@@ -71,6 +89,14 @@ class Attackable(Protocol):
         ...
 
 
+class Guide(Protocol):
+    """Moves points out of where gradients lead nowhere."""
+
+    def __call__(self, x: Tensor, lower: Tensor, upper: Tensor, region: Region) -> Tensor:
+        """Points [T, R, *input] of boxes [T, *input], to other points of these."""
+        ...
+
+
 class Attack:
     """Searches for inputs in a target's box whose outputs meet all of its constraints.
 
@@ -88,9 +114,10 @@ class Attack:
         checkpoint: Callable[[], None],
         confirm: Callable[[Candidate], bool],
         dtype: torch.dtype = torch.float32,
+        guide: Guide | None = None,
     ) -> None:
-        """`dtype`: of the network's inputs. `precise`: outputs are computed in float64, where the
-        network rounds so much that float32 leads nowhere.
+        """`dtype`: of the network's inputs. `guide`: between descents. `precise`: outputs are
+        computed in float64, where the network rounds so much that float32 leads nowhere.
         """
         self._dtype = dtype
         self.precise = False
@@ -102,6 +129,7 @@ class Attack:
         self._tag = tag
         self._checkpoint = checkpoint
         self._confirm = confirm
+        self._guide = guide
 
     @property
     def ends(self) -> list[tuple[Target, Tensor]]:
@@ -113,14 +141,24 @@ class Attack:
         """Whether a confirmed counterexample was found. One round: one start of each restart."""
         room = self._network.budget.scaled(BATCH_BYTES)
         fits = max(1, room // (4 * self._network.neurons * settings.restarts))
+        if settings.goal is not Goal.OWN:
+            return any(
+                self._search_batch(rest[:1], rest, settings) for rest in self._by_case(targets)
+            )
         others = self._others(targets, targets)
-        if others and self._search_batch(others[:1], others, settings, any_of_them=True):
+        nearest = replace(settings, goal=Goal.NEAREST)
+        if others and self._search_batch(others[:1], others, nearest):
             return True
         for first in range(0, len(targets), fits):
             batch = targets[first : first + fits]
             if self._search_batch(batch, self._others(batch, targets), settings):
                 return True
         return False
+
+    def _by_case(self, targets: list[Target]) -> list[list[Target]]:
+        """At most MOST_OTHERS of each case."""
+        cases = dict.fromkeys(target.case for target in targets)
+        return [[t for t in targets if t.case == case][:MOST_OTHERS] for case in cases]
 
     def _others(self, batch: list[Target], targets: list[Target]) -> list[Target]:
         """Targets in the box of the whole batch: a point may reach another one than its own."""
@@ -129,51 +167,66 @@ class Attack:
         return others if len(cases) == 1 and 1 < len(others) <= MOST_OTHERS else []
 
     def _search_batch(
-        self,
-        targets: list[Target],
-        others: list[Target],
-        settings: AttackSettings,
-        *,
-        any_of_them: bool = False,
+        self, targets: list[Target], others: list[Target], settings: AttackSettings
     ) -> bool:
-        """`any_of_them`: whichever of the others is nearest, wherever a point is."""
         with self._tag.kind(Memory.OTHER):
-            lower, upper = self._boxes(targets)
-            dtype = torch.float64 if self.precise else self._dtype
-            region = _Region.of(self._property, targets, self._device, dtype)
-            beside = _Region.of(self._property, others, self._device, dtype) if others else None
-            nearest = region.rhs.new_full((len(targets),), torch.inf)
-            points = lower
-            x = self._starts(lower, upper, settings.restarts)
-            radius = (upper - lower)[:, None] / 2
-            direction = self._random(*x.shape[:2], self._property.outputs).to(dtype) * 2 - 1
-            for step in range(settings.diversify + settings.steps + 1):
-                self._checkpoint()
-                here, x = x, x.detach().requires_grad_()
-                forward = self._network.exact if self.precise else self._network.forward
-                outputs = forward(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
-                excess = region.excess(outputs)
-                worst = region.worst(excess.detach())
-                if self._confirmed(here, worst, targets):
+            batch = self._batch(targets, others)
+            x = self._starts(batch.lower, batch.upper, settings.restarts)
+            direction = self._random(*x.shape[:2], self._property.outputs).to(batch.region.rhs)
+            for descent in range(settings.descents):
+                turned = replace(settings, diversify=0) if descent else settings
+                below = self._descended(batch, x, direction * 2 - 1, turned)
+                if below is None:
                     return True
-                if beside is not None and self._reached(here, outputs.detach(), beside, others):
-                    return True
-                nearest, points = _nearer(nearest, points, worst, here)
-                diversify = step < settings.diversify
-                if diversify:
-                    goal = (direction * outputs).sum()
-                elif any_of_them and beside is not None:
-                    goal = beside.nearest(outputs).sum()
-                else:
-                    goal = excess.clamp(min=0).sum()
-                (gradient,) = torch.autograd.grad(goal, x)
-                size = 1.0 if diversify else settings.size(step - settings.diversify)
-                x = here - size * radius * gradient.sign()
-                x = torch.minimum(torch.maximum(x, lower[:, None]), upper[:, None])
-        for target, distance, point in zip(targets, nearest.tolist(), points, strict=True):
+                if self._guide is not None and descent + 1 < settings.descents:
+                    self._checkpoint()
+                    x = self._guide(below, batch.lower, batch.upper, batch.region)
+        for target, distance, point in zip(
+            targets, batch.nearest.tolist(), batch.points, strict=True
+        ):
             if distance < self._ends.get(target, (math.inf, point))[0]:
                 self._ends[target] = distance, point
         return False
+
+    def _batch(self, targets: list[Target], others: list[Target]) -> _Batch:
+        def region(of: list[Target]) -> Region:
+            cases, dtype = self._property.cases, torch.float64 if self.precise else self._dtype
+            return Region.of([cases[t.case].unsafe[t.disjunct] for t in of], self._device, dtype)
+
+        lower, upper = self._boxes(targets)
+        own, beside = region(targets), region(others) if others else None
+        nearest = own.rhs.new_full((len(targets),), torch.inf)
+        return _Batch(targets, others, lower, upper, own, beside, nearest, lower)
+
+    def _descended(
+        self, batch: _Batch, x: Tensor, direction: Tensor, settings: AttackSettings
+    ) -> Tensor | None:
+        """Where points [T, R, *input] end; None where one of them is a counterexample."""
+        lower, upper, region = batch.lower[:, None], batch.upper[:, None], batch.region
+        radius = (upper - lower) / 2
+        forward = self._network.exact if self.precise else self._network.forward
+        for step in range(settings.diversify + settings.steps + 1):
+            self._checkpoint()
+            here, x = x, x.detach().requires_grad_()
+            outputs = forward(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
+            excess = region.excess(outputs)
+            worst = region.worst(excess.detach())
+            if self._confirmed(here, worst, batch.targets):
+                return None
+            if self._reached(here, outputs.detach(), batch):
+                return None
+            batch.nearest, batch.points = _nearer(batch.nearest, batch.points, worst, here)
+            diversify = step < settings.diversify
+            goal = (
+                (direction * outputs).sum()
+                if diversify
+                else _loss(settings.goal, batch.beside, outputs, excess)
+            )
+            (gradient,) = torch.autograd.grad(goal, x)
+            size = 1.0 if diversify else settings.size(step - settings.diversify)
+            x = here - size * radius * gradient.sign()
+            x = torch.minimum(torch.maximum(x, lower), upper)
+        return x
 
     def _confirmed(self, x: Tensor, worst: Tensor, targets: list[Target]) -> bool:
         """One candidate of a target a step, the one that is deepest inside its region."""
@@ -184,13 +237,16 @@ class Attack:
                 return True
         return False
 
-    def _reached(self, x: Tensor, outputs: Tensor, beside: _Region, others: list[Target]) -> bool:
+    def _reached(self, x: Tensor, outputs: Tensor, batch: _Batch) -> bool:
         """Whether any point of one box is a counterexample to any of its disjuncts."""
-        every = outputs.flatten(0, 1).expand(len(others), -1, -1)
+        if batch.beside is None:
+            return False
+        count = len(batch.others)
+        every = outputs.flatten(0, 1).expand(count, -1, -1)
         return self._confirmed(
-            x.flatten(0, 1).expand(len(others), *(-1,) * (x.dim() - 1)),
-            beside.worst(beside.excess(every)),
-            others,
+            x.flatten(0, 1).expand(count, *(-1,) * (x.dim() - 1)),
+            batch.beside.worst(batch.beside.excess(every)),
+            batch.others,
         )
 
     def _boxes(self, targets: list[Target]) -> tuple[Tensor, Tensor]:
@@ -227,37 +283,24 @@ def _nearer(nearest: Tensor, points: Tensor, worst: Tensor, x: Tensor) -> tuple[
     return torch.minimum(least, nearest), torch.where(better, found, points)
 
 
-@dataclass(frozen=True)
-class _Region:
-    """Constraints of T targets, padded to K with ones that always hold."""
+@dataclass
+class _Batch:
+    """T targets that are searched at once, in boxes [T, *input]. `others`: all of one box, with
+    what they ask, `beside`. `nearest` and `points`: how near to each target was come [T], and
+    where.
+    """
 
-    matrix: Tensor  # [T, K, outputs]
-    rhs: Tensor  # [T, K]
+    targets: list[Target]
+    others: list[Target]
+    lower: Tensor
+    upper: Tensor
+    region: Region
+    beside: Region | None
+    nearest: Tensor
+    points: Tensor
 
-    @staticmethod
-    def of(
-        instance: Property, targets: list[Target], device: torch.device, dtype: torch.dtype
-    ) -> _Region:
-        regions = [instance.cases[target.case].unsafe[target.disjunct] for target in targets]
-        most = max(1, *(len(region.rhs) for region in regions))
-        matrix = np.zeros((len(regions), most, instance.outputs))
-        rhs = np.full((len(regions), most), np.inf)
-        for index, region in enumerate(regions):
-            matrix[index, : len(region.rhs)] = region.matrix
-            rhs[index, : len(region.rhs)] = region.rhs
-        return _Region(
-            torch.from_numpy(matrix).to(device, dtype), torch.from_numpy(rhs).to(device, dtype)
-        )
 
-    def excess(self, outputs: Tensor) -> Tensor:
-        """[T, R, outputs] -> how far each constraint is from holding [T, R, K]; <= 0 holds."""
-        return torch.baddbmm(-self.rhs[:, None], outputs, self.matrix.transpose(1, 2))
-
-    def nearest(self, outputs: Tensor) -> Tensor:
-        """Of outputs [1, R, outputs]: what all constraints of a target miss, of the nearest one."""
-        missed = self.excess(outputs.expand(len(self.rhs), -1, -1)).clamp(min=0).sum(2)
-        return missed.amin(0)
-
-    def worst(self, excess: Tensor) -> Tensor:
-        """[T, R]: of the constraint furthest from holding; strictness is the confirmation's."""
-        return excess.amax(2).nan_to_num(nan=torch.inf)
+def _loss(goal: Goal, beside: Region | None, outputs: Tensor, excess: Tensor) -> Tensor:
+    if goal is Goal.OWN or beside is None:
+        return excess.clamp(min=0).sum()
+    return (beside.nearest if goal is Goal.NEAREST else beside.cross_entropy)(outputs).sum()

@@ -94,6 +94,7 @@ def verified(question: Question, rank: Rank) -> Finding:
         probe,
         rank.progress,
         question.workload,
+        question.attack,
     ).run()
 
 

@@ -15,7 +15,9 @@ from small_networks import CPU, Builder, SmallNetwork
 from torch import Tensor
 
 from runner.contract.vocabulary import Method
+from runner.engine.attack.interval_steps import IntervalSteps
 from runner.engine.attack.pgd import Target
+from runner.engine.bounds.boxes import BoxPropagator
 from runner.engine.bounds.budget import CORE
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.propagate import Settings
@@ -112,6 +114,10 @@ class DriverStub:
     def excluded_exactly(self, instance: Property, target: Target) -> bool:
         graph, case = self.network.graph, instance.cases[target.case]
         return excluded_exactly(graph, self.network.source, case, target.disjunct)
+
+    def guide(self, deadline: Deadline) -> IntervalSteps:
+        boxes = BoxPropagator(self._bound, NoTagger(), deadline.check)
+        return IntervalSteps(boxes, 16, NoTagger())
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
         return Alike(deadline.check, confirmation)
