@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import runner
+from runner.cli.attacks_command import attacks
 from runner.cli.compare_command import EXIT_CODES as COMPARE_EXIT_CODES
 from runner.cli.compare_command import compare
 from runner.cli.doctor_command import doctor
@@ -61,6 +62,7 @@ app.command("plan")(plan)
 app.command("job")(job)
 app.add_typer(experiments, name="experiment")
 experiments.command("training")(training)
+experiments.command("attacks")(attacks)
 app.command("train")(train)
 app.command("shard", hidden=True)(shard)
 app.command("doctor")(doctor)

@@ -181,8 +181,13 @@ class DriverEngine:
         return self._mesh.world.decide(excluded)
 
     def guide(self, deadline: Deadline) -> Guide:
-        boxes = BoxPropagator(self._network, self._tag, deadline.check, budget=self.budget)
-        return IntervalSteps(boxes, batch_boxes(self.graph, self.budget), self._tag)
+        return IntervalSteps(
+            self.boxes(deadline.check), batch_boxes(self.graph, self.budget), self._tag
+        )
+
+    def boxes(self, checkpoint: Callable[[], None]) -> BoxPropagator:
+        """For bounds over many small boxes."""
+        return BoxPropagator(self._network, self._tag, checkpoint, budget=self.budget)
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
         searchers, world = self._mesh.along(Axis.DOMAINS), self._mesh.world

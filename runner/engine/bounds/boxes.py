@@ -72,6 +72,7 @@ class BoxPropagator:
     """Bounds of one network. `checkpoint` is called before each pass; it may raise.
 
     `start_nodes`: those whose bounds come from CROWN; `interval_only`: those that keep IBP's.
+    `passes`: rows that went back through the network so far.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class BoxPropagator:
         self._tag = tag
         self._checkpoint = checkpoint
         widest = max(node.size for node in network.graph.nodes)
+        self.passes = 0
         self._pass_rows = max(16, budget.scaled(PASS_VALUES) // widest)
 
     @torch.no_grad()
@@ -150,6 +152,7 @@ class BoxPropagator:
         [S, R, *input] on the input, of those inputs that are this rank's own.
         """
         self._checkpoint()
+        self.passes += start.constant.numel()
         charges = _BoxCharges(lines, box)
         done = advance(self._network, start, lines.of(box, start), {}, charges)
         rows = done.pending[self._network.graph.input.name]

@@ -95,3 +95,13 @@ def test_cross_entropy_is_that_of_a_softmax() -> None:
     unsafe = Region.of(others, CPU, torch.float32)
     expected = torch.log_softmax(outputs[0], 1)[:, 0]
     assert torch.allclose(unsafe.cross_entropy(outputs), expected, atol=1e-6)
+
+
+def test_rows_of_bounds_are_counted() -> None:
+    """One row of the spec for each of two boxes; the hidden neuron is stable, and has none."""
+    boxes = BoxPropagator(plateau().bound(), NoTagger())
+    unsafe = Region.of([region([[1]], [-0.2])], CPU, torch.float32)
+    IntervalSteps(boxes, 16, NoTagger())(
+        torch.tensor([[[0.9], [0.95]]]), torch.tensor([[0.8]]), torch.tensor([[1.0]]), unsafe
+    )
+    assert boxes.passes == 2
