@@ -28,6 +28,7 @@ from runner.problem.property.model import Property
 MOST_ENDS = 64
 # Disjuncts of a case that each point is held against, whichever it was made for.
 MOST_OTHERS = 256
+NEAREST_STEPS = 40
 # Values of all nodes that one batch of points may keep for its gradient, in bytes; of a core.
 BATCH_BYTES = 16 * 1024 * 1024
 
@@ -146,7 +147,9 @@ class Attack:
                 self._search_batch(rest[:1], rest, settings) for rest in self._by_case(targets)
             )
         others = self._others(targets, targets)
-        nearest = replace(settings, goal=Goal.NEAREST)
+        # All targets at the price of one: worth more steps.
+        steps = max(NEAREST_STEPS, settings.steps)
+        nearest = replace(settings, goal=Goal.NEAREST, steps=steps)
         if others and self._search_batch(others[:1], others, nearest):
             return True
         for first in range(0, len(targets), fits):
