@@ -149,7 +149,7 @@ class BoundNetwork:
         return additions(2 * len(self.graph.nodes) + self.features.ranks, dtype)
 
     def terms(self, name: str, dtype: torch.dtype) -> int:
-        """Roundings that the charge for passing a node that sums, or ending at the input, covers."""
+        """Roundings that are charged for passing a node that sums, or ending at the input."""
         if name == self.graph.input.name:
             return self.graph.input.size + 2 + self.roundings(dtype)
         rule = self._bent[name] if name in self._bent else self.linear[name]
