@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -30,7 +30,8 @@ _GREATEST = int(sys.float_info.max)
 class Declarations:
     """The variables of a file: how many are input and output, and what the file calls them.
 
-    `input_shape`, `output_shape`: where it declares them.
+    `input_shape`, `output_shape`: where it declares them. `limits`: of the comparisons that were
+    read so far, as files repeat themselves.
     """
 
     file: str
@@ -39,6 +40,7 @@ class Declarations:
     name: Callable[[Coordinate], str]
     input_shape: tuple[int, ...] | None = None
     output_shape: tuple[int, ...] | None = None
+    limits: dict[Comparison, Limit] = field(default_factory=dict, compare=False, repr=False)
 
     def error(self, cause: Cause, message: str, line: int | None = None) -> InstanceError:
         """An error that says where: `file:line: message`."""
@@ -131,11 +133,14 @@ def _tighten(box: dict[int, Limits], comparison: Comparison, declarations: Decla
         raise declarations.error(Cause.UNSUPPORTED_PROPERTY, message, comparison.line)
     ((variable, coefficient),) = comparison.terms
     lower, upper = box.get(variable.position, _UNBOUNDED)
-    nudge = 0 if not comparison.strict else -1 if coefficient > 0 else 1
-    try:
-        limit = Limit.of(_quotient(comparison.bound, coefficient), nudge)
-    except OverflowError as error:
-        raise _too_large(comparison, declarations) from error
+    limit = declarations.limits.get(comparison)
+    if limit is None:
+        nudge = 0 if not comparison.strict else -1 if coefficient > 0 else 1
+        try:
+            limit = Limit.of(_quotient(comparison.bound, coefficient), nudge)
+        except OverflowError as error:
+            raise _too_large(comparison, declarations) from error
+        declarations.limits[comparison] = limit
     if coefficient > 0:
         upper = min(upper, limit)
     else:
