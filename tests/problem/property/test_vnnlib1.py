@@ -379,7 +379,7 @@ def test_what_a_file_repeats_is_read_once(monkeypatch: pytest.MonkeyPatch) -> No
     box = "(and (<= X_0 0.75) (>= X_0 -1) (<= X_1 1) (>= X_1 {}))"
     boxes = [box.format(0.001 * number) for number in range(500)]
     assert len(parse(BOX + f"(assert (or {' '.join(boxes)}))").cases) == 500
-    assert len(read) == 4 + 3 + 500
+    assert len(read) == 4 + 2 + 500
 
 
 def test_a_group_that_is_read_again_means_the_same_and_is_refused_the_same() -> None:
