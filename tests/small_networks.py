@@ -181,6 +181,19 @@ class Builder:
         size = torch.Size(self.shape(x)).numel()
         return self.select(x, torch.randint(-1, size, shape, generator=self._generator))
 
+    def matmul(self, x: str, y: str) -> str:
+        """Of two nodes [batch, rows, length] and [batch, length, columns]."""
+        (batch, rows, length), columns = self.shape(x), self.shape(y)[2]
+        both = self.concat(0, self.flatten(x), self.flatten(y))
+        attributes = {"batch": batch, "rows": rows, "length": length, "columns": columns}
+        return self.add(Op.MATMUL, (both,), (batch, rows, columns), attributes)
+
+    def exp_sums(self, x: str, count: int) -> str:
+        """Of groups of so many values that follow each other."""
+        size = torch.Size(self.shape(x)).numel()
+        groups = self.select(x, torch.arange(size).reshape(-1, count))
+        return self.pointwise(Op.EXP_SUMS, groups)
+
     def network(self, output: str | None = None) -> SmallNetwork:
         """Only what the output needs: a node that nobody uses is in no prepared network."""
         output = output or self.nodes[-1].name
@@ -216,6 +229,25 @@ def cnn(seed: int = 0, channels: int = 4, size: int = 8, outputs: int = 5) -> Sm
     inner = builder.pointwise(Op.RELU, builder.conv(x, channels, padding=(1, 1)))
     both = builder.pointwise(Op.ADD, builder.conv(inner, channels, padding=(1, 1)), x)
     builder.linear(builder.flatten(builder.pointwise(Op.RELU, both)), outputs)
+    return builder.network()
+
+
+def attention(tokens: int = 3, heads: int = 2, length: int = 2, seed: int = 0) -> SmallNetwork:
+    """One block of a Transformer: queries, keys and values of each token, softmax, and a layer."""
+    width = heads * length
+    builder = Builder((tokens, width), seed)
+    columns = builder.select("x", torch.arange(tokens * width).reshape(tokens, width).T[..., None])
+    index = torch.arange(tokens * width).reshape(heads, length, tokens)
+    parts = []
+    for order in ((0, 2, 1), (0, 1, 2), (0, 2, 1)):
+        product = builder.conv(columns, width, (1, 1))
+        parts.append(builder.select(product, index.permute(order)))
+    queries, keys, values = parts
+    sums = builder.exp_sums(builder.matmul(queries, keys), tokens)
+    shares = builder.reshape(builder.pointwise(Op.RECIPROCAL, sums), heads, tokens, tokens)
+    met = builder.flatten(builder.matmul(shares, values))
+    met = builder.pointwise(Op.ADD, met, builder.flatten("x"))
+    builder.linear(builder.pointwise(Op.RELU, builder.linear(met, 5)), 3)
     return builder.network()
 
 

@@ -164,25 +164,28 @@ def _check_types(network: Network, model: Path) -> None:
                 f"{variable.name} is {variable.type}, of which nothing is proved; declare it "
                 f"{REAL} to have it answered in real arithmetic"
             )
-    if all(variable.type == REAL for variable in variables) or len(variables) != 2:
-        return  # several are refused by whoever reads the property
-    runtime = OnnxRuntime(model)
-    for variable, actual in zip(variables, _types(runtime), strict=True):
+    if all(variable.type == REAL for variable in variables):
+        return
+    of_inputs, of_outputs = _types(OnnxRuntime(model))
+    actuals = [of_inputs] * len(network.inputs) + [of_outputs] * len(network.outputs)
+    for variable, actual in zip(variables, actuals, strict=True):
         if variable.type not in (REAL, actual):
             raise UsageError(
                 f"{variable.name} is declared {variable.type}, but {model} has {actual}"
             )
 
 
-def _variables(declared: Sequence[Network], model: Path, said: Reply) -> tuple[Variable, Variable]:
-    """Input and output: as declared, or of VNN-LIB 1.0, where X and Y are flat."""
+def _variables(
+    declared: Sequence[Network], model: Path, said: Reply
+) -> tuple[Sequence[Variable], Sequence[Variable]]:
+    """Inputs and outputs: as declared, or of VNN-LIB 1.0, where X and Y are flat."""
     if declared:
-        return declared[0].inputs[0], declared[0].outputs[0]
+        return declared[0].inputs, declared[0].outputs
     assigned = read_assignment(said.counterexample)
     types = _types(OnnxRuntime(model))
     return (
-        Variable("X", types[0], (len(assigned.inputs),)),
-        Variable("Y", types[1], (len(assigned.outputs),)),
+        [Variable("X", types[0], (len(assigned.inputs),))],
+        [Variable("Y", types[1], (len(assigned.outputs),))],
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.problem.property.counterexample import Assignment, is_number
-from runner.problem.property.declared import REAL, Variable
+from runner.problem.property.declared import REAL, Network, Variable
 
 _HEAD = re.compile(r"\S+\s+[A-Za-z]\w*\s*\[([\d,\s]*)\]")
 
@@ -25,13 +26,15 @@ def is_assignment(text: str) -> bool:
     return bool(lines) and _HEAD.fullmatch(lines[0]) is not None
 
 
-def parse_assignment(text: str) -> Assignment:
-    """Of one network with one input and one output, in this order.
+def parse_assignment(text: str, declared: Network | None = None) -> Assignment:
+    """Of the network that is declared, its inputs and then its outputs in order; where none is, of
+    one input and one output.
 
-    Raises InstanceError: INVALID_COUNTEREXAMPLE when it is not in the format,
-    UNSUPPORTED_PROPERTY when it assigns any other number of variables.
+    Raises InstanceError: INVALID_COUNTEREXAMPLE when it is not in the format, or assigns any other
+    number of variables.
     """
-    lines, variables = _lines(text), []
+    lines = _lines(text)
+    variables: list[tuple[str, ...]] = []
     while lines:
         head = _HEAD.fullmatch(lines[0])
         if head is None:
@@ -44,14 +47,16 @@ def parse_assignment(text: str) -> Assignment:
         if wrong is not None:
             raise _invalid(f"under {head[0]!r}: {wrong!r} is not a number")
         variables.append(tuple(values))
-    if len(variables) != 2:
-        message = f"assigns {len(variables)} variables; only one input and one output are supported"
-        raise InstanceError(Cause.UNSUPPORTED_PROPERTY, message)
-    return Assignment(*variables)
+    inputs, outputs = (len(declared.inputs), len(declared.outputs)) if declared else (1, 1)
+    if len(variables) != inputs + outputs:
+        raise _invalid(f"{len(variables)} variables, not {inputs} inputs and {outputs} outputs")
+    return Assignment(tuple(chain(*variables[:inputs])), tuple(chain(*variables[inputs:])))
 
 
-def format_assignment(inputs: Variable, outputs: Variable, assigned: Assignment) -> str:
-    """Of one network with one input and one output, with the digits that `assigned` has."""
+def format_assignment(
+    inputs: Sequence[Variable], outputs: Sequence[Variable], assigned: Assignment
+) -> str:
+    """Of one network, with the digits that `assigned` has."""
     lines: list[str] = []
     for variable, values in _sides(inputs, outputs, assigned):
         lines += [variable.head, *values]
@@ -59,7 +64,7 @@ def format_assignment(inputs: Variable, outputs: Variable, assigned: Assignment)
 
 
 def serialise_assignment(
-    folder: Path, inputs: Variable, outputs: Variable, assigned: Assignment
+    folder: Path, inputs: Sequence[Variable], outputs: Sequence[Variable], assigned: Assignment
 ) -> None:
     """The same as a file `<name>.pb` for each variable, which holds a TensorProto of ONNX.
 
@@ -76,10 +81,14 @@ def serialise_assignment(
 
 
 def _sides(
-    inputs: Variable, outputs: Variable, assigned: Assignment
+    inputs: Sequence[Variable], outputs: Sequence[Variable], assigned: Assignment
 ) -> Iterator[tuple[Variable, Sequence[str]]]:
-    yield inputs, assigned.inputs
-    yield outputs, assigned.outputs
+    for variables, values in ((inputs, assigned.inputs), (outputs, assigned.outputs)):
+        start = 0
+        for variable in variables:
+            stop = start + math.prod(variable.shape)
+            yield variable, values[start:stop]
+            start = stop
 
 
 def _lines(text: str) -> list[str]:

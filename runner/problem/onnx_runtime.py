@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -67,57 +70,78 @@ def _session(path: Path, content: bytes | None, *, optimize: bool) -> onnxruntim
 
 
 class OnnxRuntime:
-    """One input, one output, one thread; a dynamic dimension counts as 1.
+    """One thread; a dynamic dimension counts as 1. Several inputs, or outputs, are flat behind each
+    other, in the order of the file.
 
     `optimize`: join operators, as ONNX Runtime does by default, with weights that it rounds anew.
 
     `content`: of the file, where it is read.
 
-    `input_shape`: the model's own, batch dimension included; `dtype`: of its input; `output_type`:
-    that of its output in words, such as `float32`. Raises
-    InstanceError with MISSING_FILE, MALFORMED_NETWORK (the file is not a model that ONNX Runtime
-    can load), UNSUPPORTED_INSTANCE (several inputs or outputs) or UNSUPPORTED_OPERATOR (an input
-    that is not floating-point, an operator that ONNX Runtime cannot compute in the network's type).
+    `inputs`, `outputs`: their names. `input_shape`: the model's own, batch dimension included, of
+    several the number of their values; `dtype`: of its inputs; `output_type`: that of its first
+    output in words, such as `float32`. Raises InstanceError with MISSING_FILE, MALFORMED_NETWORK
+    (the file is not a model that ONNX Runtime can load), UNSUPPORTED_INSTANCE (inputs of several
+    types) or UNSUPPORTED_OPERATOR (an input that is not floating-point, an operator that ONNX
+    Runtime cannot compute in the network's type).
     """
 
     def __init__(self, path: Path, *, optimize: bool = True, content: bytes | None = None) -> None:
         self.path = path
         self._session = _session(path, content, optimize=optimize)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
+        for value in inputs:
+            if value.type not in _DTYPES:
+                raise InstanceError(
+                    Cause.UNSUPPORTED_OPERATOR,
+                    f"{path}: input {value.name!r} is {value.type}, not floating-point",
+                )
+        types = {value.type for value in inputs}
+        if len(types) != 1:
             raise InstanceError(
                 Cause.UNSUPPORTED_INSTANCE,
-                f"{path}: {len(inputs)} inputs and {len(outputs)} outputs; "
-                "only networks with one input and one output are supported",
+                f"{path}: {len(inputs)} inputs of {len(types)} types; export it with inputs of one",
             )
-        if inputs[0].type not in _DTYPES:
-            raise InstanceError(
-                Cause.UNSUPPORTED_OPERATOR,
-                f"{path}: input {inputs[0].name!r} is {inputs[0].type}, not floating-point",
-            )
-        self._input = inputs[0].name
-        self.dtype = _DTYPES[inputs[0].type]
+        self.inputs = tuple(value.name for value in inputs)
+        self.outputs = tuple(value.name for value in outputs)
+        self.dtype = _DTYPES[types.pop()]
         output = _DTYPES.get(outputs[0].type)
         self.output_type: str = outputs[0].type if output is None else output.__name__
-        self.input_shape = tuple(
-            length if isinstance(length, int) and length > 0 else 1 for length in inputs[0].shape
-        )
+        self._shapes = [_shape(value.shape) for value in inputs]
+        self._ends = np.cumsum([prod(shape) for shape in self._shapes]).tolist()
+        self.input_shape = self._shapes[0] if len(inputs) == 1 else (self._ends[-1],)
 
     def run(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
         """Flat input to flat output, both of one sample.
 
         Raises InstanceError SHAPE_MISMATCH if `x` has not as many values as the network's input.
         """
-        if x.size != int(np.prod(self.input_shape)):
+        if x.size != self._ends[-1]:
             raise InstanceError(
                 Cause.SHAPE_MISMATCH,
                 f"{self.path}: {x.size} values given, the input has shape {self.input_shape}",
             )
-        shaped = np.asarray(x, dtype=self.dtype).reshape(self.input_shape)
+        flat = [np.asarray(output).reshape(-1) for output in self._run(x)]
+        return flat[0] if len(flat) == 1 else np.concatenate(flat)
+
+    def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """How many values each input and each output has, in the order of the file."""
+        outputs = self._run(np.zeros(self._ends[-1]))
+        return tuple(map(prod, self._shapes)), tuple(np.size(output) for output in outputs)
+
+    def _run(self, x: NDArray[np.floating]) -> Sequence[NDArray[Any]]:
+        parts = np.split(np.asarray(x, dtype=self.dtype).reshape(-1), self._ends[:-1])
+        given = {
+            name: part.reshape(shape)
+            for name, part, shape in zip(self.inputs, parts, self._shapes, strict=True)
+        }
         try:
-            (output,) = self._session.run(None, {self._input: shaped})
+            outputs: Sequence[NDArray[Any]] = self._session.run(None, given)
         except RUNTIME_ERRORS as error:
             raise InstanceError(
                 Cause.MALFORMED_NETWORK, f"{self.path}: ONNX Runtime cannot run it: {error}"
             ) from error
-        return np.asarray(output).reshape(-1)
+        return outputs
+
+
+def _shape(lengths: Sequence[int | str | None]) -> tuple[int, ...]:
+    return tuple(length if isinstance(length, int) and length > 0 else 1 for length in lengths)

@@ -18,7 +18,7 @@ from runner.problem.property.counterexample import Assignment, printed, read_ass
 from runner.problem.property.inside import CHECKER_TOLERANCE, Outside, excess_in, outside
 from runner.problem.property.model import Case, Property, Vector
 from runner.problem.property.numbers import OutOfRangeError
-from runner.problem.property.read_property import read_property
+from runner.problem.property.read_property import read_networks, read_property
 
 
 class Validity(StrEnum):
@@ -59,7 +59,7 @@ def replay(network: Path, property_path: Path, counterexample: Path | None) -> R
     if counterexample is None:
         return Replay(Validity.MISSING)
     try:
-        assigned = _read(counterexample)
+        assigned = _read(counterexample, property_path)
         inputs, stated = assigned.values()
     except InstanceError as error:
         malformed = error.cause is Cause.INVALID_COUNTEREXAMPLE
@@ -86,7 +86,7 @@ def replay(network: Path, property_path: Path, counterexample: Path | None) -> R
     return Replay(validity, "", inputs, outputs, stated, excess, rounding, exact, computed)
 
 
-def _read(path: Path) -> Assignment:
+def _read(path: Path, property_path: Path) -> Assignment:
     """Inputs and stated outputs, in the format of VNN-LIB 1.0 or 2.0; none of an empty file."""
     try:
         text = read_bytes(path, Cause.INVALID_COUNTEREXAMPLE).decode("ascii")
@@ -95,7 +95,9 @@ def _read(path: Path) -> Assignment:
     if not text.strip():
         return Assignment()
     try:
-        return parse_assignment(text) if is_assignment(text) else read_assignment(text)
+        if not is_assignment(text):
+            return read_assignment(text)
+        return parse_assignment(text, next(iter(read_networks(property_path)), None))
     except InstanceError as error:
         raise InstanceError(error.cause, f"{path}: {error}") from error
 

@@ -119,7 +119,7 @@ def printed(said: Reply, asked: Posed) -> str:
     if not declared:
         return said.counterexample
     ((network,), assigned) = declared, read_assignment(said.counterexample)
-    return format_assignment(network.inputs[0], network.outputs[0], assigned)
+    return format_assignment(network.inputs, network.outputs, assigned)
 
 
 def _answered(asked: Posed, until: float, executor: Executor, scratch: Path, kept: Kept) -> Reply:

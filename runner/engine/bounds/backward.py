@@ -43,7 +43,7 @@ class Charges(Protocol):
     """What rounding costs rows over the boxes that they are bounded over."""
 
     def product(self, node: Node, rows: Tensor) -> Tensor | None:
-        """[S, B], for passing a node that is linear; None where that rounds nothing."""
+        """[S, B], for passing a node whose coefficients are sums; None for any other."""
         ...
 
     def values(self, name: str, rows: Tensor) -> Tensor:
@@ -99,6 +99,7 @@ def advance(
         if node.name in network.relaxed:
             if node.name in network.unmultiplied or node.name == network.graph.output:
                 bill.values(node.name, rows)
+            bill.product(node, rows)
             parts, added = _relaxed(node, rows, relaxations, slopes)
         else:
             bill.product(node, rows)

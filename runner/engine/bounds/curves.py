@@ -100,6 +100,9 @@ def _bent(curve: Curve, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, T
     width = upper - lower
     ends = curve.value(lower), curve.value(upper)
     chord = torch.where(width > 0, (ends[1] - ends[0]) / width, 0.0)
+    # Rounding may make more of a narrow one than f is steep.
+    steep = curve.derivative(lower), curve.derivative(upper)
+    chord = torch.minimum(torch.maximum(chord, torch.minimum(*steep)), torch.maximum(*steep))
     chord = torch.where(chord.isfinite(), chord, 0.0)
     tangent = curve.derivative(middle)
     convex, touches = curve.convex(middle), tangent.isfinite()

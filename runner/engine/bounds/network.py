@@ -22,7 +22,7 @@ from runner.engine.bounds.rules import (
 )
 from runner.engine.bounds.select import SelectRule
 from runner.engine.bounds.weights import Weights, dtype_of
-from runner.engine.network.graph import RELAXED, Graph, Node, Op
+from runner.engine.network.graph import OF_EACH_VALUE, RELAXED, Graph, Node, Op
 
 # They only move and add coefficients.
 _PLAIN = frozenset({Op.ADD, Op.SUB, Op.RESHAPE, Op.SELECT, Op.CONCAT})
@@ -43,9 +43,12 @@ class BoundNetwork:
         self._shapes = {node.name: node.shape for node in graph.nodes}
         self.linear: dict[str, LinearRule] = {}
         self.relaxed: dict[str, RelaxedRule] = {}
+        self._bent: dict[str, BentRule] = {}
         for node in graph.nodes[1:]:
-            if node.op in RELAXED:
-                self.relaxed[node.name] = ReluRule() if node.op is Op.RELU else BentRule(node)
+            if node.op is Op.RELU:
+                self.relaxed[node.name] = ReluRule()
+            elif node.op in RELAXED:
+                self.relaxed[node.name] = self._bent[node.name] = BentRule(node)
             else:
                 plain = self._linear_rule(node, weights)
                 self.linear[node.name] = self.features.rule(node, plain)
@@ -53,7 +56,11 @@ class BoundNetwork:
         of_relu = {n.inputs[0] for n in graph.nodes if n.op is Op.RELU}
         bent = [n for n in graph.nodes if n.name in self.relaxed and n.op is not Op.RELU]
         parted = frozenset(name for node in bent for name in self._starts(node.inputs[0]))
-        self.start_nodes = parted | of_relu
+        self.exact = _exact_by_interval(graph)
+        known = self._known(parted | of_relu)
+        parted |= {self._argument(name) for name in known & parted} - self.exact
+        parted -= known
+        self.start_nodes = parted | (of_relu - known)
         self.unmultiplied = self._unmultiplied()
         # A ReLU is exact where its input is stable, so only unstable neurons need bounds.
         self.only_unstable = frozenset(
@@ -65,7 +72,23 @@ class BoundNetwork:
                 if name in node.inputs and node.name in self.relaxed
             )
         )
-        self.exact = _exact_by_interval(graph)
+
+    def _known(self, starts: frozenset[str]) -> frozenset[str]:
+        """Those that are a function of each value of a node whose bounds are wanted anyway, or are
+        exact: no line gives more than the function over these.
+        """
+        return frozenset(
+            name
+            for name in starts
+            if self._nodes[name].op in OF_EACH_VALUE and self._argument(name) in starts | self.exact
+        )
+
+    def _argument(self, name: str) -> str:
+        """What a function is of, before it was given another shape."""
+        before = self._nodes[self._nodes[name].inputs[0]]
+        while before.op is Op.RESHAPE:
+            before = self._nodes[before.inputs[0]]
+        return before.name
 
     def _starts(self, name: str) -> set[str]:
         """The nodes whose bounds are wanted where a node's are: what it is moved and added up
@@ -81,7 +104,7 @@ class BoundNetwork:
             else:
                 sources.add(node.name)
         size = sum(self._nodes[source].size for source in sources)
-        if size >= self._nodes[name].size:
+        if size > self._nodes[name].size:
             return {name}
         return sources - {self.graph.input.name}
 
@@ -126,10 +149,11 @@ class BoundNetwork:
         return additions(2 * len(self.graph.nodes) + self.features.ranks, dtype)
 
     def terms(self, name: str, dtype: torch.dtype) -> int:
-        """Roundings that the charge for passing a linear node, or ending at the input, covers."""
+        """Roundings that are charged for passing a node that sums, or ending at the input."""
         if name == self.graph.input.name:
             return self.graph.input.size + 2 + self.roundings(dtype)
-        return self.linear[name].terms(dtype) + self.roundings(dtype)
+        rule = self._bent[name] if name in self._bent else self.linear[name]
+        return rule.terms(dtype) + self.roundings(dtype)
 
     def rule(self, name: str) -> LinearRule | RelaxedRule:
         return self.linear[name] if name in self.linear else self.relaxed[name]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from runner.engine.bounds import curves, function, product, relaxation
+from runner.engine.bounds import curves, exp_sums, function, matmul, product, relaxation
 from runner.engine.bounds.interval import Interval
 from runner.engine.functions import function_of
 from runner.engine.network.evaluate import apply
@@ -20,8 +21,20 @@ class BentRule:
     def forward(self, *inputs: Tensor) -> Tensor:
         return apply(self._node, {}, *inputs)
 
+    def terms(self, dtype: torch.dtype) -> int:
+        """Of an operator whose coefficients are sums: those of the longest one."""
+        if self._node.op is Op.MATMUL:
+            return matmul.terms(self._node, dtype)
+        if self._node.op is Op.EXP_SUMS:
+            return exp_sums.terms(self._node, dtype)
+        raise ValueError(f"coefficients of {self._node.op} are no sums")
+
     def interval(self, *inputs: Interval) -> Interval:
         lower, upper = inputs[0].lower, inputs[0].upper
+        if self._node.op is Op.MATMUL:
+            return matmul.interval(self._node, inputs[0])
+        if self._node.op is Op.EXP_SUMS:
+            return exp_sums.interval(self._node, inputs[0])
         if self._node.op is Op.PRODUCT:
             return Interval(*product.interval(lower, upper))
         if self._node.op is Op.FUNCTION:
@@ -31,6 +44,10 @@ class BentRule:
         return Interval(*relaxation.interval(self._node, lower, upper))
 
     def relax(self, before: Interval) -> relaxation.Relaxation:
+        if self._node.op is Op.MATMUL:
+            return matmul.relax(self._node, before)
+        if self._node.op is Op.EXP_SUMS:
+            return exp_sums.relax(self._node, before)
         if self._node.op is Op.PRODUCT:
             return product.relax(before.lower, before.upper)
         if self._node.op is Op.FUNCTION:

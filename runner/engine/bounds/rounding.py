@@ -23,7 +23,9 @@ those off.
    next product, as sums are at least the values: n grows by a few. That fails where coefficients
    may cancel before they are multiplied: where two ways meet, both are charged before they are
    added (`charged` with the size of the node in place of its sums), and so is a relaxed node behind
-   a relaxed node, also across nodes that only move and add.
+   a relaxed node, also across nodes that only move and add. Where a relaxed node's coefficients
+   are sums (products of matrices), it is charged as a linear one, with s as large as all that its
+   lines can come to over the bounds.
 3. The box. With ĉ its centre and r̂ >= max(u - ĉ, ĉ - l) rounded up, A x >= A ĉ - |A| r̂, which is
    off by γ(n) |A| (|ĉ| + r̂) at most.
 4. Intervals. W ĉ + b and |W| r̂ are together within γ(n) of s, and the ends move out by that.

@@ -6,6 +6,7 @@ a constant [S, B] (None: zero). Operators that are not linear relax over their i
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -175,9 +176,18 @@ class ElementwiseAffineRule:
             None if off is None else off.flatten(1),
         )
 
+    @cached_property
+    def _moves(self) -> tuple[bool, bool]:
+        """Whether it scales anything, and whether it shifts anything."""
+        scale, shift = (self._weights.tensor(self._node.parameters[r]) for r in ("scale", "shift"))
+        return bool((scale != 1).any()), bool((shift != 0).any())
+
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        constant = summed((rows * self._parameter("shift", rows.dtype)).flatten(2))
-        return [rows * self._parameter("scale", rows.dtype)], constant
+        scales, shifts = self._moves
+        constant = None
+        if shifts:
+            constant = summed((rows * self._parameter("shift", rows.dtype)).flatten(2))
+        return [rows * self._parameter("scale", rows.dtype) if scales else rows], constant
 
 
 class ReshapeRule(_NoSum):

@@ -10,6 +10,7 @@ from functools import cached_property
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from runner.engine.bounds.interval import Interval
@@ -30,6 +31,28 @@ class SelectRule:
     @cached_property
     def _index(self) -> Tensor:
         return self._weights.tensor(self._node.parameters["index"])
+
+    @cached_property
+    def _order(self) -> tuple[int, ...] | None:
+        """Where the input's values, in their order, are those of the output with its dimensions in
+        another one, that order; None for all other moves.
+        """
+        if self._index.numel() != prod(self._input_shape) or not self._index.numel():
+            return None
+        shape = self._index.shape
+        step = [int(self._index.select(axis, -1).flatten()[0]) for axis in range(len(shape))]
+        order = tuple(sorted(range(len(shape)), key=lambda axis: (-step[axis], axis)))
+        moved = self._index.permute(order).flatten()
+        in_order = bool((moved == torch.arange(len(moved), device=moved.device)).all())
+        return order if in_order else None
+
+    @cached_property
+    def _users(self) -> Tensor:
+        """Of each input the flat output that it feeds, one behind the last where it feeds none."""
+        flat = self._index.flatten()
+        outputs = (flat >= 0).nonzero()[:, 0]
+        users = flat.new_full((prod(self._input_shape),), flat.numel())
+        return users.index_copy(0, flat[outputs], outputs)
 
     @cached_property
     def _rounds(self) -> list[tuple[Tensor, Tensor]]:
@@ -59,7 +82,15 @@ class SelectRule:
         return Interval(lower, upper, size.flatten(1), floor(inputs[0].size, len(self._rounds)))
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        if self._order is not None:
+            moved = rows.permute(0, 1, *(2 + axis for axis in self._order))
+            return [moved.reshape(*rows.shape[:2], *self._input_shape)], None
         flat = rows.flatten(2)
+        if self._node.attributes["once"]:
+            unused = prod(self._input_shape) > int((self._index >= 0).sum())
+            padded = F.pad(flat, (0, 1)) if unused else flat
+            found = padded.index_select(2, self._users)
+            return [found.reshape(*rows.shape[:2], *self._input_shape)], None
         result = flat.new_zeros(*flat.shape[:2], prod(self._input_shape))
         for inputs, outputs in self._rounds:
             moved = flat.index_select(2, outputs)

@@ -54,9 +54,20 @@ class Window:
         if rows.is_cuda and self.groups == 1:
             return self.folded(rows, weight, image)
         reached = self._unreached(rows, weight, image)
+        # A kernel of one pixel has no need of it, unless rows are [N, *image, channels] in memory.
+        of_one = weight.shape[2:].numel() == 1
+        if self._is_of_patches(weight, reached) and not (of_one and rows.is_contiguous()):
+            return _patched(rows, weight)
         return F.conv_transpose2d(
             rows, weight, None, self.stride, self.padding, reached, self.groups, self.dilation
         )
+
+    def _is_of_patches(self, weight: Tensor, unreached: list[int]) -> bool:
+        """Whether each patch of the image becomes a pixel by itself, and nothing is left over."""
+        size = tuple(weight.shape[2:])
+        dense = self.dilation == (1, 1) or size == (1, 1)
+        whole = self.padding == (0, 0) and unreached == [0, 0] and self.groups == 1
+        return whole and dense and self.stride == size
 
     def unfolded(self, x: Tensor, weight: Tensor) -> Tensor:
         """`apply` as a product of matrices."""
@@ -99,6 +110,15 @@ class Window:
             )
             for axis in (0, 1)
         ]
+
+
+def _patched(rows: Tensor, weight: Tensor) -> Tensor:
+    """Each pixel of rows [N, out, *image after] times the weight is a patch of the image."""
+    patches = rows.flatten(2).mT @ weight.flatten(1)
+    size, after = weight.shape[1:], rows.shape[2:]
+    placed = patches.unflatten(2, size).unflatten(1, after).permute(0, 3, 1, 4, 2, 5)
+    image: Tensor = placed.reshape(len(rows), size[0], after[0] * size[1], after[1] * size[2])
+    return image
 
 
 def _in_parts(x: Tensor, values: int, product: Callable[[Tensor], Tensor]) -> Tensor:

@@ -14,13 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, checker, helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    checker,
+    helper,
+)
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.engine.network.constants import fold_constants
 from runner.engine.network.draft import Array, Draft, Shape, replace_all
 from runner.engine.network.graph import Dtype
+from runner.engine.network.joined import join_inputs, join_outputs
 from runner.engine.network.library_errors import foreign
 from runner.engine.network.onnx_file import DOMAINS, malformed, read_model, unsupported
 
@@ -63,8 +72,8 @@ def converted(path: Path, supported: AbstractSet[str], content: bytes | None = N
     """Reads an ONNX file. `supported`: operators; where there are others, onnxsim may remove them.
     `content`: of the file, where it is read.
 
-    Raises InstanceError as `read_model` does, MALFORMED_NETWORK, UNSUPPORTED_INSTANCE (several
-    inputs or outputs) or UNSUPPORTED_OPERATOR.
+    Raises InstanceError as `read_model` does, MALFORMED_NETWORK, UNSUPPORTED_INSTANCE (inputs of
+    other types) or UNSUPPORTED_OPERATOR.
     """
     draft = Draft(_one_sample(read_model(path, content), path), path)
     for node in draft.graph.node:
@@ -97,16 +106,26 @@ def _one_sample(model: ModelProto, path: Path) -> ModelProto:
 
 
 def _set_one_sample(graph: GraphProto, path: Path) -> None:
-    """Sets what the input leaves open to 1 and leaves all other shapes to inference."""
+    """One input and one output. Sets what inputs leave open to 1 and leaves all other shapes to
+    inference.
+    """
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
-    if len(inputs) != 1 or len(graph.output) != 1:
-        raise InstanceError(
-            Cause.UNSUPPORTED_INSTANCE,
-            f"{path}: {len(inputs)} inputs and {len(graph.output)} outputs; "
-            "only networks with one input and one output are supported",
-        )
-    (value,) = inputs
+    if not inputs or not graph.output:
+        raise malformed(path, f"{len(inputs)} inputs and {len(graph.output)} outputs")
+    for value in inputs:
+        _check_input(value, path)
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_value < 1:
+                dimension.dim_value = 1
+    if len(inputs) > 1:
+        join_inputs(graph, inputs, path)
+    if len(graph.output) > 1:
+        join_outputs(graph)
+    graph.output[0].type.tensor_type.shape.SetInParent()  # the checker wants one
+
+
+def _check_input(value: ValueInfoProto, path: Path) -> None:
     element = value.type.tensor_type.elem_type
     if element not in _INPUT_TYPES:
         kind = TensorProto.DataType.Name(element).lower()
@@ -115,10 +134,6 @@ def _set_one_sample(graph: GraphProto, path: Path) -> None:
             f"{path}: input {value.name!r} is {kind}, not float16, float32 or float64; "
             "export it with such an input",
         )
-    for dimension in value.type.tensor_type.shape.dim:
-        if dimension.dim_value < 1:
-            dimension.dim_value = 1
-    graph.output[0].type.tensor_type.shape.SetInParent()  # the checker wants one
 
 
 def _sort(graph: GraphProto, path: Path) -> None:

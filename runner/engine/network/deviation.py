@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.functions import function_of
-from runner.engine.network.evaluate import apply, in_dtype, window_of
+from runner.engine.network.evaluate import apply, differences, in_dtype, matrices, window_of
 from runner.engine.network.graph import Graph, Node, Op
 
 # Of the functions that it approximates, and of what it rounds them to.
@@ -61,6 +61,11 @@ def with_deviation(
             carried = _of_function(node, inputs[0], before[0])
         elif node.op in _BENT:
             carried = _BENT[node.op](inputs[0], before[0])
+        elif node.op is Op.MATMUL:
+            carried = _of_matmul(node, inputs[0], before[0])
+        elif node.op is Op.EXP_SUMS:
+            of_pair = before[0].unsqueeze(-2) + before[0].unsqueeze(-1)
+            carried = (of_pair * _squared_exponentials(inputs[0])).sum(-1)
         else:
             carried = _carried(node, parameters, *before)
         if node.op is Op.RELU:
@@ -81,6 +86,19 @@ def _of_function(node: Node, x: Tensor, variance: Tensor) -> Tensor:
     here, reach = f.value(x), _REACH * variance.sqrt()
     moved = [(f.value(x + way * reach) - here).abs().nan_to_num(0.0) for way in (-1, 1)]
     return (torch.maximum(*moved) / _REACH) ** 2
+
+
+def _of_matmul(node: Node, x: Tensor, variance: Tensor) -> Tensor:
+    """(v + x²) (w + y²) - x² y², where v and w are the variances of x and y."""
+    squares, spread = (matrices(node, part) for part in (x**2, variance))
+    carried = spread[0] @ (squares[1] + spread[1]) + squares[0] @ spread[1]
+    return carried.reshape(-1, *node.shape)
+
+
+def _squared_exponentials(x: Tensor) -> Tensor:
+    """Of all differences but those of a value with itself: [B, groups, count, count]."""
+    mine = torch.eye(x.shape[-1], dtype=torch.bool, device=x.device)
+    return (2 * differences(x)).exp().masked_fill(mine, 0.0)
 
 
 def _linear(
@@ -149,6 +167,14 @@ def _added(
             return (_UNITS_OF_FUNCTIONS * function_of(node).size(inputs[0], value)) ** 2
         case Op.EXP | Op.SQRT | Op.SQUARE | Op.RECIPROCAL | Op.PRODUCT:
             return (_UNITS_OF_FUNCTIONS * value) ** 2
+        case Op.MATMUL:
+            first, second = matrices(node, squares)
+            units = first.shape[-1] + 1 + _UNITS_OF_FUNCTIONS**2
+            return units * ((first @ second).reshape(value.shape) + value**2)
+        case Op.EXP_SUMS:
+            units = value.shape[-1] + 1 + _UNITS_OF_FUNCTIONS**2
+            gaps = differences(inputs[0]) ** 2
+            return (_squared_exponentials(inputs[0]) * (gaps + units)).sum(-1) + units * value**2
     return 0.0
 
 

@@ -18,18 +18,38 @@ from runner.engine.network.graph import Graph, Node, Op
 _FARTHEST = 30.0
 
 
-def _exp_of_softmax(x: Tensor, count: int) -> Tensor:
-    """Of all differences of `count` values: each group's gradient leads to its nearest rival."""
+def differences(x: Tensor) -> Tensor:
+    """Of each value [..., i] all others less it: [..., i, others], itself as well."""
+    return x.unsqueeze(-2) - x.unsqueeze(-1)
 
-    def slopes(x: Tensor) -> Tensor:
-        rows = x.reshape(len(x), -1, count, count)
-        mine = torch.eye(count, dtype=torch.bool, device=x.device)
+
+def _exp_sums(x: Tensor) -> Tensor:
+    """Of values [B, groups, count]; each one's gradient leads to its nearest rival."""
+
+    def slopes(rows: Tensor) -> Tensor:
+        mine = torch.eye(rows.shape[-1], dtype=torch.bool, device=x.device)
         nearest = rows.masked_fill(mine, -torch.inf).amax(-1, keepdim=True)
         nearest = torch.where(nearest.isfinite(), nearest, 0.0)
         shares = (rows - nearest).exp() * nearest.clamp(-_FARTHEST, _FARTHEST).exp()
-        return shares.masked_fill(mine, 1.0).reshape(x.shape)
+        return shares.masked_fill(mine, 1.0)
 
-    return followed(x, torch.exp, slopes)
+    return followed(differences(x), torch.exp, slopes).sum(-1)
+
+
+def matrices(node: Node, flat: Tensor) -> tuple[Tensor, Tensor]:
+    """The two of a MATMUL, as many as its batch: of [..., values] of its input."""
+    batch, rows, length, columns = matmul_sizes(node)
+    of_first = batch * rows * length
+    first = flat[..., :of_first].unflatten(-1, (batch, rows, length))
+    return first, flat[..., of_first:].unflatten(-1, (batch, length, columns))
+
+
+def matmul_sizes(node: Node) -> tuple[int, int, int, int]:
+    batch, rows, length, columns = (
+        int(node.attributes[name])  # type: ignore[arg-type]
+        for name in ("batch", "rows", "length", "columns")
+    )
+    return batch, rows, length, columns
 
 
 def _reciprocal(x: Tensor) -> Tensor:
@@ -96,8 +116,11 @@ def apply(node: Node, parameters: Mapping[str, Tensor], *inputs: Tensor) -> Tens
             return function_of(node).value(x)
         case Op.PRODUCT:
             return x[:, 0] * x[:, 1]
-    if node.op is Op.EXP and "softmax" in attributes:
-        return _exp_of_softmax(x, attributes["softmax"])
+        case Op.MATMUL:
+            first, second = matrices(node, x)
+            return (first @ second).reshape(-1, *node.shape)
+        case Op.EXP_SUMS:
+            return _exp_sums(x)
     if node.op in FUNCTIONS:
         return FUNCTIONS[node.op](x)
     raise ValueError(f"{node.op} has no value of its own")

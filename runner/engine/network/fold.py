@@ -31,6 +31,13 @@ def folded(graph: Graph, tensors: dict[str, Array]) -> tuple[Graph, dict[str, Ar
                 renamed[node.name] = source.name
                 users[source.name] = users[node.name]
                 continue
+            if source.op is Op.SELECT and users[source.inputs[0]] == 1:
+                before = nodes[source.inputs[0]]
+                earlier = _before(source, node, before, tensors)
+                if earlier is not None and _fold(before, earlier, tensors):
+                    renamed[node.name] = source.name
+                    users[source.name] = users[node.name]
+                    continue
         if node.op is Op.RESHAPE:
             source = nodes[node.inputs[0]]
             source = nodes[source.inputs[0]] if source.op is Op.RESHAPE else source
@@ -42,6 +49,23 @@ def folded(graph: Graph, tensors: dict[str, Array]) -> tuple[Graph, dict[str, Ar
         nodes[node.name] = node
     output = renamed.get(graph.output, graph.output)
     return _reaching(replace(graph, nodes=tuple(nodes.values()), output=output), tensors)
+
+
+def _before(select: Node, affine: Node, source: Node, tensors: dict[str, Array]) -> Node | None:
+    """What does the same to the product that all values are moved from; None where none does."""
+    parameters = affine.parameters
+    moved = tensors[select.parameters["index"]].reshape(-1)
+    if source.op is not Op.CONV or set(parameters) != {"scale", "shift"}:
+        return None
+    if moved.size != source.size or not select.attributes["once"] or select.attributes["zeros"]:
+        return None
+    names = {role: f"{affine.name}.{role} before" for role in parameters}
+    for role, name in names.items():
+        values = np.broadcast_to(tensors[parameters[role]], affine.shape).reshape(-1)
+        placed = np.empty_like(values)
+        placed[moved] = values
+        tensors[name] = placed.reshape(source.shape)
+    return replace(affine, shape=source.shape, parameters=names)
 
 
 def _fold(source: Node, affine: Node, tensors: dict[str, Array]) -> bool:

@@ -48,7 +48,7 @@ class Op(StrEnum):
     AVGPOOL = "avgpool"  # kernel, stride, padding: 2 ints; padding counts as zeros
     SIGMOID = "sigmoid"
     TANH = "tanh"
-    EXP = "exp"  # softmax: of all differences of so many values, group by group
+    EXP = "exp"
     SQRT = "sqrt"
     SQUARE = "square"
     RECIPROCAL = "reciprocal"
@@ -56,12 +56,25 @@ class Op(StrEnum):
     COS = "cos"
     FUNCTION = "function"  # `function`, by name, of runner.engine.functions; its attributes
     PRODUCT = "product"  # of an input [2, *shape], the first times the second
+    # of flat matrices [batch, rows, length], and behind them [batch, length, columns]: their
+    # products; attributes: these four
+    MATMUL = "matmul"
+    # of an input [groups, count], for each value x of a group the sum of exp(other - x) over the
+    # group: what a softmax divides by
+    EXP_SUMS = "exp_sums"
 
 
 # Functions of one variable whose lines are in runner.engine.bounds.curves.
 CURVES = frozenset({Op.EXP, Op.SQRT, Op.SQUARE, Op.RECIPROCAL, Op.SIN, Op.COS})
 # What is not linear, and so is relaxed.
-RELAXED = frozenset({Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH, Op.PRODUCT, Op.FUNCTION, *CURVES})
+RELAXED = frozenset(
+    {
+        *(Op.RELU, Op.MAXPOOL, Op.SIGMOID, Op.TANH, Op.FUNCTION, *CURVES),
+        *(Op.PRODUCT, Op.MATMUL, Op.EXP_SUMS),
+    }
+)
+# Functions of each value by itself.
+OF_EACH_VALUE = frozenset({Op.RELU, Op.SIGMOID, Op.TANH, Op.FUNCTION, *CURVES})
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from runner.engine.network.prepared import read_graph
 from runner.engine.programs.rank import Rank, as_rank
 from runner.engine.programs.same_gang import world_for
 from runner.engine.verification import Verification
+from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.model import Property
 from runner.problem.property.read_property import read_property
-from runner.problem.property.shapes import check_shapes
+from runner.problem.property.shapes import check_shapes, check_tensors
 
 
 def get_ready() -> None:
@@ -111,4 +112,6 @@ def check_fit(instance: Property, graph: Graph, source: str, network: Path) -> N
                 f"{source}: declares {declared} {name}, {network} has {actual}; "
                 "check that the row of instances.csv pairs the right files",
             )
+    if instance.input_tensors or instance.output_tensors:
+        check_tensors(instance, source, OnnxRuntime(network))
     check_shapes(instance, source, network, graph.input.shape, graph.node(graph.output).shape)

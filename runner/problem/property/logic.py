@@ -78,7 +78,7 @@ def product(factors: Iterable[Linear]) -> Linear | None:
 class Comparison:
     """The sum of coefficient * variable over `terms` is at most `bound` (below it, if strict).
 
-    No coefficient is zero. `line` is where the file says so; it does not count for equality.
+    No coefficient is zero. `line` is where the file says so first; it does not count for equality.
     """
 
     terms: tuple[tuple[Coordinate, Exact], ...]

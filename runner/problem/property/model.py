@@ -111,11 +111,22 @@ class Case:
 
 
 @dataclass(frozen=True)
+class DeclaredTensor:
+    """An input or an output: `name` in the ONNX file, "" where the property does not say it, and
+    how many values it has.
+    """
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Property:
     """A union of cases over `inputs` input variables and `outputs` output variables (flat).
 
     Without a case no input satisfies the file; `empty` says why. `input_shape`, `output_shape`:
-    where the file declares them, as VNN-LIB 2.0 does. `input_name`: what it calls an input.
+    where the file declares them, as VNN-LIB 2.0 does; `input_tensors`, `output_tensors`: where it
+    declares several, or says their names. `input_name`: what it calls an input.
     """
 
     inputs: int
@@ -124,4 +135,6 @@ class Property:
     empty: str = ""
     input_shape: tuple[int, ...] | None = None
     output_shape: tuple[int, ...] | None = None
+    input_tensors: tuple[DeclaredTensor, ...] = ()
+    output_tensors: tuple[DeclaredTensor, ...] = ()
     input_name: Callable[[int], str] = "X_{}".format

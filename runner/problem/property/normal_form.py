@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.problem.property.logic import And, Comparison, Coordinate, Formula, Kind
-from runner.problem.property.model import Case, Conjunction, Property
+from runner.problem.property.model import Case, Conjunction, DeclaredTensor, Property
 from runner.problem.property.numbers import Exact, Limit, Limits
 
 # An `and` of n two-way `or` has 2**n disjuncts: refuse before memory runs out.
@@ -30,7 +30,9 @@ _GREATEST = int(sys.float_info.max)
 class Declarations:
     """The variables of a file: how many are input and output, and what the file calls them.
 
-    `input_shape`, `output_shape`: where it declares them.
+    `input_shape`, `output_shape`: where it declares them; `input_tensors`, `output_tensors`: where
+    it declares several, or says their names. `limits`: of the comparisons that were
+    read so far, as files repeat themselves.
     """
 
     file: str
@@ -39,6 +41,9 @@ class Declarations:
     name: Callable[[Coordinate], str]
     input_shape: tuple[int, ...] | None = None
     output_shape: tuple[int, ...] | None = None
+    input_tensors: tuple[DeclaredTensor, ...] = ()
+    output_tensors: tuple[DeclaredTensor, ...] = ()
+    limits: dict[Comparison, Limit] = field(default_factory=dict, compare=False, repr=False)
 
     def error(self, cause: Cause, message: str, line: int | None = None) -> InstanceError:
         """An error that says where: `file:line: message`."""
@@ -72,6 +77,8 @@ def to_property(formula: Formula, declarations: Declarations) -> Property:
         empty="" if parts else _why_empty(formula, declarations),
         input_shape=declarations.input_shape,
         output_shape=declarations.output_shape,
+        input_tensors=declarations.input_tensors,
+        output_tensors=declarations.output_tensors,
         input_name=lambda index: declarations.name(Coordinate(Kind.INPUT, index)),
     )
 
@@ -131,9 +138,12 @@ def _tighten(box: dict[int, Limits], comparison: Comparison, declarations: Decla
         raise declarations.error(Cause.UNSUPPORTED_PROPERTY, message, comparison.line)
     ((variable, coefficient),) = comparison.terms
     lower, upper = box.get(variable.position, _UNBOUNDED)
-    nudge = 0 if not comparison.strict else -1 if coefficient > 0 else 1
     try:
-        limit = Limit.of(_quotient(comparison.bound, coefficient), nudge)
+        limit = declarations.limits.get(comparison)
+        if limit is None:
+            nudge = 0 if not comparison.strict else -1 if coefficient > 0 else 1
+            limit = Limit.of(_quotient(comparison.bound, coefficient), nudge)
+            declarations.limits[comparison] = limit
     except OverflowError as error:
         raise _too_large(comparison, declarations) from error
     if coefficient > 0:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
+from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.model import Property
 
 Shape = tuple[int, ...]
@@ -27,6 +28,30 @@ def check_shapes(
                 Cause.SHAPE_MISMATCH,
                 f"{source}: declares the {side} as {list(declared)}, {network} has {list(whole)}, "
                 "so each index would mean another value; declare the network's own shape",
+            )
+
+
+def check_tensors(instance: Property, source: str, runtime: OnnxRuntime) -> None:
+    """Raises InstanceError SHAPE_MISMATCH where inputs, or outputs, that are declared are not those
+    of the network, one by one and in its order.
+    """
+    sizes = runtime.sizes()
+    for side, declared, names, lengths in (
+        ("inputs", instance.input_tensors, runtime.inputs, sizes[0]),
+        ("outputs", instance.output_tensors, runtime.outputs, sizes[1]),
+    ):
+        if not declared:
+            continue
+        unlike = len(declared) != len(names) or any(
+            tensor.name not in ("", name) or tensor.size != length
+            for tensor, name, length in zip(declared, names, lengths, strict=False)
+        )
+        if unlike:
+            has = ", ".join(f"{n!r} of {k}" for n, k in zip(names, lengths, strict=True))
+            raise InstanceError(
+                Cause.SHAPE_MISMATCH,
+                f"{source}: declares {len(declared)} {side} that are not those of {runtime.path}, "
+                f"which are {has}; declare them so, in this order",
             )
 
 

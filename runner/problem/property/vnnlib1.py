@@ -31,7 +31,8 @@ from runner.problem.property.model import Property
 from runner.problem.property.normal_form import Declarations, to_property
 from runner.problem.property.numbers import OutOfRangeError, exact
 
-_TOKEN = re.compile(r";[^\n]*|\n|[()]|[^\s();]+")
+# A group without brackets in it, on one line, is one token: files consist of comparisons.
+_TOKEN = re.compile(r";[^\n]*|\n|\([^\s();]+(?: [^\s();]+)+\)|[()]|[^\s();]+")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _VARIABLE = re.compile(r"([XY])_(0|[1-9]\d*)", re.ASCII)
@@ -75,6 +76,7 @@ class _Reader:
         self.line = 1
         self.assertions: list[Formula] = []
         self._symbols: dict[str, Linear] = {}
+        self._groups: dict[str, _Item] = {}  # what was read before, as files repeat themselves
         self._declared: dict[Kind, set[int]] = {kind: set() for kind in Kind}
         self._asked = ""
 
@@ -89,14 +91,15 @@ class _Reader:
                 begin = begin if open_groups else self.line
                 open_groups.append(items)
                 items = []
-                if len(open_groups) > MAXIMUM_NESTING:
-                    raise self._unsupported(f"nested deeper than {MAXIMUM_NESTING}")
+                self._check_depth(len(open_groups))
             elif token == ")":
                 if not open_groups:
                     raise self._malformed("unbalanced ); remove it, or add its (")
                 value = self._reduce(items, top_level=len(open_groups) == 1)
                 items = open_groups.pop()
                 items.append(value)
+            elif token[0] == "(":
+                items.append(self._group(token, depth=len(open_groups)))
             elif token[0] != ";":
                 if not open_groups:
                     raise self._malformed(
@@ -106,6 +109,20 @@ class _Reader:
         if open_groups:
             self.line = begin
             raise self._malformed(CUT_OFF)
+
+    def _group(self, token: str, depth: int) -> _Item:
+        """A group without brackets in it, and inside so many others."""
+        if token in self._groups and depth < MAXIMUM_NESTING:
+            return self._groups[token]
+        self._check_depth(depth + 1)
+        value = self._reduce([*token[1:-1].split(" ")], top_level=not depth)
+        if depth:
+            self._groups[token] = value
+        return value
+
+    def _check_depth(self, depth: int) -> None:
+        if depth > MAXIMUM_NESTING:
+            raise self._unsupported(f"nested deeper than {MAXIMUM_NESTING}")
 
     def count(self, kind: Kind) -> int:
         """How many variables of a kind are declared; their indices have to be contiguous."""

@@ -6,9 +6,10 @@ import json
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import reduce
+from itertools import accumulate
 from operator import add, sub
 
 import vnnlib
@@ -30,7 +31,7 @@ from runner.problem.property.logic import (
     disjunction,
     product,
 )
-from runner.problem.property.model import Property
+from runner.problem.property.model import DeclaredTensor, Property
 from runner.problem.property.normal_form import Declarations, to_property
 from runner.problem.property.numbers import OutOfRangeError, exact
 
@@ -47,6 +48,10 @@ _RELATIONS: dict[type[vnnlib.Comparison], Relation] = {
 }
 _KINDS = {vnnlib.SymbolKind.Input: Kind.INPUT, vnnlib.SymbolKind.Output: Kind.OUTPUT}
 _TYPED = re.compile(r"\(\s*declare-(input|output)\s+(\S+)\s+([^\s()\[\]\"]+)")
+# A declaration with the name of a tensor behind its shape, which the package's grammar lacks.
+_NAMED = re.compile(
+    r"(\(\s*declare-(?:input|output)\s+(\S+)\s+[^\s()\[\]\"]+\s*\[[^\[\]]*\]\s*)\"([^\"\n]*)\""
+)
 _REAL_TYPES = ("real", "float16", "float32", "float64")
 
 
@@ -59,37 +64,67 @@ def parse(text: str, file: str) -> Property:
     _check_readable(text, file)
     # Line by line the same, without what the package need not see.
     code = _COMMENT.sub("", text)
+    tensors = {found[2]: found[3] for found in _NAMED.finditer(code)}
+    code = _without_tensors(code)
     _check_types(code, file)
     query = _query(_plain_numbers(code, file), code, file)
     network = _network(query, file)
-    inputs, outputs = network.inputs[0], network.outputs[0]
-    sides: dict[Kind, vnnlib.InputDefinition | vnnlib.OutputDefinition] = {
-        Kind.INPUT: inputs,
-        Kind.OUTPUT: outputs,
-    }
-
-    def name(variable: Coordinate) -> str:
-        side = sides[variable.kind]
-        place = ",".join(map(str, _indices(variable.position, side.shape)))
-        return f"{side.name}[{place}]" if side.shape else str(side.name)
-
+    inputs, outputs = _Side(network.inputs, tensors), _Side(network.outputs, tensors)
+    sides = {Kind.INPUT: inputs, Kind.OUTPUT: outputs}
     declarations = Declarations(
         file,
-        math.prod(inputs.shape),
-        math.prod(outputs.shape),
-        name,
-        tuple(inputs.shape),
-        tuple(outputs.shape),
+        inputs.size,
+        outputs.size,
+        lambda variable: sides[variable.kind].name(variable.position),
+        inputs.shape,
+        outputs.shape,
+        inputs.tensors,
+        outputs.tensors,
     )
-    lowering = _Lowering(file)
+    lowering = _Lowering(file, {**inputs.starts, **outputs.starts})
     formulas = [lowering.formula(assertion.expr) for assertion in query.assertions]
     return to_property(conjunction(formulas), declarations)
+
+
+class _Side:
+    """The inputs or the outputs of a network, flat behind each other in the order of the file.
+
+    `tensors`: names in the ONNX file, by variable, where they are said.
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[vnnlib.InputDefinition | vnnlib.OutputDefinition],
+        tensors: Mapping[str, str],
+    ) -> None:
+        self._variables = variables
+        sizes = [math.prod(variable.shape) for variable in variables]
+        ends = list(accumulate(sizes))
+        self.size = ends[-1]
+        self.starts: dict[str, int] = {
+            variable.name: end - size
+            for variable, size, end in zip(variables, sizes, ends, strict=True)
+        }
+        self.shape = None if len(variables) > 1 else tuple(variables[0].shape)
+        declared = tuple(
+            DeclaredTensor(tensors.get(variable.name, ""), size)
+            for variable, size in zip(variables, sizes, strict=True)
+        )
+        plain = len(declared) == 1 and not declared[0].name
+        self.tensors = () if plain else declared
+
+    def name(self, position: int) -> str:
+        """Of a value, with its place in its variable."""
+        variable = next(v for v in reversed(self._variables) if self.starts[v.name] <= position)
+        place = _indices(position - self.starts[variable.name], variable.shape)
+        said = ",".join(map(str, place))
+        return f"{variable.name}[{said}]" if variable.shape else str(variable.name)
 
 
 def networks(text: str, file: str) -> tuple[Network, ...]:
     """What a 2.0 query declares. Raises InstanceError as `parse` does."""
     _check_readable(text, file)
-    code = _COMMENT.sub("", text)
+    code = _without_tensors(_COMMENT.sub("", text))
     _check_types(code, file)
     types = {found[2]: found[3] for found in _TYPED.finditer(code)}
     query = _query(_plain_numbers(code, file), code, file)
@@ -106,6 +141,10 @@ def networks(text: str, file: str) -> tuple[Network, ...]:
         )
         for network in query.networks
     )
+
+
+def _without_tensors(code: str) -> str:
+    return _NAMED.sub(lambda found: found[1], code)
 
 
 def _check_readable(text: str, file: str) -> None:
@@ -187,15 +226,15 @@ def _explanation(report: str, file: str) -> tuple[str, str]:
 
 
 def _network(query: vnnlib.Query, file: str) -> vnnlib.Network:
-    """The only network, which has one real input and one real output."""
+    """The only network, which has inputs and outputs."""
     networks = query.networks
     names = ", ".join(network.name for network in networks)
     if len(networks) != 1:
         raise _unsupported(file, f"{len(networks)} networks ({names}); only one is")
     network = networks[0]
     for what, variables in (("input", network.inputs), ("output", network.outputs)):
-        if len(variables) != 1:
-            raise _unsupported(file, f"{len(variables)} {what} variables; only one is")
+        if not variables:
+            raise _malformed(file, f"no {what} is declared; declare it")
     if network.hidden:
         raise _unsupported(file, f"hidden variable {network.hidden[0].name}")
     return network
@@ -206,10 +245,13 @@ def _line(code: str, found: re.Match[str]) -> int:
 
 
 class _Lowering:
-    """Walks the package's AST. Lines are known at variables and literals only."""
+    """Walks the package's AST. Lines are known at variables and literals only. `starts`: where the
+    values of each variable begin among all inputs, or outputs.
+    """
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, starts: Mapping[str, int]) -> None:
         self.file = file
+        self._starts = starts
         self.line = 1
 
     def formula(self, node: vnnlib.BoolExpr) -> Formula:
@@ -228,7 +270,7 @@ class _Lowering:
         match node:
             case vnnlib.Var():
                 self.line = node.line
-                index = _flat_index(node.indices, node.shape)
+                index = self._starts[node.name] + _flat_index(node.indices, node.shape)
                 return Linear({Coordinate(_KINDS[node.kind], index): 1})
             case vnnlib.Literal():
                 self.line = node.line

@@ -51,6 +51,12 @@ def after(op: Op, builder: Builder) -> str:
             return builder.concat(1, "x", builder.conv("x", 2, (1, 1)))
         case Op.PRODUCT:
             return builder.add(op, ("x",), builder.shape("x")[1:])
+        case Op.MATMUL:
+            halves = (builder.reshape(builder.conv("x", 2, (1, 1)), 4, 2, 5) for _ in range(2))
+            first, second = halves
+            return builder.matmul(first, builder.reshape(second, 4, 5, 2))
+        case Op.EXP_SUMS:
+            return builder.exp_sums("x", 5)
         case Op.SQRT | Op.RECIPROCAL:
             return builder.pointwise(op, builder.pointwise(Op.EXP, "x"))
         case Op.FUNCTION:

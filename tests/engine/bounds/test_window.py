@@ -43,6 +43,19 @@ def test_products_of_matrices_are_the_convolution_and_its_adjoint(
     )
 
 
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("last", [False, True])
+def test_patches_that_do_not_overlap_are_the_adjoint(kernel: tuple[int, int], last: bool) -> None:
+    """Whether channels come first or last in memory."""
+    moved = Window(kernel, (0, 0), (1, 1))
+    image = (3 * kernel[0], 2 * kernel[1])
+    weight = torch.randn(4, 2, *kernel, dtype=torch.float64)
+    rows = torch.randn(5, 4, 3, 2, dtype=torch.float64)
+    rows = rows.to(memory_format=torch.channels_last) if last else rows
+    expected = F.conv_transpose2d(rows, weight, None, kernel)
+    torch.testing.assert_close(moved.transpose(rows, weight, image), expected)
+
+
 def test_a_batch_is_unfolded_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     moved = Window((1, 1), (1, 1), (1, 1))
     x, weight = torch.randn(7, 2, 6, 6), torch.randn(3, 2, 3, 3)

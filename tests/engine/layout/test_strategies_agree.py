@@ -10,7 +10,7 @@ import pytest
 from device import DEVICE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_networks import Builder, SmallNetwork
+from small_networks import Builder, SmallNetwork, attention
 
 from runner.contract.question import Question
 from runner.contract.vocabulary import Method
@@ -68,6 +68,10 @@ def test_strategies_agree_on_functions_of_one_variable(rank_server: RankServer) 
     x = applied(builder.conv(x, 3), "Sign")
     x = applied(builder.linear(builder.flatten(x), 7), "Softplus")
     check_agreement(rank_server, builder.network(builder.linear(x, 3)), ranks=3, radius=0.05)
+
+
+def test_strategies_agree_on_attention(rank_server: RankServer) -> None:
+    check_agreement(rank_server, attention(), ranks=3, radius=0.05)
 
 
 def check_agreement(

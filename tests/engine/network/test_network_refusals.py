@@ -231,15 +231,15 @@ def test_weights_that_are_no_numbers(value: float, word: str, tmp_path: Path) ->
     assert f"a value of the weight 'kernel' is {word}" in str(error)
 
 
-def test_several_inputs(tmp_path: Path) -> None:
+def test_several_inputs_of_several_types(tmp_path: Path) -> None:
     path = save(tmp_path, [node("Relu", "x")], (1, 3), (1, 3))
     model = onnx.load(path)
-    model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, (1, 3)))
+    model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.DOUBLE, (1, 3)))
     onnx.save(model, path)
     error = refused(path)
     assert error.cause is Cause.UNSUPPORTED_INSTANCE
-    assert "2 inputs" in str(error)
-    with pytest.raises(InstanceError, match="2 inputs") as caught:
+    assert "inputs 'x', 'z' are of several types" in str(error)
+    with pytest.raises(InstanceError, match="2 inputs of 2 types") as caught:
         OnnxRuntime(path)
     assert caught.value.cause is Cause.UNSUPPORTED_INSTANCE
 

@@ -6,6 +6,7 @@ import cProfile
 import gzip
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.problem.property import vnnlib1
+from runner.problem.property.logic import Formula, compare
 from runner.problem.property.model import Property
 from runner.problem.property.read_property import read_property
 
@@ -363,6 +365,32 @@ def test_reading_takes_as_many_steps_as_there_are_inputs() -> None:
         return sum(entry.callcount for entry in profile.getstats())
 
     assert steps(4 * 768) < 4.2 * steps(768)
+
+
+def test_what_a_file_repeats_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of boxes differ in a few of their bounds."""
+    read = []
+
+    def counted(*arguments: Any) -> Formula:
+        read.append(arguments)
+        return compare(*arguments)
+
+    monkeypatch.setattr(vnnlib1, "compare", counted)
+    box = "(and (<= X_0 0.75) (>= X_0 -1) (<= X_1 1) (>= X_1 {}))"
+    boxes = [box.format(0.001 * number) for number in range(500)]
+    assert len(parse(BOX + f"(assert (or {' '.join(boxes)}))").cases) == 500
+    assert len(read) == 4 + 2 + 500
+
+
+def test_a_group_that_is_read_again_means_the_same_and_is_refused_the_same() -> None:
+    once = parse(BOX + "(assert (<= Y_0 1.5))")
+    again = parse(BOX + "(assert (or (and (<= Y_0 1.5) (<= X_0 1)) (and (<= Y_0 1.5) (<= X_0 1))))")
+    assert regions(once) == regions(again)
+    deep = "(or (<= Y_0 1) (and (<= Y_1 1) " * 100 + "(<= Y_0 1)" + "))" * 100
+    cause, said = refusal(BOX + f"(assert {deep})")
+    assert cause is Cause.UNSUPPORTED_PROPERTY
+    assert said == "prop.vnnlib:3: not supported: nested deeper than 200"
+    assert refusal(BOX + "(<= Y_0 1)")[0] is Cause.UNSUPPORTED_PROPERTY
 
 
 def test_all_shared_properties_parse_with_the_boxes_of_their_networks(vnncomp2022: Path) -> None:

@@ -130,6 +130,12 @@ class Builder:
         attributes: dict[str, Attribute] = {"once": once, "zeros": len(used) < flat.size}
         return self.append(Op.SELECT, [x], shape, attributes, index=flat.reshape(shape))
 
+    def gathered(self, x: Node, index: Array) -> Node:
+        """`selected`, and a node even where nothing moves: all of it is on every rank."""
+        once = len(np.unique(index)) == index.size
+        attributes: dict[str, Attribute] = {"once": once, "zeros": False}
+        return self.append(Op.SELECT, [x], index.shape, attributes, index=index.astype(np.int64))
+
     def expanded(self, x: Node, before: Shape, after: Shape, shape: Shape) -> Node:
         """x broadcast as from one shape of the file to another; `shape`: of the sample after."""
         if prod(before) == prod(after):
@@ -206,6 +212,14 @@ class Builder:
         pair = [self.reshaped(value, (1, *value.shape)) for value in (x, y)]
         both = self.append(Op.CONCAT, pair, (2, *x.shape), {"axis": 0})
         return self.append(Op.PRODUCT, [both], x.shape)
+
+    def matmul(self, x: Node, y: Node) -> Node:
+        """Of x [batch, rows, length] and y [batch, length, columns]."""
+        (batch, rows, length), columns = x.shape, y.shape[2]
+        flat = [self.reshaped(value, (value.size,)) for value in (x, y)]
+        both = self.append(Op.CONCAT, flat, (x.size + y.size,), {"axis": 0})
+        attributes = {"batch": batch, "rows": rows, "length": length, "columns": columns}
+        return self.append(Op.MATMUL, [both], (batch, rows, columns), attributes)
 
     def summed(self, x: Node, count: int) -> Node:
         """The sum of each `count` values that follow each other: [1, sums, 1]."""

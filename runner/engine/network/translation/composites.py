@@ -42,13 +42,8 @@ def _exponentials(build: Builder, node: NodeProto) -> tuple[Node, Array]:
     if x.size * count > _MOST_PAIRS:
         raise build.refused(node, f"it has {x.size * count:,} pairs, more than {_MOST_PAIRS:,}")
     index = np.moveaxis(np.arange(x.size).reshape(shape), axis, -1)
-    mine, other = np.broadcast_arrays(index[..., :, None], index[..., None, :])
-    differences = build.minus(
-        build.selected(x, other, (other.size,)), build.selected(x, mine, (mine.size,))
-    )
-    shape = differences.shape
-    exponentials = build.append(Op.EXP, [differences], shape, {"softmax": count})
-    total = build.summed(exponentials, count)
+    groups = build.gathered(x, index.reshape(-1, count))
+    total = build.append(Op.EXP_SUMS, [groups], groups.shape)
     return total, np.moveaxis(np.arange(x.size).reshape(index.shape), -1, axis)
 
 

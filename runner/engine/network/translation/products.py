@@ -27,7 +27,7 @@ Weight = Array | Rounded
 
 
 def _rows(build: Builder, x: Node, weight: Weight, bias: Array | None, node: NodeProto) -> Node:
-    """Each of x's rows, as long as the weight's, times weight.T: flat [rows, out]."""
+    """Each of x's rows, as long as the weight's, times weight.T: [rows, out], or flat."""
     if isinstance(weight, Rounded):
         return _entries(build, x, weight, node)
     length = weight.shape[1]
@@ -37,14 +37,13 @@ def _rows(build: Builder, x: Node, weight: Weight, bias: Array | None, node: Nod
     turned = np.arange(x.size).reshape(count, length).T
     columns = build.selected(x, turned, (length, count, 1))
     product = build.conv(columns, weight[:, :, None, None], bias)
-    back = np.arange(product.size).reshape(len(weight), count).T
-    return build.selected(product, back, (product.size,))
+    return build.selected(product, np.arange(product.size).reshape(len(weight), count).T)
 
 
 def _columns(
     build: Builder, x: Node, shape: tuple[int, ...], weight: Weight, node: NodeProto
 ) -> Node:
-    """weight times each of x's matrices [length, columns] (`shape`: with those in front): flat."""
+    """weight times each of x's matrices [length, columns] (`shape`: with those in front)."""
     *front, length, columns = shape
     count = prod(front)
     index = np.arange(x.size).reshape(count, length, columns)
@@ -54,8 +53,8 @@ def _columns(
         return build.selected(product, back, (product.size,))
     columns_of = build.selected(x, index.transpose(1, 0, 2), (length, count * columns, 1))
     product = build.conv(columns_of, weight[:, :, None, None], None)
-    back = np.arange(product.size).reshape(len(weight), count, columns).transpose(1, 0, 2)
-    return build.selected(product, back, (product.size,))
+    back = np.arange(product.size).reshape(len(weight), count, columns)
+    return build.selected(product, back.transpose(1, 0, 2))
 
 
 def _entries(build: Builder, x: Node, weight: Rounded, node: NodeProto) -> Node:
@@ -186,7 +185,7 @@ def _matrices(build: Builder, node: NodeProto, weight: Array, computed_left: boo
 
 
 def _met(build: Builder, node: NodeProto, left: Node, right: Node) -> Node:
-    """Each row of the left with each column of the right, entry by entry, and then their sums."""
+    """As many products of two matrices as there are pairs of them."""
     shapes = [build.file_shape(name) for name in node.input[:2]]
     rows, columns = (np.arange(prod(shape)).reshape(shape) for shape in shapes)
     if node.op_type == "Gemm":
@@ -194,15 +193,15 @@ def _met(build: Builder, node: NodeProto, left: Node, right: Node) -> Node:
         columns = columns.T if build.attribute(node, "transB", 0) else columns
     rows = rows[None] if rows.ndim == 1 else rows
     columns = columns[:, None] if columns.ndim == 1 else columns
-    length = rows.shape[-1]
-    pairs = np.broadcast_arrays(rows[..., :, None, :], columns.swapaxes(-1, -2)[..., None, :, :])
-    if pairs[0].size > _MOST_PRODUCTS:
-        raise build.refused(node, f"of two computed values with {pairs[0].size:,} products")
+    front = np.broadcast_shapes(rows.shape[:-2], columns.shape[:-2])
+    count = prod(front) * rows.shape[-2] * prod(columns.shape[-2:])
+    if count > _MOST_PRODUCTS:
+        raise build.refused(node, f"of two computed values with {count:,} products")
     first, second = (
-        build.selected(x, index, (index.size,))
-        for x, index in zip((left, right), pairs, strict=True)
+        build.selected(x, np.broadcast_to(index, (*front, *last)).reshape(-1, *last))
+        for x, index, last in ((left, rows, rows.shape[-2:]), (right, columns, columns.shape[-2:]))
     )
-    return build.summed(build.times(first, second), length)
+    return build.matmul(first, second)
 
 
 def _conv(build: Builder, node: NodeProto) -> Node:
