@@ -27,6 +27,7 @@ from runner.engine.bounds.backward import (
     local_interval,
 )
 from runner.engine.bounds.budget import CORE, Budget
+from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
@@ -44,13 +45,16 @@ SAMPLE = 8
 # Times by which that share is taken to rise from a start node to the next: while it cannot reach
 # COARSE_SHARE so, it is not looked at. Bounds are charged for all of it either way.
 SHARE_GROWTH = 10.0
+# Of the work of a backward pass, what a forward pass before it may take.
+FORWARD_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Settings:
     """`row_block`: rows of A that exist at once; both sides of a neuron are two rows.
 
-    `interval_only`: start nodes that keep their interval bounds.
+    `interval_only`: start nodes that keep their interval bounds. `forward_share`: of the work of a
+    backward pass at a start node, what a forward pass before it may take.
     """
 
     method: Method = Method.ALPHA_CROWN
@@ -58,6 +62,7 @@ class Settings:
     alpha: AlphaSettings = field(default_factory=AlphaSettings)
     interval_only: frozenset[str] = frozenset()
     budget: Budget = CORE
+    forward_share: float = FORWARD_SHARE
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class Propagator:
         bounds = NetworkBounds(box, {graph.input.name: box})
         skipped = self.settings.interval_only
         share = torch.inf  # of a start node's width that rounding may make up
+        forward = self._forward(box, known)
         for node in graph.nodes[1:]:
             if node.name in self.network.relaxed and self.settings.method is not Method.IBP:
                 self._relax(node, bounds)
@@ -124,8 +130,32 @@ class Propagator:
                     if not share <= COARSE_SHARE:  # Not `>`: what is no number is coarse.
                         bounds, finer = self._over(finer, bounds), None
                         bounds.intervals[node.name] = interval = self._interval(node, bounds, known)
+                if forward is not None:
+                    interval = self._by_form(node.name, interval, bounds, forward)
+                    bounds.intervals[node.name] = interval
                 bounds.intervals[node.name] = self._refined(node.name, interval, bounds)
         return bounds
+
+    def _forward(self, box: Interval, known: NetworkBounds | None) -> ForwardPass | None:
+        """None where it would find nothing that is not known."""
+        settings = self.settings
+        linear = known is not None and known.relaxations
+        if settings.method is Method.IBP or linear or not settings.forward_share:
+            return None
+        return ForwardPass(self.network, box, settings.forward_share, self._tag, settings.budget)
+
+    def _by_form(
+        self, name: str, interval: Interval, bounds: NetworkBounds, forward: ForwardPass
+    ) -> Interval:
+        """No looser; as it is where a forward pass is not worth it."""
+        wanted = self._wanted(name, interval.lower.flatten(1), interval.upper.flatten(1))
+        columns = forward.columns(name, 2 * len(wanted))
+        if not columns:
+            return interval
+        self._checkpoint()
+        found = forward.interval(name, bounds.intervals, columns)
+        with self._tag.kind(Memory.BOUNDS):
+            return interval.intersect(found)
 
     def _interval(self, node: Node, bounds: NetworkBounds, known: NetworkBounds | None) -> Interval:
         with torch.no_grad(), self._tag.kind(Memory.BOUNDS):
@@ -269,11 +299,15 @@ class Propagator:
 
     def _blocks(self, name: str, lower: Tensor, upper: Tensor) -> list[Tensor]:
         """Neurons whose bounds are wanted, in blocks of fixed size."""
-        relu_only = name in self.network.only_unstable
-        wanted = (lower < 0) & (upper > 0) if relu_only else lower < upper
-        neurons = wanted.any(0).nonzero()[:, 0]
+        neurons = self._wanted(name, lower, upper)
         count = min(self._tiles(2 * len(neurons)), len(neurons))
         return list(neurons.tensor_split(count)) if count else []
+
+    def _wanted(self, name: str, lower: Tensor, upper: Tensor) -> Tensor:
+        """Flat neurons whose bounds are wanted."""
+        relu_only = name in self.network.only_unstable
+        wanted = (lower < 0) & (upper > 0) if relu_only else lower < upper
+        return wanted.any(0).nonzero()[:, 0]
 
     def _tiles(self, rows: int) -> int:
         return tiles(rows, self.settings.row_block, self.network.graph, self.settings.budget)
