@@ -39,12 +39,16 @@ class Form:
         centre, radius = interval.ball
         return Form((), centre.new_zeros((0, *centre.shape)), centre, radius).settled()
 
+    def reach(self, count: int) -> Tensor:
+        """How far the first columns move the line either way, as computed: [B, *shape]."""
+        if not count:
+            return torch.zeros_like(self.centre)
+        total: Tensor = torch.linalg.vector_norm(self.columns[:count], 1, dim=0)
+        return total
+
     @cached_property
     def _reach(self) -> Tensor:
-        if not self.symbols:
-            return torch.zeros_like(self.centre)
-        total: Tensor = torch.linalg.vector_norm(self.columns, 1, dim=0)
-        return total
+        return self.reach(len(self.symbols))
 
     @cached_property
     def size(self) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from runner.contract.vocabulary import Memory
 from runner.engine.bounds.bands import relaxed
@@ -24,6 +25,8 @@ from runner.engine.network.graph import Node
 LIVE_COPIES = 3
 # What calling the operators of a pass takes for each node, in multiply-adds of its products.
 CALLS = 20_000
+# Of a node's rows, what its form may leave for the pass to go on.
+MOST_LEFT = 0.9
 
 
 class ForwardPass:
@@ -48,25 +51,25 @@ class ForwardPass:
         self._free = max(1, int(free.max())) if len(free) else 1
         self._forms: dict[str, Form] = {}
         self._made: set[str] = set()
-        self._symbols = 0
+        self._symbols = self._inputs = 0
         self._users: dict[str, list[str]] = {}
         for node in network.graph.nodes:
             for name in node.inputs:
                 self._users.setdefault(name, []).append(node.name)
 
-    def columns(self, name: str, rows: int) -> int:
-        """How many columns pay at a node where a backward pass has so many rows for each box; 0
-        where they are not enough for the free inputs.
+    def columns(self, name: str, rows: int, dtype: torch.dtype) -> int:
+        """How many columns of a dtype pay at a node where a backward pass has so many rows for each
+        box; 0 where they are not enough for the free inputs.
         """
         if not self._share or not rows:
             return 0
         missing, behind = self._missing(name), self._network.ancestors(name)
         widest = max((node.size for node in (self._network.graph.input, *missing)), default=1)
-        copies = LIVE_COPIES * max(1, self._boxes) * self._network.dtype.itemsize
+        copies = LIVE_COPIES * max(1, self._boxes) * dtype.itemsize
         fits = self._budget.bytes // (copies * widest)
-        backward = rows * self._boxes * self._work(behind) + CALLS * len(behind)
+        backward = rows * self._boxes * self._network.work(behind) + CALLS * len(behind)
         left = self._share * backward - CALLS * len(missing)
-        pays = left / max(1, self._boxes * self._work(missing))
+        pays = left / max(1, self._boxes * self._network.work(missing))
         most = int(min(fits, pays))
         return most if most >= self._free else 0
 
@@ -91,13 +94,30 @@ class ForwardPass:
     ) -> Form:
         network = self._network
         if not node.inputs:
-            return self._with_symbols(Form.of(intervals[node.name]), columns)
+            form = self._with_symbols(Form.of(intervals[node.name]), columns)
+            self._inputs = self._symbols
+            return form
         before = [self._forms[name].to(dtype) for name in node.inputs]
         if node.name in network.linear:
             return through(network.linear[node.name], before)
         ends = intervals[node.inputs[0]].to(dtype), intervals[node.name].to(dtype)
         form = relaxed(node, network.relaxed[node.name], before[0], *ends)
         return self._with_symbols(form, columns)
+
+    def report(self, rows: int, left: int) -> None:
+        """How many of the rows at a node its form leaves. Where that is most of them, forms of
+        later nodes are not worth it either: they are looser.
+        """
+        if left > MOST_LEFT * rows:
+            self._share = 0.0
+
+    def slack(self, name: str) -> Tensor:
+        """Of the width that a node's form gives, the share that a backward pass might take away, if
+        nothing but the free inputs made it: [B, *shape].
+        """
+        form = self._forms[name]
+        inputs = form.reach(sum(symbol < self._inputs for symbol in form.symbols))
+        return 1 - inputs / (form.reach(len(form.symbols)) + form.error)
 
     def _with_symbols(self, form: Form, columns: int) -> Form:
         found = form.with_symbols(columns, self._symbols)
@@ -118,10 +138,3 @@ class ForwardPass:
         for name in set(node.inputs):
             if all(user in self._made for user in self._users[name]):
                 self._forms.pop(name, None)
-
-    def _work(self, nodes: list[Node]) -> int:
-        """Multiply-adds of one column or row."""
-        linear = self._network.linear
-        return sum(
-            node.size * (linear[node.name].summands if node.name in linear else 1) for node in nodes
-        )

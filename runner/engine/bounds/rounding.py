@@ -103,6 +103,17 @@ def below(limit: Tensor, dtype: torch.dtype) -> Tensor:
     return lower.clamp(max=torch.finfo(dtype).max).to(dtype)
 
 
+def outer(lower: Tensor, upper: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Limits in a lower precision, rounded outwards; none comes to lie on the other side of 0."""
+    low, high = lower.to(dtype), upper.to(dtype)
+    down = torch.nextafter(low, torch.full_like(low, -torch.inf))
+    up = torch.nextafter(high, torch.full_like(high, torch.inf))
+    return (
+        torch.where(low.to(lower.dtype) > lower, down, low),
+        torch.where(high.to(upper.dtype) < upper, up, high),
+    )
+
+
 def summed(products: Tensor) -> Tensor:
     """Over the last dimension, in float64: what is lost has nothing to do with their number, and
     is the same on ranks that hold a part of them each.
