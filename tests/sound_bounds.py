@@ -12,6 +12,7 @@ from torch import Tensor
 
 from runner.contract.vocabulary import BOUNDS, Method
 from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
 
@@ -33,6 +34,19 @@ def bounded(
     propagator = Propagator(network.bound(), chosen)
     bounds = propagator.bound(box)
     return bounds, propagator.spec_bounds(bounds, specs)
+
+
+def by_forms(network: SmallNetwork, box: Interval, columns: int) -> dict[str, Interval]:
+    """Bounds of every node from its form alone, over interval bounds and forms before."""
+    bound = network.bound()
+    forward = ForwardPass(bound, box, torch.inf)
+    found, known = {}, {bound.graph.input.name: box}
+    for node in bound.graph.nodes[1:]:
+        before = [known[name] for name in node.inputs]
+        known[node.name] = interval = bound.rule(node.name).interval(*before)
+        found[node.name] = forward.interval(node.name, known, columns)
+        known[node.name] = interval.intersect(found[node.name])
+    return found
 
 
 def attacked(network: SmallNetwork, box: Interval, specs: Tensor) -> Tensor:
@@ -69,6 +83,14 @@ def assert_sound(network: SmallNetwork, box: Interval, dtype: torch.dtype) -> No
         for name, value in network.values(x.flatten(0, 1)).items()
     }
     outputs = values[network.graph.output].flatten(2)
+    for columns in (1000, 2, 0):
+        for name, interval in by_forms(network, box.to(dtype), columns).items():
+            ends = [interval.lower, interval.upper]
+            assert {end.dtype for end in ends} == {dtype}
+            size = max((float(end[end.isfinite()].abs().sum()) for end in ends), default=0.0)
+            room = ROUNDINGS * torch.finfo(torch.float64).eps * (1 + size)
+            assert (values[name] >= interval.lower - room).all(), f"{columns} columns: {name}"
+            assert (values[name] <= interval.upper + room).all(), f"{columns} columns: {name}"
     for method in BOUNDS:
         bounds, found = bounded(network, box.to(dtype), specs.to(dtype), method)
         ends = [end for i in bounds.intervals.values() for end in (i.lower, i.upper)]

@@ -40,10 +40,10 @@ class Deadline:
         """Seconds, by this rank's own clock."""
         return max(0.0, self._seconds - (time.perf_counter() - self._start))
 
-    def passed(self, fraction: float = 1.0) -> bool:
-        """Whether that fraction of the time is over."""
+    def passed(self, fraction: float = 1.0, group: Group | None = None) -> bool:
+        """Whether that fraction of the time is over; `group`: of the gang, who ask alone."""
         over = time.perf_counter() - self._start > fraction * self._seconds
-        return self._group.decide(over)
+        return (self._group if group is None else group).decide(over)
 
     def check_in(self, group: Group) -> None:
         """Raises TimeIsUp on a part of the gang alone, by its first rank's clock; of a group of one

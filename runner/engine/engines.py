@@ -31,7 +31,7 @@ from runner.engine.bounds.tiles import row_block
 from runner.engine.clock import Deadline
 from runner.engine.exact import excluded_exactly
 from runner.engine.finding import Confirmation
-from runner.engine.incomplete import Incomplete, OpenCase, ladder
+from runner.engine.incomplete import Incomplete, OpenCase, Shares, ladder
 from runner.engine.layout.block_owners import plan_blocks
 from runner.engine.layout.blocked_weights import BlockedWeights
 from runner.engine.layout.feature_shares import column_row_zones, plan_features
@@ -71,6 +71,11 @@ class Bounding(Protocol):
 
     @property
     def lower_bound(self) -> float: ...
+
+    @property
+    def progress(self) -> str:
+        """How far the bounds of layers came, in words."""
+        ...
 
 
 class VerificationEngine(Protocol):
@@ -160,7 +165,7 @@ class DriverEngine:
         return self._network.forward(x.double())
 
     def bounding(self, instance: Property, deadline: Deadline, room: Room = no_room) -> Bounding:
-        checkpoint, rows = self._rows(deadline)
+        checkpoint, rows, passed_apart = self._rows(deadline)
         return Incomplete(
             self._network,
             instance,
@@ -171,6 +176,7 @@ class DriverEngine:
             rows,
             room,
             deadline.check,
+            Shares(deadline.passed, passed_apart),
         )
 
     def excluded_exactly(self, instance: Property, target: Target) -> bool:
@@ -202,24 +208,26 @@ class DriverEngine:
         self, method: Method, deadline: Deadline, watched: Callable[[Rows], Rows]
     ) -> Propagator:
         """For bounds by one method, whatever they prove; `watched` goes around the specs axis."""
-        checkpoint, rows = self._rows(deadline)
+        checkpoint, rows, _ = self._rows(deadline)
         settings = replace(self._settings, method=method)
         return Propagator(self._network, settings, self._tag, checkpoint, watched(rows))
 
-    def _rows(self, deadline: Deadline) -> tuple[Callable[[], None], Rows]:
-        """Who bounds which rows, and how the clock is asked meanwhile."""
+    def _rows(self, deadline: Deadline) -> tuple[Callable[[], None], Rows, Callable[[float], bool]]:
+        """Who bounds which rows, and how the clock is asked meanwhile, for all and for a share."""
         if Axis.SPECS not in self._strategy.sharded:
-            return deadline.check, WholeRows()
+            return deadline.check, WholeRows(), deadline.passed
         sharers, alike = self._mesh.along(Axis.SPECS), self._mesh.beside(Axis.SPECS)
         if self._strategy.same_ranks(Axis.WEIGHTS, Axis.SPECS) and self._weights is not None:
-            return deadline.check, SharedRows(
-                sharers, lockstep=True, apart=self._weights.rows_apart
-            )
+            shared = SharedRows(sharers, lockstep=True, apart=self._weights.rows_apart)
+            return deadline.check, shared, deadline.passed
 
         def check() -> None:
             deadline.check_in(alike)
 
-        return check, SharedRows(sharers, lockstep=False, check=deadline.check)
+        def passed(share: float) -> bool:
+            return deadline.passed(share, alike)
+
+        return check, SharedRows(sharers, lockstep=False, check=deadline.check), passed
 
 
 class LirpaEngine:
@@ -326,6 +334,7 @@ class LirpaBounding:
         self._proof: Bounding | None = None
         self._closed: set[Target] = set()
         self.method = Method.IBP
+        self.progress = ""
 
     def run(self, tightest: Method) -> None:
         from runner.engine.network.lirpa import lirpa_bounds  # slow to import, and only used here

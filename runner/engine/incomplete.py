@@ -17,7 +17,15 @@ from runner.contract.vocabulary import BOUNDS, Method
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.propagate import COARSE_SHARE, NetworkBounds, Propagator, Settings
+from runner.engine.bounds.propagate import (
+    COARSE_SHARE,
+    NO_REFINEMENT,
+    NetworkBounds,
+    Propagator,
+    Refinement,
+    Settings,
+)
+from runner.engine.bounds.reach import reach
 from runner.engine.bounds.rounding import gamma, sums_in
 from runner.engine.bounds.rows import Rows
 from runner.engine.bounds.tagging import Tagger
@@ -26,6 +34,11 @@ from runner.engine.search.many_cases import MANY, bound_together
 from runner.engine.specs import Room, Specs, box_around, boxes_around, no_room
 from runner.problem.property.model import Property
 
+# Multiply-adds of rows of start nodes, from which on specs get a linear bound before them.
+EARLY_WORK = 5_000_000_000
+# No rows of start nodes are bounded after these shares of the time: what is left is for specs.
+LAST_SHARES = {Method.CROWN: 0.5, Method.ALPHA_CROWN: 0.7}
+
 # Of a bound: what rounding may change in a search for slopes, roughly.
 SEARCH_ERROR = 1e-5
 
@@ -33,6 +46,20 @@ SEARCH_ERROR = 1e-5
 def ladder(tightest: Method) -> tuple[Method, ...]:
     """The bounds up to `tightest`, cheapest first; all of them for a complete verification."""
     return BOUNDS if tightest is Method.COMPLETE else BOUNDS[: BOUNDS.index(tightest) + 1]
+
+
+def _never(share: float) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Whether a share of the time is over: `passed` is for what all ranks do alike, `passed_apart`
+    for what each does alone.
+    """
+
+    passed: Callable[[float], bool] = _never
+    passed_apart: Callable[[float], bool] = _never
 
 
 @dataclass(frozen=True)
@@ -64,11 +91,14 @@ class Incomplete:
         rows: Rows | None = None,
         room: Room = no_room,
         check: Callable[[], None] | None = None,
+        shares: Shares | None = None,
     ) -> None:
         """`room`: how far above its limit a row must be proved; `check`: the checkpoint of what all
-        ranks do alike, where `checkpoint` is for what each does alone.
+        ranks do alike, where `checkpoint` is for what each does alone; `shares`: of the time.
         """
         self._check = check or checkpoint
+        self._shares = shares or Shares()
+        self.progress = ""
         self._network = network
         self._instance = instance
         self._device = device
@@ -161,12 +191,47 @@ class Incomplete:
         bound_together(self._network, self.cases, self._settings, self._tag, self._check)
 
     def _bound(self, case: CaseProgress, method: Method) -> None:
+        if method is Method.CROWN and self._dear(case):
+            self._bound_with(case, method, NO_REFINEMENT)
+            if not bool(case.open.any()):
+                return
+        self._bound_with(case, method, self._refinement(case, method))
+
+    def _dear(self, case: CaseProgress) -> bool:
+        """Whether rows of start nodes take long, as far as interval bounds tell."""
+        if case.known is None:
+            return False
+        return self._propagator(Method.CROWN, Refinement()).work(case.known) > EARLY_WORK
+
+    def _refinement(self, case: CaseProgress, method: Method) -> Refinement:
+        """Of what the open specs depend on, while there is time for it."""
+        if method not in LAST_SHARES:
+            return Refinement()
+        if method is Method.ALPHA_CROWN and self._shares.passed(LAST_SHARES[Method.CROWN]):
+            return NO_REFINEMENT  # CROWN's are hardly done
+        # A rank that has its own columns alone sees its own part of what is reached.
+        whole = self._network.features.ranks == 1
+        rows = case.specs.select(case.open).rows
+        wanted = reach(self._network, rows) if whole else {}
+        share = LAST_SHARES[method]
+        return Refinement(wanted, lambda: self._shares.passed_apart(share))
+
+    def _propagator(self, method: Method, refinement: Refinement) -> Propagator:
         settings = replace(self._settings, method=method)
-        propagator = Propagator(self._network, settings, self._tag, self._checkpoint, self._rows)
+        return Propagator(
+            self._network, settings, self._tag, self._checkpoint, self._rows, refinement
+        )
+
+    def _bound_with(self, case: CaseProgress, method: Method, refinement: Refinement) -> None:
+        propagator = self._propagator(method, refinement)
         # Once α has been spent on a case in float32, it stays there.
         rises = method is not Method.ALPHA_CROWN and case.box.lower.dtype is not torch.float64
         finer = self._box_in_float64(case) if rises and method is Method.CROWN else None
-        case.known = propagator.bound(case.box, case.known, finer)
+        try:
+            case.known = propagator.bound(case.box, case.known, finer)
+        finally:
+            count = len(propagator.start_nodes())
+            self.progress = f"{method} of {propagator.refined} of {count} layers"
         if rises and method is Method.IBP and self._coarse(case.known):
             case.known = propagator.bound(self._box_in_float64(case))
         case.box = case.known.box

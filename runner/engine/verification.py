@@ -224,6 +224,8 @@ class Verification:
 
     def _progress_words(self, bound: float) -> str:
         words = f"came to: {self._step}"
+        if self._bounding is not None and self._bounding.progress:
+            words += f", {self._bounding.progress}"
         if self.progress.domains:
             words += f", {self.progress.domains} sub-problems"
         if self._bounding is not None and bound > -torch.inf:

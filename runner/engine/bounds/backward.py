@@ -69,7 +69,7 @@ class WholeCharges:
 
     def values(self, name: str, rows: Tensor) -> Tensor:
         size = local_interval(self.network, name, self.intervals[name]).size.flatten(1)
-        charge = charged(rows, size, self.network.roundings(rows.dtype))
+        charge = charged(rows, size.to(rows.dtype), self.network.roundings(rows.dtype))
         return self.network.features.counted(name, charge)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runner.engine.bounds.rounding import half_width
+from runner.engine.bounds.rounding import half_width, outer
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,12 @@ class Interval:
     def nearest(self, dtype: torch.dtype) -> Interval:
         """Rounded to nearest: for searching alone."""
         return Interval(self.lower.to(dtype), self.upper.to(dtype))
+
+    def outer(self, dtype: torch.dtype) -> Interval:
+        """Rounded outwards."""
+        if self.lower.dtype is dtype:
+            return self
+        return self.between(*outer(self.lower, self.upper, dtype))
 
     def to(self, dtype: torch.dtype) -> Interval:
         """In the same or a higher precision. Raises ValueError otherwise: limits would move in."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -164,6 +166,11 @@ class BoundNetwork:
         for node in self.graph.nodes[1:]:
             values[node.name] = self.rule(node.name).forward(*(values[i] for i in node.inputs))
         return values[self.graph.output].flatten(1)
+
+    def work(self, nodes: Iterable[Node]) -> int:
+        """Multiply-adds of one row, or column, that passes these nodes."""
+        of_rule = {name: rule.summands for name, rule in self.linear.items()}
+        return sum(node.size * of_rule.get(node.name, 1) for node in nodes)
 
     @property
     def outputs(self) -> int:

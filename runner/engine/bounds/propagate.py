@@ -8,7 +8,7 @@ bounds hold in real arithmetic: passes are charged for their rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -27,6 +27,7 @@ from runner.engine.bounds.backward import (
     local_interval,
 )
 from runner.engine.bounds.budget import CORE, Budget
+from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
@@ -44,13 +45,18 @@ SAMPLE = 8
 # Times by which that share is taken to rise from a start node to the next: while it cannot reach
 # COARSE_SHARE so, it is not looked at. Bounds are charged for all of it either way.
 SHARE_GROWTH = 10.0
+# Of the work of a backward pass, what a forward pass before it may take.
+FORWARD_SHARE = 0.25
+# Of the width of a neuron's form, what a backward pass might take away and is not worth its row.
+SLACK = 0.001
 
 
 @dataclass(frozen=True)
 class Settings:
     """`row_block`: rows of A that exist at once; both sides of a neuron are two rows.
 
-    `interval_only`: start nodes that keep their interval bounds.
+    `interval_only`: start nodes that keep their interval bounds. `forward_share`: of the work of a
+    backward pass at a start node, what a forward pass before it may take.
     """
 
     method: Method = Method.ALPHA_CROWN
@@ -58,14 +64,16 @@ class Settings:
     alpha: AlphaSettings = field(default_factory=AlphaSettings)
     interval_only: frozenset[str] = frozenset()
     budget: Budget = CORE
+    forward_share: float = FORWARD_SHARE
 
 
 @dataclass(frozen=True)
 class NetworkBounds:
     """Bounds over one batch of boxes: of every node, and the relaxations made from them.
 
-    `searching`: the relaxations in the precision that α is searched in. `unstable`: the relaxed
-    nodes whose input changes sign somewhere.
+    `searching`: the relaxations in the precision that α is searched in, rounded outwards, so that
+    they hold. `unstable`: the relaxed nodes whose input changes sign somewhere. `settled`: by start
+    node, neurons [n] whose forms leave nothing to a backward pass.
     """
 
     box: Interval
@@ -73,10 +81,27 @@ class NetworkBounds:
     relaxations: dict[str, RuleRelaxation | ReluRelaxation] = field(default_factory=dict)
     searching: dict[str, RuleRelaxation | ReluRelaxation] = field(default_factory=dict)
     unstable: set[str] = field(default_factory=set)
+    settled: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def dtype(self) -> torch.dtype:
         return self.box.lower.dtype
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """For which neurons of start nodes rows of their own are bounded, and until when.
+
+    wanted: by node, flat neurons [n]; all of a node that is not named. over: asked before each
+    block of rows; blocks after that keep the bounds that are there.
+    """
+
+    wanted: Mapping[str, Tensor] = field(default_factory=dict)
+    over: Callable[[], bool] = lambda: False
+
+
+# Interval bounds and forms alone.
+NO_REFINEMENT = Refinement(over=lambda: True)
 
 
 def _never(best: Tensor) -> bool:
@@ -93,9 +118,12 @@ class Propagator:
         tag: Tagger | None = None,
         checkpoint: Callable[[], None] = lambda: None,
         rows: Rows | None = None,
+        refinement: Refinement | None = None,
     ) -> None:
         self.network = network
         self.settings = settings
+        self._refinement = refinement or Refinement()
+        self.refined = 0  # start nodes, all of whose blocks have been bounded
         self._tag = tag or NoTagger()
         self._checkpoint = checkpoint
         self._share = rows or WholeRows()
@@ -111,21 +139,52 @@ class Propagator:
         """
         graph = self.network.graph
         bounds = NetworkBounds(box, {graph.input.name: box})
-        skipped = self.settings.interval_only
+        starts = {node.name for node in self.start_nodes()}
+        self.refined = 0
         share = torch.inf  # of a start node's width that rounding may make up
+        forward = self._forward(box, known)
         for node in graph.nodes[1:]:
             if node.name in self.network.relaxed and self.settings.method is not Method.IBP:
                 self._relax(node, bounds)
             bounds.intervals[node.name] = interval = self._interval(node, bounds, known)
-            if node.name in self.network.start_nodes - self.network.exact - skipped:
+            if node.name in starts:
                 share *= SHARE_GROWTH
                 if finer is not None and not share <= COARSE_SHARE:
                     share = self.rounding_share(node.name, interval, bounds)
                     if not share <= COARSE_SHARE:  # Not `>`: what is no number is coarse.
                         bounds, finer = self._over(finer, bounds), None
                         bounds.intervals[node.name] = interval = self._interval(node, bounds, known)
+                if forward is not None:
+                    interval = self._by_form(node.name, interval, bounds, forward)
+                    bounds.intervals[node.name] = interval
                 bounds.intervals[node.name] = self._refined(node.name, interval, bounds)
         return bounds
+
+    def _forward(self, box: Interval, known: NetworkBounds | None) -> ForwardPass | None:
+        """None where it would find nothing that is not known."""
+        settings = self.settings
+        linear = known is not None and known.relaxations
+        if settings.method is Method.IBP or linear or not settings.forward_share:
+            return None
+        return ForwardPass(self.network, box, settings.forward_share, self._tag, settings.budget)
+
+    def _by_form(
+        self, name: str, interval: Interval, bounds: NetworkBounds, forward: ForwardPass
+    ) -> Interval:
+        """No looser; as it is where a forward pass is not worth it."""
+        ends = interval.lower.flatten(1), interval.upper.flatten(1)
+        rows = 2 * len(self._wanted(name, *ends, bounds))
+        columns = forward.columns(name, rows, bounds.dtype)
+        if not columns:
+            return interval
+        self._checkpoint()
+        found = forward.interval(name, bounds.intervals, columns)
+        bounds.settled[name] = (forward.slack(name) <= SLACK).flatten(1).all(0)
+        with self._tag.kind(Memory.BOUNDS):
+            tighter = interval.intersect(found)
+        ends = tighter.lower.flatten(1), tighter.upper.flatten(1)
+        forward.report(rows, 2 * len(self._wanted(name, *ends, bounds)))
+        return tighter
 
     def _interval(self, node: Node, bounds: NetworkBounds, known: NetworkBounds | None) -> Interval:
         with torch.no_grad(), self._tag.kind(Memory.BOUNDS):
@@ -159,10 +218,8 @@ class Propagator:
             mine = local_interval(self.network, node.inputs[0], before)
             rule, dtype = self.network.relaxed[node.name], self.network.dtype
             made = searched = rule.relax(mine)
-            if isinstance(made, ReluRelaxation):
-                searched = made.to(dtype)
-            elif bounds.dtype is not dtype:
-                searched = rule.relax(mine.nearest(dtype))
+            if bounds.dtype is not dtype:
+                searched = rule.relax(mine.outer(dtype))
             bounds.relaxations[node.name], bounds.searching[node.name] = made, searched
             if bool(((before.lower < 0) & (before.upper > 0)).any()):
                 bounds.unstable.add(node.name)
@@ -234,13 +291,22 @@ class Propagator:
         return frontier_at(network, output, network.features.local(output, rows, 2))
 
     def _refined(self, name: str, interval: Interval, bounds: NetworkBounds) -> Interval:
-        """CROWN on the rows that matter, then α-CROWN on those that still do."""
+        """CROWN on the rows that matter, then α-CROWN on those that still do. In the network's own
+        precision first, where that is the lower one: it leaves fewer to the higher.
+        """
         if self.settings.method is Method.IBP:
             return interval
+        if bounds.dtype is not self.network.dtype:
+            interval = self._backward_bounds(name, interval, self._lower(bounds), Method.CROWN)
         interval = self._backward_bounds(name, interval, bounds, Method.CROWN)
         if self.settings.method is Method.ALPHA_CROWN:
             interval = self._backward_bounds(name, interval, bounds, Method.ALPHA_CROWN)
         return interval
+
+    def _lower(self, bounds: NetworkBounds) -> NetworkBounds:
+        """The same over boxes in the network's own precision, rounded outwards."""
+        box = bounds.box.outer(self.network.dtype)
+        return replace(bounds, box=box, relaxations=bounds.searching)
 
     def _backward_bounds(
         self, name: str, interval: Interval, bounds: NetworkBounds, method: Method
@@ -249,13 +315,19 @@ class Propagator:
         with self._tag.kind(Memory.BOUNDS):
             lower = interval.lower.reshape(batch, -1).clone()
             upper = interval.upper.reshape(batch, -1).clone()
-        blocks = self._blocks(name, lower, upper)
+        blocks = self._blocks(name, lower, upper, bounds)
+        cut = False
 
         def bound(block: int) -> Tensor:
+            nonlocal cut
+            cut = cut or self._refinement.over()
+            if cut:
+                return lower.new_full((2 * len(blocks[block]), batch), -torch.inf)
+
             def start(dtype: torch.dtype) -> Frontier:
                 return self._start(name, blocks[block], batch, dtype)
 
-            return self._rows(start, bounds, method, _never)
+            return self._rows(start, bounds, method, _never).to(lower.dtype)
 
         found = self._share.share([2 * len(neurons) for neurons in blocks], lower, bound)
         with self._tag.kind(Memory.BOUNDS):
@@ -264,16 +336,42 @@ class Propagator:
                 # fmax, fmin: what is not a number says nothing.
                 lower[:, neurons] = torch.fmax(lower[:, neurons], rows[:count].T)
                 upper[:, neurons] = torch.fmin(upper[:, neurons], -rows[count:].T)
+        self.refined += method is self.settings.method and not cut
         shape = interval.lower.shape
         return interval.between(lower.reshape(shape), upper.reshape(shape))
 
-    def _blocks(self, name: str, lower: Tensor, upper: Tensor) -> list[Tensor]:
+    def _blocks(
+        self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds
+    ) -> list[Tensor]:
         """Neurons whose bounds are wanted, in blocks of fixed size."""
-        relu_only = name in self.network.only_unstable
-        wanted = (lower < 0) & (upper > 0) if relu_only else lower < upper
-        neurons = wanted.any(0).nonzero()[:, 0]
+        neurons = self._wanted(name, lower, upper, bounds)
         count = min(self._tiles(2 * len(neurons)), len(neurons))
         return list(neurons.tensor_split(count)) if count else []
+
+    def _wanted(self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds) -> Tensor:
+        """Flat neurons whose bounds are wanted."""
+        relu_only = name in self.network.only_unstable
+        wanted = ((lower < 0) & (upper > 0) if relu_only else lower < upper).any(0)
+        if name in self._refinement.wanted:
+            wanted = wanted & self._refinement.wanted[name]
+        if name in bounds.settled:
+            wanted = wanted & ~bounds.settled[name]
+        return wanted.nonzero()[:, 0]
+
+    def start_nodes(self) -> list[Node]:
+        """Those whose bounds rows of their own may improve, in order."""
+        names = self.network.start_nodes - self.network.exact - self.settings.interval_only
+        return [node for node in self.network.graph.nodes if node.name in names]
+
+    def work(self, bounds: NetworkBounds) -> int:
+        """Multiply-adds that rows of all wanted neurons take, if bounds stay as they are."""
+        total = 0
+        for node in self.start_nodes():
+            interval = bounds.intervals[node.name]
+            ends = interval.lower.flatten(1), interval.upper.flatten(1)
+            rows = 2 * len(self._wanted(node.name, *ends, bounds)) * len(interval.lower)
+            total += rows * self.network.work(self.network.ancestors(node.name))
+        return total
 
     def _tiles(self, rows: int) -> int:
         return tiles(rows, self.settings.row_block, self.network.graph, self.settings.budget)

@@ -161,26 +161,50 @@ class MaxPoolRelaxation:
         return A_in.reshape(*A.shape[:2], *self.in_shape), bias
 
 
+@dataclass(frozen=True)
+class Pooled:
+    """Of each window [B, outputs]: `winner`, the index in the flat input of the input with the
+    greatest lower bound, `least`; the greatest upper bounds of all and of the `others`; how large
+    the winner may be in absolute value. `inputs`: of a window.
+    """
+
+    winner: Tensor
+    least: Tensor
+    most: Tensor
+    others: Tensor
+    of_winner: Tensor
+    inputs: int
+
+
+def pooled(node: Node, lower: Tensor, upper: Tensor) -> Pooled:
+    """Of a MAXPOOL over bounds of its input."""
+    lowers, uppers = _windows(node, lower), _windows(node, upper)
+    positions = torch.arange(lower[0].numel(), dtype=torch.float64, device=lower.device)
+    indices = _windows(node, positions.reshape(1, *lower.shape[1:])).clamp(min=0).long()
+    largest, winner = lowers.max(dim=2, keepdim=True)
+    least, others = largest.squeeze(2), uppers.scatter(2, winner, -torch.inf).amax(2)
+    of_winner = torch.maximum(least.abs(), uppers.gather(2, winner).squeeze(2).abs())
+    at = indices.expand_as(lowers).gather(2, winner)
+    most = uppers.amax(2)
+    at, least, most, others, of_winner = (
+        part.flatten(1) for part in (at, least, most, others, of_winner)
+    )
+    return Pooled(at, least, most, others, of_winner, lowers.shape[2])
+
+
 def _relax_maxpool(node: Node, lower: Tensor, upper: Tensor) -> MaxPoolRelaxation:
     """Not auto_LiRPA's, which knows neither float64 nor padding nor overlapping windows."""
-    in_shape = lower.shape[1:]
-    lowers, uppers = _windows(node, lower), _windows(node, upper)
-    positions = torch.arange(in_shape.numel(), dtype=torch.float64, device=lower.device)
-    indices = _windows(node, positions.reshape(1, *in_shape)).clamp(min=0).long()
-    largest, winner = lowers.max(dim=2, keepdim=True)
-    others = uppers.scatter(2, winner, -torch.inf).amax(2)
-    exact = largest.squeeze(2) >= others
-    most = uppers.amax(2)
+    found = pooled(node, lower, upper)
+    exact = found.least >= found.others
     # An input may win in every window that holds it, and all outputs' constants are one sum.
-    terms = lowers.shape[2] + summands(exact[0].numel(), lower.dtype) + COEFFICIENT_ROUNDINGS
-    of_winner = torch.maximum(largest.squeeze(2).abs(), uppers.gather(2, winner).squeeze(2).abs())
-    rounding = (of_winner + most.abs()) * gamma(terms, lower.dtype)
+    terms = found.inputs + summands(exact[0].numel(), lower.dtype) + COEFFICIENT_ROUNDINGS
+    rounding = (found.of_winner + found.most.abs()) * gamma(terms, lower.dtype)
     return MaxPoolRelaxation(
-        in_shape,
-        indices.expand_as(lowers).gather(2, winner).flatten(1),
-        exact.flatten(1),
-        torch.where(exact, 0.0, most).flatten(1),
-        rounding.flatten(1),
+        lower.shape[1:],
+        found.winner,
+        exact,
+        torch.where(exact, 0.0, found.most),
+        rounding,
     )
 
 

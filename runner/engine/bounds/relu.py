@@ -7,7 +7,6 @@ rounded outwards.
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 import torch
@@ -39,14 +38,6 @@ class ReluRelaxation:
         self._upper_slope, self._upper_bias = relu_line(lower, upper, self._crossing, stable)
         # Where it is stable, that is the slope of the function itself.
         self.adaptive = (upper + lower > 0).to(lower.dtype)
-
-    def to(self, dtype: torch.dtype) -> ReluRelaxation:
-        """The same lines, of the same neurons, rounded to nearest: for searching alone."""
-        other = copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor) and value.is_floating_point():
-                setattr(other, name, value.to(dtype))
-        return other
 
     def initial_slopes(self, rows: int) -> Tensor:
         """α before its first step: CROWN's adaptive choice, a copy for every row, [S, B, U]."""

@@ -29,7 +29,13 @@ those off.
 3. The box. With ĉ its centre and r̂ >= max(u - ĉ, ĉ - l) rounded up, A x >= A ĉ - |A| r̂, which is
    off by γ(n) |A| (|ĉ| + r̂) at most.
 4. Intervals. W ĉ + b and |W| r̂ are together within γ(n) of s, and the ends move out by that.
-5. Underflow adds the smallest normal number to each product; `floor` counts that.
+5. Forms. A form holds, for every point of the box, z = c + sum_k t_k a_k + d with |d| <= e and
+   -1 <= t_k <= 1, the same t for all nodes. With s >= |c| + sum_k |a_k|, a linear node's computed
+   centre and columns are together within γ(n) (|W| s + |b|) of W c + b and W a_k, so that
+   |W| (e + γ(n) s) + γ(n) |b| is an error of the next form: one product of a vector. A relaxed node
+   is a band y in p z + m ± h for its slope p as a float; p c + m and p a_k lose a few u of |p| s.
+   An error that becomes a column is moved as it is.
+6. Underflow adds the smallest normal number to each product; `floor` counts that.
 
 Computed sums and charges are rounded themselves: `gamma` has room for three factors of
 1 / (1 - γ(n)), in the precision that the sums were computed in; for another one see `sums_in`.
@@ -74,12 +80,40 @@ def additions(count: int, dtype: torch.dtype) -> int:
     return count if dtype is LEDGER else 1
 
 
+def rounded(terms: int, like: Tensor) -> float:
+    """What sums of so many products lose, relatively to what their absolute values add up to."""
+    return gamma(terms + COEFFICIENT_ROUNDINGS, like.dtype)
+
+
+def lost(error: Tensor, size: Tensor, terms: int) -> Tensor:
+    """e + γ(terms) s: what values of `size` are off by that go into sums of so many products."""
+    return torch.add(error, size, alpha=rounded(terms, size))
+
+
+def grown(total: Tensor, terms: int, sums: int) -> Tensor:
+    """No less than a sum of so many products, all positive, that was computed to `total`; with room
+    for what underflow does to so many `sums`, itself among them.
+    """
+    return total * (1 + rounded(terms, total)) + smallest(total.dtype) * terms * sums
+
+
 def below(limit: Tensor, dtype: torch.dtype) -> Tensor:
     """A lower limit in a precision that is not higher, rounded down."""
     if limit.dtype is dtype:
         return limit
     lower = limit - (limit.abs() * (2 * unit(dtype)) + smallest(dtype))
     return lower.clamp(max=torch.finfo(dtype).max).to(dtype)
+
+
+def outer(lower: Tensor, upper: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Limits in a lower precision, rounded outwards; none comes to lie on the other side of 0."""
+    low, high = lower.to(dtype), upper.to(dtype)
+    down = torch.nextafter(low, torch.full_like(low, -torch.inf))
+    up = torch.nextafter(high, torch.full_like(high, torch.inf))
+    return (
+        torch.where(low.to(lower.dtype) > lower, down, low),
+        torch.where(high.to(upper.dtype) < upper, up, high),
+    )
 
 
 def summed(products: Tensor) -> Tensor:

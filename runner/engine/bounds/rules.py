@@ -1,4 +1,4 @@
-"""One rule an operator: forward, interval and, for linear operators, backward.
+"""One rule an operator: forward, interval and, for linear operators, how lines pass both ways.
 
 Backward turns coefficients of the output, A [S, B, *output], into coefficients of each input and
 a constant [S, B] (None: zero). Operators that are not linear relax over their input's bounds first.
@@ -6,6 +6,7 @@ a constant [S, B] (None: zero). Operators that are not linear relax over their i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -24,7 +25,10 @@ from runner.engine.bounds.relu import ReluRelaxation
 from runner.engine.bounds.rounding import (
     enclosed_between,
     floor,
+    grown,
+    lost,
     outwards,
+    rounded,
     summands,
     summed,
     sums_in,
@@ -52,6 +56,21 @@ class LinearRule(Rule, Protocol):
         ...
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]: ...
+
+    @property
+    def summands(self) -> int:
+        """Products that `forward` adds up for one neuron."""
+        ...
+
+    def directions(self, *inputs: Tensor) -> Tensor:
+        """`forward` without its constants: [N, *shape] of each input."""
+        ...
+
+    def spread(self, errors: Sequence[Tensor], sizes: Sequence[Tensor], columns: int) -> Tensor:
+        """How far values [B, *shape] are off whose inputs are off by `errors`, and what rounding of
+        `forward` and of so many `directions` may add, whose absolute values add up to `sizes`.
+        """
+        ...
 
 
 @runtime_checkable
@@ -94,6 +113,20 @@ class AffineRule:
         product, constant = affine_backward(self.affine, rows)
         return [product], constant
 
+    @property
+    def summands(self) -> int:
+        return self.affine.terms.forward
+
+    def directions(self, *inputs: Tensor) -> Tensor:
+        return self.affine.apply(inputs[0])
+
+    def spread(self, errors: Sequence[Tensor], sizes: Sequence[Tensor], columns: int) -> Tensor:
+        # One product for both: |W| (e + γ s), and γ |b|.
+        off = lost(errors[0], sizes[0], self.summands)
+        bias = self.affine.bias(off.dtype).abs()
+        total = torch.add(self.affine.magnitude(off), bias, alpha=rounded(self.summands, bias))
+        return grown(total, self.summands, columns + 2)
+
     def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         rows = self.affine.start_rows(neurons, dtype)
         bias = self.affine.bias(dtype).expand(self.affine.node.shape).reshape(-1)[neurons]
@@ -111,14 +144,25 @@ class ReluRule:
         return ReluRelaxation(before)
 
 
-class _NoSum:
-    """Nothing is summed; where ways meet, the pass charges that."""
+class Moving:
+    """Nothing is summed backward; where ways meet, the pass charges that. Forward, values move."""
+
+    summands = 1
 
     def terms(self, dtype: torch.dtype) -> int:
         return 0
 
+    def forward(self, *inputs: Tensor) -> Tensor:
+        raise NotImplementedError
 
-class AddRule(_NoSum):
+    def directions(self, *inputs: Tensor) -> Tensor:
+        return self.forward(*inputs)
+
+    def spread(self, errors: Sequence[Tensor], sizes: Sequence[Tensor], columns: int) -> Tensor:
+        return self.forward(*errors)
+
+
+class AddRule(Moving):
     """x + y, or x - y with `sign` -1."""
 
     def __init__(self, sign: int) -> None:
@@ -135,6 +179,10 @@ class AddRule(_NoSum):
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
         return [rows, rows if self._sign > 0 else -rows], None
+
+    def spread(self, errors: Sequence[Tensor], sizes: Sequence[Tensor], columns: int) -> Tensor:
+        parts = [lost(off, size, 1) for off, size in zip(errors, sizes, strict=True)]
+        return grown(parts[0] + parts[1], 1, 1)
 
 
 class ElementwiseAffineRule:
@@ -189,8 +237,26 @@ class ElementwiseAffineRule:
             constant = summed((rows * self._parameter("shift", rows.dtype)).flatten(2))
         return [rows * self._parameter("scale", rows.dtype) if scales else rows], constant
 
+    @property
+    def summands(self) -> int:
+        return 2
 
-class ReshapeRule(_NoSum):
+    def directions(self, *inputs: Tensor) -> Tensor:
+        return inputs[0] * self._parameter("scale", inputs[0].dtype)
+
+    def spread(self, errors: Sequence[Tensor], sizes: Sequence[Tensor], columns: int) -> Tensor:
+        off, dtype = lost(errors[0], sizes[0], 3), errors[0].dtype
+        shift = self._parameter("shift", dtype).abs()
+        total = self._parameter("scale", dtype).abs() * off + shift * rounded(3, shift)
+        # What is computed and not the file's own comes with a bound of its error, in float64.
+        if "scale_error" in self._node.parameters:
+            total = total + self._parameter("scale_error", dtype) * (sizes[0] + errors[0])
+        if "shift_error" in self._node.parameters:
+            total = total + self._parameter("shift_error", dtype)
+        return grown(total, 6, columns + 2)
+
+
+class ReshapeRule(Moving):
     def __init__(self, input_shape: tuple[int, ...], shape: tuple[int, ...]) -> None:
         self._input_shape = input_shape
         self._shape = shape
@@ -205,7 +271,7 @@ class ReshapeRule(_NoSum):
         return [rows.reshape(*rows.shape[:2], *self._input_shape)], None
 
 
-class ConcatRule(_NoSum):
+class ConcatRule(Moving):
     def __init__(self, axis: int, lengths: list[int]) -> None:
         self._axis = axis
         self._lengths = lengths
@@ -238,6 +304,17 @@ class AveragePoolRule:
 
     def terms(self, dtype: torch.dtype) -> int:
         return self._window_terms
+
+    @property
+    def summands(self) -> int:
+        return self._window_terms
+
+    def directions(self, *inputs: Tensor) -> Tensor:
+        return self.forward(*inputs)
+
+    def spread(self, errors: Sequence[Tensor], sizes: Sequence[Tensor], columns: int) -> Tensor:
+        terms = self._window_terms
+        return grown(self.forward(lost(errors[0], sizes[0], terms)), terms, columns + 2)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return F.avg_pool2d(inputs[0], self._kernel, self._stride, self._padding)

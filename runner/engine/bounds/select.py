@@ -15,12 +15,13 @@ from torch import Tensor
 
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.rounding import floor
+from runner.engine.bounds.rules import Moving
 from runner.engine.bounds.weights import Weights
 from runner.engine.network.evaluate import selected
 from runner.engine.network.graph import Node
 
 
-class SelectRule:
+class SelectRule(Moving):
     """y = x[index]; 0 where the index is -1."""
 
     def __init__(self, node: Node, input_shape: tuple[int, ...], weights: Weights) -> None:

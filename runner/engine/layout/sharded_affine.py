@@ -9,7 +9,7 @@ and α-CROWN takes the same steps: they cancel, so that another order of sums pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from runner.engine.bounds.affine import AffineMap, Terms, adjoint, affine_map
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.rounding import enclosed, floor
+from runner.engine.bounds.rounding import enclosed, floor, grown, lost, rounded
 from runner.engine.bounds.weights import BlockFunction, BlockShape
 from runner.engine.layout.feature_shares import Shares
 from runner.engine.layout.group import Group
@@ -154,6 +154,20 @@ class ShardedAffineRule:
             if part.numel():
                 self._group.broadcast(part, rank)
         return torch.cat(parts, 1)
+
+    @property
+    def summands(self) -> int:
+        return self._terms.forward
+
+    def directions(self, *inputs: Tensor) -> Tensor:
+        return self._apply_whole(inputs[0])
+
+    def spread(self, errors: Sequence[Tensor], sizes: Sequence[Tensor], columns: int) -> Tensor:
+        off = lost(errors[0], sizes[0], self.summands)
+        total = self._gathered(self._sum([off], lambda part, of: part.magnitude(of)))
+        bias = self._shaped_bias(off.dtype).abs()
+        total = torch.add(total, bias, alpha=rounded(self.summands, bias))
+        return grown(total, self.summands, columns + 2)
 
     # Own columns: A [N, *own output] -> [N, *own input], or whole where the input is whole.
 

@@ -7,6 +7,7 @@ nothing is lost in tightness.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -169,22 +170,42 @@ class ShardedFeatures:
         return ShardedAffineRule(placed, fetch, bias, self._group, terms)
 
 
-class _LocalRule:
-    """Whole vectors by one rule, own columns by another."""
+class _WholeVectors:
+    """What works on whole vectors, which every rank has: everything but the backward pass."""
 
-    def __init__(
-        self, whole: LinearRule, local: LinearRule, node: Node, features: ShardedFeatures
-    ) -> None:
+    def __init__(self, whole: LinearRule) -> None:
         self._whole = whole
-        self._local = local
-        self._node = node
-        self._features = features
 
     def terms(self, dtype: torch.dtype) -> int:
         return self._whole.terms(dtype)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self._whole.forward(*inputs)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return self._whole.interval(*inputs)
+
+    @property
+    def summands(self) -> int:
+        return self._whole.summands
+
+    def directions(self, *inputs: Tensor) -> Tensor:
+        return self._whole.directions(*inputs)
+
+    def spread(self, errors: Sequence[Tensor], sizes: Sequence[Tensor], columns: int) -> Tensor:
+        return self._whole.spread(errors, sizes, columns)
+
+
+class _LocalRule(_WholeVectors):
+    """Whole vectors by one rule, own columns by another."""
+
+    def __init__(
+        self, whole: LinearRule, local: LinearRule, node: Node, features: ShardedFeatures
+    ) -> None:
+        super().__init__(whole)
+        self._local = local
+        self._node = node
+        self._features = features
 
     def interval(self, *inputs: Interval) -> Interval:
         whole = self._whole.interval(*inputs)
@@ -200,25 +221,16 @@ class _LocalRule:
         return self._local.backward(rows)
 
 
-class _WholeRule:
+class _WholeRule(_WholeVectors):
     """An operator that cannot be cut: every rank has all of its A, and passes on its own part."""
 
     def __init__(self, plain: LinearRule, node: Node, features: ShardedFeatures) -> None:
-        self._plain = plain
+        super().__init__(plain)
         self._node = node
         self._features = features
 
-    def terms(self, dtype: torch.dtype) -> int:
-        return self._plain.terms(dtype)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self._plain.forward(*inputs)
-
-    def interval(self, *inputs: Interval) -> Interval:
-        return self._plain.interval(*inputs)
-
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        parts, constant = self._plain.backward(rows)
+        parts, constant = self._whole.backward(rows)
         arrived = [
             self._features.arriving(name, part)
             for name, part in zip(self._node.inputs, parts, strict=True)

@@ -1,0 +1,160 @@
+"""Linear forms of neurons over boxes, which the forward pass carries.
+
+A neuron lies around a line of the box's free inputs; lower and upper line are parallel. What it may
+be away from that line is its error. Where errors are large and few they become variables of their
+own (*symbols*), so that later layers see them cancel, as those of zonotopes do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.rounding import grown, outwards
+from runner.engine.bounds.rules import LinearRule
+
+
+@dataclass(frozen=True)
+class Form:
+    """z in centre + sum_k t_k columns_k ± error for every point of the box, with the same t_k in
+    [-1, 1] for all nodes; holds in real arithmetic.
+
+    symbols: which t each column goes with, ascending; columns: [K, B, *shape]; centre, error:
+    [B, *shape], the error infinite where nothing is known.
+    """
+
+    symbols: tuple[int, ...]
+    columns: Tensor
+    centre: Tensor
+    error: Tensor
+
+    @staticmethod
+    def of(interval: Interval) -> Form:
+        """All of it error."""
+        centre, radius = interval.ball
+        return Form((), centre.new_zeros((0, *centre.shape)), centre, radius).settled()
+
+    def reach(self, count: int) -> Tensor:
+        """How far the first columns move the line either way, as computed: [B, *shape]."""
+        if not count:
+            return torch.zeros_like(self.centre)
+        total: Tensor = torch.linalg.vector_norm(self.columns[:count], 1, dim=0)
+        return total
+
+    @cached_property
+    def _reach(self) -> Tensor:
+        return self.reach(len(self.symbols))
+
+    @cached_property
+    def size(self) -> Tensor:
+        """No less than the absolute values of centre and columns, added up: [B, *shape]."""
+        return grown(self._reach + self.centre.abs(), len(self.symbols) + 2, 1)
+
+    @property
+    def interval(self) -> Interval:
+        reach = grown(self._reach + self.error, len(self.symbols) + 2, 1)
+        return Interval(*outwards(self.centre - reach, self.centre + reach))
+
+    def to(self, dtype: torch.dtype) -> Form:
+        """In the same or a higher precision."""
+        if self.centre.dtype is dtype:
+            return self
+        return Form(
+            self.symbols, self.columns.to(dtype), self.centre.to(dtype), self.error.to(dtype)
+        )
+
+    def settled(self) -> Form:
+        """What has overflowed says nothing, and does so as an infinite error."""
+        bad = ~(self.size + self.error).isfinite()
+        if not bool(bad.any()):
+            return self
+        return Form(
+            self.symbols,
+            self.columns.masked_fill(bad, 0.0),
+            self.centre.masked_fill(bad, 0.0),
+            self.error.masked_fill(bad, torch.inf),
+        )
+
+    def with_symbols(self, most: int, first: int) -> Form:
+        """The largest errors of each box as columns, with numbers from `first` on; columns that
+        move less than those are errors again, so that there are at most so many.
+        """
+        flat = self.error.flatten(1)
+        flat = torch.where(flat.isfinite(), flat, 0.0)
+        # Few digits: ranks that sum in another order choose the same ones.
+        rank = flat.to(torch.bfloat16).float()
+        count = min(most, int((rank > 0).sum(1).max())) if flat.numel() else 0
+        largest, index = (
+            part[:, :count] for part in rank.sort(dim=1, descending=True, stable=True)
+        )
+        old, new = self._kept(largest.amax(0) if count else flat.new_zeros(0), most)
+        index = index[:, :new]
+        values = flat.gather(1, index)
+        columns = flat.new_zeros((new, *flat.shape))
+        columns.scatter_(2, index.T.unsqueeze(2), values.T.unsqueeze(2))
+        error = self.error.flatten(1).scatter(1, index, 0.0).reshape(self.error.shape)
+        # An infinite error is in no column, and stays.
+        error = torch.where(self.error.isfinite(), error, self.error)
+        form = replace(self, error=error)._only(old)
+        return replace(
+            form,
+            symbols=form.symbols + tuple(range(first, first + new)),
+            columns=torch.cat((form.columns, columns.reshape(new, *self.error.shape))),
+        )
+
+    def _kept(self, errors: Tensor, most: int) -> tuple[list[int], int]:
+        """Columns that stay, and how many of the errors, largest first, come: the larger ones."""
+        count = len(self.symbols)
+        if count + len(errors) <= most:
+            return list(range(count)), len(errors)
+        moved = torch.linalg.vector_norm(self.columns.flatten(2), 1, dim=2).amax(1)
+        rank = torch.cat((moved.to(torch.bfloat16).float(), errors))
+        chosen = rank.sort(descending=True, stable=True).indices[:most]
+        old = sorted(chosen[chosen < count].tolist())
+        return old, len(chosen) - len(old)
+
+    def _only(self, kept: list[int]) -> Form:
+        """With some of the columns; the others become errors."""
+        if len(kept) == len(self.symbols):
+            return self
+        gone = [k for k in range(len(self.symbols)) if k not in set(kept)]
+        lost: Tensor = torch.linalg.vector_norm(self.columns[gone], 1, dim=0)
+        return replace(
+            self,
+            symbols=tuple(self.symbols[k] for k in kept),
+            columns=self.columns[kept],
+            error=grown(self.error + lost, len(gone) + 1, 1),
+        )
+
+
+def through(rule: LinearRule, forms: Sequence[Form]) -> Form:
+    """Of a linear node, from those of its inputs."""
+    symbols, columns = _aligned(forms)
+    batch = forms[0].centre.shape[0]
+    centre = rule.forward(*(form.centre for form in forms))
+    if symbols:
+        moved = rule.directions(*(each.flatten(0, 1) for each in columns))
+        moved = moved.unflatten(0, (len(symbols), batch))
+    else:
+        moved = centre.new_zeros((0, *centre.shape))
+    error = rule.spread([f.error for f in forms], [f.size for f in forms], len(symbols))
+    return Form(symbols, moved, centre, error).settled()
+
+
+def _aligned(forms: Sequence[Form]) -> tuple[tuple[int, ...], list[Tensor]]:
+    """The symbols of all, and columns of each for all of them."""
+    if len({form.symbols for form in forms}) == 1:
+        return forms[0].symbols, [form.columns for form in forms]
+    symbols = tuple(sorted({symbol for form in forms for symbol in form.symbols}))
+    place = {symbol: index for index, symbol in enumerate(symbols)}
+    found = []
+    for form in forms:
+        whole = form.columns.new_zeros((len(symbols), *form.centre.shape))
+        whole[[place[symbol] for symbol in form.symbols]] = form.columns
+        found.append(whole)
+    return symbols, found
