@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.mixed import MixedRelaxation
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
 from runner.engine.bounds.rounding import LEDGER, below, charged, floor, sums_in
@@ -151,6 +152,9 @@ def _relaxed(
     if isinstance(relaxation, SplitRelaxation):
         flat, constant = relaxation.backward(rows.flatten(2), slopes[node.name])
         return [flat.reshape(rows.shape)], constant
+    if isinstance(relaxation, MixedRelaxation):
+        part, constant = relaxation.backward(rows, slopes.get(node.name))
+        return [part], constant
     part, constant = relaxation.backward(rows)
     return [part], constant
 

@@ -15,10 +15,13 @@ from torch import Tensor
 from runner.engine.bounds import product, relaxation
 from runner.engine.bounds.form import Form
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.mixed import MixedRelaxation
 from runner.engine.bounds.rounding import grown, outwards, relu_line, smallest, unit
 from runner.engine.bounds.rules import RelaxedRule
 from runner.engine.network.graph import Node, Op
 
+# Each of these takes many values: what it gives is an error of its own, between its bounds.
+_WITHOUT = frozenset({Op.MATMUL, Op.EXP_SUMS})
 # Of a slope times a value, of two of them, and of their sum with the middle.
 _ROUNDINGS = 8
 
@@ -65,6 +68,8 @@ def relaxed(node: Node, rule: RelaxedRule, form: Form, before: Interval, after: 
     """Of a relaxed node, from its input's form and bounds; where a constant between its own bounds
     `after` is as near, that.
     """
+    if node.op in _WITHOUT:
+        return Form.of(after)
     band = _band(node, rule, before)
     centre, radius = after.ball
     radius = radius.clamp(min=0)  # bounds that cross are of a box without points
@@ -101,6 +106,8 @@ def _band(node: Node, rule: RelaxedRule, before: Interval) -> Band:
         case Op.MAXPOOL:
             return _of_maxpool(node, before)
     lines = rule.relax(before)
+    if isinstance(lines, MixedRelaxation):
+        lines = lines.plain
     if not isinstance(lines, Lines):
         raise TypeError(f"no band is known around {node.op} of node {node.name}")
     return _between(lines, before)

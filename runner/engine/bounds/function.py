@@ -27,26 +27,26 @@ _NARROW = 1e-6  # below that share of itself, a chord's slope is mostly rounding
 
 def interval(f: Function, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds of f over [lower, upper], infinite where f is not known."""
-    least, most = _extremes(f, lower.to(_WIDE), upper.to(_WIDE))
-    return _rounded(least, lower.dtype, -1), _rounded(most, lower.dtype, 1)
+    least, most = extremes(f, lower.to(_WIDE), upper.to(_WIDE))
+    return rounded(least, lower.dtype, -1), rounded(most, lower.dtype, 1)
 
 
 def relax(f: Function, lower: Tensor, upper: Tensor) -> ElementwiseRelaxation:
     """Lines around f over lower <= x <= upper, [B, *shape]."""
     low, high, dtype = lower.to(_WIDE), upper.to(_WIDE), lower.dtype
-    limits = _extremes(f, low, high)
+    limits = extremes(f, low, high)
     unknown = f.outside(low, high) | ~(low.isfinite() & high.isfinite())
     found = []
     for side, limit in zip((-1, 1), limits, strict=True):
         slope = _hull_slope(f, low, high, side).to(dtype).to(_WIDE)
-        offset = _offset(f, slope, low, high, side)
-        useless = unknown | ~(offset.isfinite() & slope.isfinite())
+        apart = offset(f, slope, low, high, side)
+        useless = unknown | ~(apart.isfinite() & slope.isfinite())
         found.append(torch.where(useless, 0.0, slope).to(dtype))
-        found.append(_rounded(torch.where(useless, limit, offset), dtype, side))
+        found.append(rounded(torch.where(useless, limit, apart), dtype, side))
     return lines(*found)
 
 
-def _extremes(f: Function, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def extremes(f: Function, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     x, y = _points(f, low, high, f.turns)
     off = _error(f, x, y)
     least, most = _least(y - off), -_least(-(y + off))
@@ -111,7 +111,7 @@ def _hull_slope(f: Function, low: Tensor, high: Tensor, side: int) -> Tensor:
     return torch.where(narrow & plain.isfinite(), plain, slope)
 
 
-def _offset(f: Function, slope: Tensor, low: Tensor, high: Tensor, side: int) -> Tensor:
+def offset(f: Function, slope: Tensor, low: Tensor, high: Tensor, side: int) -> Tensor:
     """The least of f(x) - slope x (side -1), or the greatest (1), and what rounding may be."""
     x, y = _points(f, low, high, f.places)
     found = _least(-side * (y - slope * x) - _gap_error(f, slope, x, y))
@@ -151,7 +151,7 @@ def _gap_error(f: Function, slope: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return _error(f, x, y) + (y.abs() + (slope * x).abs()) * (4 * unit(_WIDE)) + smallest(_WIDE)
 
 
-def _rounded(limit: Tensor, dtype: torch.dtype, side: int) -> Tensor:
+def rounded(limit: Tensor, dtype: torch.dtype, side: int) -> Tensor:
     """In another precision, downwards (-1) or upwards (1); what is no number says nothing."""
     limit = limit.nan_to_num(nan=side * torch.inf, posinf=torch.inf, neginf=-torch.inf)
     near = limit.to(dtype)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from runner.engine.bounds.mixed import Bundle
 from runner.engine.bounds.rounding import (
     COEFFICIENT_ROUNDINGS,
     enclosed_between,
@@ -48,6 +49,28 @@ def relax(lower: Tensor, upper: Tensor) -> ProductRelaxation:
     centre = (lower + upper) / 2
     slopes = centre.flip(1)
     slopes = torch.where(slopes.isfinite(), slopes, 0.0)
+    below, above = _offsets(lower, upper, slopes)
+    return ProductRelaxation(slopes, below, above)
+
+
+def bundle(lower: Tensor, upper: Tensor) -> Bundle:
+    """Of McCormick's two planes on each side, over the box of [B, 2, *shape]."""
+    low, high = lower.flatten(2), upper.flatten(2)
+    (x, y), (x_last, y_last) = low.unbind(1), high.unbind(1)
+    sides = []
+    for side, corners in (
+        (-1, ((y, x), (y_last, x_last))),
+        (1, ((y_last, x), (y, x_last))),
+    ):
+        slopes = torch.stack([torch.stack(corner, 1) for corner in corners])
+        slopes = torch.where(slopes.isfinite(), slopes, 0.0)
+        offsets = [_offsets(low, high, of)[0 if side < 0 else 1] for of in slopes]
+        sides.append((slopes, torch.stack(offsets)))
+    return Bundle.of(sides[0], sides[1], torch.maximum(low.abs(), high.abs()))
+
+
+def _offsets(lower: Tensor, upper: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    """Of planes below and above with slopes [B, 2, *shape], whatever they are."""
     p, q = slopes[:, 0], slopes[:, 1]
     gaps, sizes = [], []
     for x in _ends(lower, upper, 0):
@@ -60,8 +83,7 @@ def relax(lower: Tensor, upper: Tensor) -> ProductRelaxation:
     off = torch.stack(sizes).amax(0) * gamma(terms, lower.dtype) + 8 * smallest(lower.dtype)
     found = torch.stack(gaps)
     below, above = found.amin(0) - off, found.amax(0) + off
-    return ProductRelaxation(
-        slopes,
+    return (
         torch.where(below.isnan(), -torch.inf, below),
         torch.where(above.isnan(), torch.inf, above),
     )

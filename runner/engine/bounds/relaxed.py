@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from runner.engine.bounds import curves, exp_sums, function, matmul, product, relaxation
+from runner.engine.bounds.bundles import bundle
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.mixed import MixedRelaxation
 from runner.engine.functions import function_of
 from runner.engine.network.evaluate import apply
 from runner.engine.network.graph import CURVES, Node, Op
@@ -48,10 +50,17 @@ class BentRule:
             return matmul.relax(self._node, before)
         if self._node.op is Op.EXP_SUMS:
             return exp_sums.relax(self._node, before)
+        lower, upper = before.lower, before.upper
+        plain = self._plain(lower, upper)
+        if self._node.op is Op.MAXPOOL:
+            return plain
+        return MixedRelaxation(plain, lambda: bundle(self._node, lower, upper))
+
+    def _plain(self, lower: Tensor, upper: Tensor) -> relaxation.Relaxation:
         if self._node.op is Op.PRODUCT:
-            return product.relax(before.lower, before.upper)
+            return product.relax(lower, upper)
         if self._node.op is Op.FUNCTION:
-            return function.relax(function_of(self._node), before.lower, before.upper)
+            return function.relax(function_of(self._node), lower, upper)
         if self._node.op in CURVES:
-            return curves.relax(self._node.op, before.lower, before.upper)
-        return relaxation.relax(self._node, before.lower, before.upper)
+            return curves.relax(self._node.op, lower, upper)
+        return relaxation.relax(self._node, lower, upper)

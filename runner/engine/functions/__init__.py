@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from runner.engine.functions import smooth, steps
 from runner.engine.functions.family import Family, Function
@@ -16,7 +18,11 @@ ALL = {**FAMILIES, **smooth.INNER, **steps.INNER}
 def function_of(node: Node) -> Function:
     """Of a FUNCTION node."""
     attributes = dict(node.attributes)
-    return _made(str(attributes.pop("function")), tuple(sorted(attributes.items())))
+    return named(str(attributes.pop("function")), attributes)
+
+
+def named(name: str, attributes: Mapping[str, Any]) -> Function:
+    return _made(name, tuple(sorted(attributes.items())))
 
 
 @lru_cache(maxsize=256)

@@ -153,6 +153,24 @@ def _power(exponent: float) -> Function:
     )
 
 
+def _exp() -> Function:
+    return Function(torch.exp, torch.exp, (UP,), least=0.0)
+
+
+def _sigmoid() -> Function:
+    def derivative(x: Tensor) -> Tensor:
+        return torch.sigmoid(x) * torch.sigmoid(-x)
+
+    return Function(torch.sigmoid, derivative, (UP, DOWN), (0.0,), least=0.0, most=1.0)
+
+
+def _tanh() -> Function:
+    def derivative(x: Tensor) -> Tensor:
+        return 1 - torch.tanh(x).square()
+
+    return Function(torch.tanh, derivative, (UP, DOWN), (0.0,), least=-1.0, most=1.0)
+
+
 FAMILIES = {
     "Celu": Family({"alpha": 1.0}, _celu),
     "Elu": Family({"alpha": 1.0}, _elu),
@@ -164,5 +182,10 @@ FAMILIES = {
     "Softplus": Family({}, _softplus),
     "Softsign": Family({}, _softsign),
 }
-# No operators of ONNX by themselves.
-INNER = {"Power": Family({"exponent": 1.0}, _power)}
+# No operators of ONNX by themselves, or with an `Op` of their own.
+INNER = {
+    "Exp": Family({}, _exp),
+    "Power": Family({"exponent": 1.0}, _power),
+    "Sigmoid": Family({}, _sigmoid),
+    "Tanh": Family({}, _tanh),
+}

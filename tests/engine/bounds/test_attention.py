@@ -9,12 +9,15 @@ from sound_bounds import assert_sound, bounded
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from runner.contract.vocabulary import BOUNDS, Method
+from runner.contract.vocabulary import Method
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.matmul import relax
 from runner.engine.network.graph import Attribute, Node, Op
 
 SHAPE = {"batch": 2, "rows": 3, "length": 4, "columns": 2}
+
+# α has a parameter for each entry, which products as one have not.
+LINEAR = (Method.IBP, Method.CROWN)
 
 
 def factors(builder: Builder) -> tuple[str, str]:
@@ -72,7 +75,7 @@ def spec_bounds(network: SmallNetwork, radius: float, method: Method) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("method", BOUNDS)
+@pytest.mark.parametrize("method", LINEAR)
 @pytest.mark.parametrize("radius", [0.01, 0.5])
 def test_a_product_of_matrices_is_bounded_as_its_entries_are(radius: float, method: Method) -> None:
     one, entries = products_as_one(), products_by_entry()
@@ -82,7 +85,7 @@ def test_a_product_of_matrices_is_bounded_as_its_entries_are(radius: float, meth
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", BOUNDS)
+@pytest.mark.parametrize("method", LINEAR)
 @pytest.mark.parametrize("radius", [0.01, 0.5])
 def test_sums_of_exponentials_are_bounded_at_least_as_their_entries(
     radius: float, method: Method
