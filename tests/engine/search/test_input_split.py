@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from runner.engine.clock import DeadlineReached
 from runner.engine.incomplete import Incomplete
 from runner.engine.network.graph import Op
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
+from runner.engine.search.cuts import NO_WAY
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.search import Progress, SearchContext, SearchEnd
 from runner.engine.search.sharing import Alike, Sharing
@@ -204,7 +206,8 @@ def boxes(count: int, inputs: int, generator: torch.Generator) -> Boxes:
     margins = torch.randn(count, 2, generator=generator, dtype=torch.float64)
     known = torch.randn(count, 3, generator=generator)
     depth = torch.arange(count)
-    return Boxes(lower, lower + width, margins, depth, known, known + 1)
+    way = torch.full((count,), NO_WAY, dtype=torch.int8)
+    return Boxes(lower, lower + width, margins, depth, known, known + 1, way)
 
 
 def test_neighbouring_floats_are_not_divisible() -> None:
@@ -214,7 +217,7 @@ def test_neighbouring_floats_are_not_divisible() -> None:
     some = boxes(1, 3, generator)
     lower = torch.stack((one, one, one))[None]
     upper = torch.stack((one, after, torch.nextafter(after, torch.tensor(2.0))))[None]
-    thin = Boxes(lower, upper, some.margins, some.depth, some.known_lower, some.known_upper)
+    thin = replace(some, lower=lower, upper=upper)
     assert divisible(thin).tolist() == [[False, False, True]]
 
 
