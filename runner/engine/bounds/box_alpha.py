@@ -119,7 +119,7 @@ def searched(
         with torch.no_grad(), tag.kind(Memory.ALPHA):
             least = settings.least * bound.detach().abs().reshape(1, -1, 1) + LEAST
             ascent.step(search.whole(gradients), least)
-            search.project()
+            search.project(first=iteration == 0)
     return Chosen(search.best_slopes, search.best_weights)
 
 
@@ -186,10 +186,14 @@ class _Search:
         of_weights = features.total(features.counted(output, gradients[-1])) - self._thresholds
         return *gradients[:-1], of_weights
 
-    def project(self) -> None:
-        """Weights onto those that are at least 0 and sum to 1."""
+    def project(self, *, first: bool) -> None:
+        """Weights onto those that are at least 0 and sum to 1; after those that were given, equal
+        ones are the second to be tried.
+        """
         if self.mixed:
-            self.weights.copy_(on_simplex(self.weights, self._mixes.real))
+            real = self._mixes.real
+            equal = real.to(self.weights) / real.sum(1, keepdim=True)
+            self.weights.copy_(equal if first else on_simplex(self.weights, real))
 
 
 def on_simplex(values: Tensor, real: Tensor) -> Tensor:

@@ -33,6 +33,11 @@ class Disjuncts:
             self._rows[disjunct, :count] = (specs.disjunct == disjunct).nonzero()[:, 0]
             self._real[disjunct, :count] = True
 
+    @property
+    def most(self) -> int:
+        """Rows of the longest."""
+        return self._rows.shape[1]
+
     def best(self, values: Tensor) -> Tensor:
         """Of rows [N, S]: the greatest of each disjunct [N, disjuncts], -inf without rows."""
         return torch.where(self._real, values[:, self._rows], -torch.inf).amax(2)

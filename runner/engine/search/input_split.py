@@ -25,8 +25,10 @@ from runner.engine.search.sharing import Meeting
 FULL_BATCH = 64
 MOST_CUTS = 3
 NEAR_ALPHA = AlphaSettings(iterations=5, step=0.4, decay=0.9)
-# What a trial of α costs, in passes of a row: there and back, the proof, and all that is made anew.
-NEAR_PASSES = 3 * (3 * NEAR_ALPHA.iterations + 2)
+# What a trial of α costs, in rows that are passed back: there and back, and the proof.
+NEAR_PASSES = 3 * NEAR_ALPHA.iterations + 2
+# And what a batch costs however small it is, in as many rows: its operators cost their number.
+NEAR_CALLS = 1000
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class InputSplit:
             else batch_boxes(context.network.graph, budget)
         )
         self.store = BoxStore()
-        self._cuts, self._near = Cuts(), Near()
+        self._cuts = Cuts()
         self.begun, self.complete, self.open_share = False, True, 1.0
         # Disjuncts are counted anew, only those that are open.
         self._numbers = context.case.open.nonzero()[:, 0]
@@ -70,6 +72,7 @@ class InputSplit:
             specs, disjunct=position[specs.disjunct], disjuncts=len(self._numbers)
         )
         self._disjuncts = Disjuncts(self._specs)
+        self._near = Near(mixes=self._disjuncts.most > 1)
         self._attack = BoxAttack(context, self._specs, self._numbers)
         self._closed = specs.thresholds.new_full((len(self._numbers),), torch.inf)
         self._start_nodes = [
@@ -101,7 +104,7 @@ class InputSplit:
         with self._context.tag.kind(Memory.BOUNDS):
             batch = self.store.take(self.batch)
             boxes, sensitivity, corners = self._bounded(batch)
-        if self._found(boxes, corners) or self._attacked(len(batch), boxes, corners):
+        if self._found(boxes, corners) or self._attacked(boxes, corners):
             return
         with self._context.tag.kind(Memory.BOUNDS):
             possible = divisible(boxes).any(1)
@@ -174,6 +177,14 @@ class InputSplit:
         gain = torch.where(divisible(boxes), gain, -1.0)
         return boxes, gain, torch.where(slope > 0, boxes.lower, boxes.upper)
 
+    def _price(self, boxes: int, trials: int) -> float:
+        """Of a trial of α, in boxes of the batch that was just bounded."""
+        if not trials:
+            return torch.inf
+        rows = self._propagator.work / len(self._context.network.graph.nodes)
+        of_trial = NEAR_PASSES + NEAR_CALLS / trials
+        return of_trial * boxes / (rows + NEAR_CALLS)
+
     def _interval(self, boxes: Boxes) -> Interval:
         return boxes.interval(self._context.network.graph.input.shape)
 
@@ -203,25 +214,25 @@ class InputSplit:
         """With α where that may close a box, and the weights of its rows chosen with it."""
         margins = torch.where(boxes.open, torch.maximum(found.margins, boxes.margins), torch.inf)
         box, disjunct = self._near.chosen(margins).nonzero().unbind(1)
-        if not len(box):
-            self._near.learn(margins.new_zeros(0), 0, 0.0)
+        price = self._price(len(boxes), len(box))
+        if not self._near.pays(price):
+            self._near.skipped()
             return found
-        each = self._propagator.work / len(boxes)
         mixes = self._disjuncts.mixes(box, disjunct, found.weights)
         more, _ = self._propagator.mixed_rows(bounds, mixes, NEAR_ALPHA)
         tried, gained = margins[box, disjunct], more.lower > found.margins[box, disjunct]
-        price = NEAR_PASSES * len(self._context.network.graph.nodes) / max(1.0, each)
         self._near.learn(tried, int((more.lower > 0).sum()), price)
         box, disjunct = box[gained], disjunct[gained]
         found.margins[box, disjunct] = more.lower[gained]
         found.slopes[box, disjunct] = more.coefficients[gained]
         return found
 
-    def _attacked(self, bounded: int, boxes: Boxes, corners: Tensor) -> bool:
+    def _attacked(self, boxes: Boxes, corners: Tensor) -> bool:
         """From time to time, from what is open of a batch."""
         if not len(boxes) or self._context.workload is not None:
             return False
-        return self._attack.due(bounded) and self._attack.found(boxes, corners)
+        due = self._attack.due(len(boxes), self._propagator.work)
+        return due and self._attack.found(boxes, corners)
 
     def _found(self, boxes: Boxes, corners: Tensor) -> bool:
         """Tries the centres and the corners; of all, the candidate deepest inside its region."""
