@@ -9,13 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
-from runner.engine.bounds.backward import Frontier, advance, frontier_at, local_interval
+from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.backward import (
+    Frontier,
+    Relaxations,
+    Slopes,
+    advance,
+    frontier_at,
+    local_interval,
+)
+from runner.engine.bounds.box_alpha import Chosen, Mixes, row_relaxations, searched
 from runner.engine.bounds.budget import CORE, Budget
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
@@ -72,7 +81,7 @@ class BoxPropagator:
     """Bounds of one network. `checkpoint` is called before each pass; it may raise.
 
     `start_nodes`: those whose bounds come from CROWN; `interval_only`: those that keep IBP's.
-    `passes`: rows that went back through the network so far.
+    `work`: rows that passed a node so far.
     """
 
     def __init__(
@@ -88,8 +97,8 @@ class BoxPropagator:
         self._tag = tag
         self._checkpoint = checkpoint
         widest = max(node.size for node in network.graph.nodes)
-        self.passes = 0
         self._pass_rows = max(16, budget.scaled(PASS_VALUES) // widest)
+        self.work = 0
 
     @torch.no_grad()
     def bound(self, box: Interval, known: Mapping[str, Interval]) -> BoxBounds:
@@ -127,6 +136,35 @@ class BoxPropagator:
                 parts.append((lower[0], self._whole(at)[0]))
         return RowBounds(*map(torch.cat, zip(*parts, strict=True)))
 
+    def mixed_rows(
+        self, bounds: BoxBounds, mixes: Mixes, settings: AlphaSettings
+    ) -> tuple[RowBounds, Tensor]:
+        """By how much mixes lie above their thresholds at least, with slopes and weights that are
+        searched for, in the precision of their rows; and those weights [M, K].
+        """
+        parts = []
+        for some in mixes.split(self._pass_rows):
+            self._checkpoint()
+            choice = searched(self._network, bounds.intervals, some, settings, self._tag)
+            parts.append((*self._proved(bounds, some, choice), choice.weights))
+        lower, coefficients, weights = map(torch.cat, zip(*parts, strict=True))
+        return RowBounds(lower, coefficients), weights
+
+    @torch.no_grad()
+    def _proved(self, bounds: BoxBounds, mixes: Mixes, choice: Chosen) -> tuple[Tensor, Tensor]:
+        network, dtype = self._network, mixes.rows.dtype
+        node = network.graph.node(network.graph.output)
+        mixes = replace(mixes, weights=choice.weights)
+        lines = _Lines(network, bounds, dtype)
+        with self._tag.kind(Memory.A):
+            whole = mixes.row(choice.weights).reshape(1, -1, *node.shape)
+            start = frontier_at(network, node.name, network.features.local(node.name, whole, 2))
+            slopes = {name: slope.to(dtype) for name, slope in choice.slopes.items()}
+            relaxations = row_relaxations(network, bounds.intervals, mixes.box, dtype)
+            lower, at = self._finish(start, lines, mixes.box, relaxations, slopes)
+            size = bounds.intervals[node.name].size.flatten(1)
+            return lower[0] - mixes.threshold(size), self._whole(at)[0]
+
     def _refined(self, node: Node, interval: Interval, lines: _Lines) -> Interval:
         with self._tag.kind(Memory.BOUNDS):
             lower, upper = interval.lower.flatten(1).clone(), interval.upper.flatten(1).clone()
@@ -147,14 +185,22 @@ class BoxPropagator:
         shape = interval.lower.shape
         return interval.between(lower.reshape(shape), upper.reshape(shape))
 
-    def _finish(self, start: Frontier, lines: _Lines, box: Tensor) -> tuple[Tensor, Tensor]:
+    def _finish(
+        self,
+        start: Frontier,
+        lines: _Lines,
+        box: Tensor,
+        relaxations: Relaxations | None = None,
+        slopes: Slopes | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Rows [S, R, *shape], each over the box of its R: the least values [S, R], and the rows
         [S, R, *input] on the input, of those inputs that are this rank's own.
         """
         self._checkpoint()
-        self.passes += start.constant.numel()
+        self.work += start.constant.numel() * len(start.todo)
         charges = _BoxCharges(lines, box)
-        done = advance(self._network, start, lines.of(box, start), {}, charges)
+        relaxations = lines.of(box, start) if relaxations is None else relaxations
+        done = advance(self._network, start, relaxations, slopes or {}, charges)
         rows = done.pending[self._network.graph.input.name]
         lower = done.constant + lines.least(rows, box)
         if done.error is not None:

@@ -18,7 +18,8 @@ SORTED_BOXES = 8192
 class Boxes:
     """N boxes, flat. `margins` [N, disjuncts]: the best so far, inf where the disjunct is closed.
 
-    `known`: bounds [N, neurons] of the start nodes, side by side, that hold in each box.
+    `known`: bounds [N, neurons] of the start nodes, side by side, that hold in each box. `way` [N]:
+    how it was cut from its parent (`Cut`), -1 where it was not.
     """
 
     lower: Tensor
@@ -27,6 +28,7 @@ class Boxes:
     depth: Tensor
     known_lower: Tensor
     known_upper: Tensor
+    way: Tensor
 
     def __len__(self) -> int:
         return len(self.lower)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from runner.engine.bounds.box_alpha import Mixes
 from runner.engine.bounds.rounding import COEFFICIENT_ROUNDINGS, gamma
 from runner.engine.specs import Specs
 
@@ -23,6 +24,7 @@ class Disjuncts:
     """Which rows [S] belong to which disjunct, padded to the longest."""
 
     def __init__(self, specs: Specs) -> None:
+        self._specs = specs
         counts = torch.bincount(specs.disjunct, minlength=specs.disjuncts).tolist()
         most = max(1, *counts) if counts else 1
         self._rows = specs.disjunct.new_zeros((len(counts), most))
@@ -31,9 +33,20 @@ class Disjuncts:
             self._rows[disjunct, :count] = (specs.disjunct == disjunct).nonzero()[:, 0]
             self._real[disjunct, :count] = True
 
+    @property
+    def most(self) -> int:
+        """Rows of the longest."""
+        return self._rows.shape[1]
+
     def best(self, values: Tensor) -> Tensor:
         """Of rows [N, S]: the greatest of each disjunct [N, disjuncts], -inf without rows."""
         return torch.where(self._real, values[:, self._rows], -torch.inf).amax(2)
+
+    def mixes(self, box: Tensor, disjunct: Tensor, weights: Tensor) -> Mixes:
+        """Of disjuncts [M] over boxes [M], with the weights that `mixed` found."""
+        specs, rows = self._specs, self._rows[disjunct]
+        mine = weights[box, disjunct].gather(1, rows).masked_fill(~self._real[disjunct], 0.0)
+        return Mixes(box, specs.rows[rows], specs.thresholds[rows], mine, self._real[disjunct])
 
     def mixed(self, lower: Tensor, coefficients: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
         """Of rows with lower margins [N, S] and coefficients [N, S, inputs] over boxes of this

@@ -9,10 +9,14 @@ from torch import Tensor
 
 from runner.contract.vocabulary import Memory
 from runner.engine.attack.pgd import Target
+from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.boxes import BoxBounds, BoxPropagator, batch_boxes
 from runner.engine.bounds.interval import Interval
+from runner.engine.search.box_attack import BoxAttack
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
+from runner.engine.search.cuts import NO_WAY, Cuts, worth
 from runner.engine.search.disjuncts import Disjuncts
+from runner.engine.search.near import Near
 from runner.engine.search.rounds import run_rounds
 from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.sharing import Meeting
@@ -20,20 +24,24 @@ from runner.engine.search.sharing import Meeting
 # Fewer boxes than this take a core about as long as one: few are cut several times at once.
 FULL_BATCH = 64
 MOST_CUTS = 3
-# Part of the greatest coefficient that every input counts with, so that each is cut at last.
-LEAST_WEIGHT = 0.01
+NEAR_ALPHA = AlphaSettings(iterations=5, step=0.4, decay=0.9)
+# What a trial of α costs, in rows that are passed back: there and back, and the proof.
+NEAR_PASSES = 3 * NEAR_ALPHA.iterations + 2
+# And what a batch costs however small it is, in as many rows: its operators cost their number.
+NEAR_CALLS = 1000
 
 
 @dataclass(frozen=True)
 class _Margins:
     """Of N boxes and each disjunct [N, disjuncts]: how far it is excluded, proved. Of the linear
     bounds that say so, [N, disjuncts, inputs]: the `slopes` of their mix, and how `steep` they are
-    one by one (what cancels in the mix is still worth a cut).
+    one by one (what cancels in the mix is still worth a cut); `weights` [N, disjuncts, rows].
     """
 
     margins: Tensor
     slopes: Tensor
     steep: Tensor
+    weights: Tensor
 
 
 class InputSplit:
@@ -54,6 +62,7 @@ class InputSplit:
             else batch_boxes(context.network.graph, budget)
         )
         self.store = BoxStore()
+        self._cuts = Cuts()
         self.begun, self.complete, self.open_share = False, True, 1.0
         # Disjuncts are counted anew, only those that are open.
         self._numbers = context.case.open.nonzero()[:, 0]
@@ -63,6 +72,8 @@ class InputSplit:
             specs, disjunct=position[specs.disjunct], disjuncts=len(self._numbers)
         )
         self._disjuncts = Disjuncts(self._specs)
+        self._near = Near(mixes=self._disjuncts.most > 1)
+        self._attack = BoxAttack(context, self._specs, self._numbers)
         self._closed = specs.thresholds.new_full((len(self._numbers),), torch.inf)
         self._start_nodes = [
             node
@@ -93,7 +104,7 @@ class InputSplit:
         with self._context.tag.kind(Memory.BOUNDS):
             batch = self.store.take(self.batch)
             boxes, sensitivity, corners = self._bounded(batch)
-        if self._found(boxes, corners):
+        if self._found(boxes, corners) or self._attacked(boxes, corners):
             return
         with self._context.tag.kind(Memory.BOUNDS):
             possible = divisible(boxes).any(1)
@@ -127,18 +138,24 @@ class InputSplit:
             upper = torch.cat([interval.upper.flatten(1) for interval in intervals], 1)
         margins = self._closed.new_full((1, len(self._numbers)), -torch.inf)
         depth = torch.zeros(1, dtype=torch.long, device=box.lower.device)
-        return Boxes(box.lower.flatten(1), box.upper.flatten(1), margins, depth, lower, upper)
+        way = torch.full((1,), NO_WAY, dtype=torch.int8, device=box.lower.device)
+        return Boxes(box.lower.flatten(1), box.upper.flatten(1), margins, depth, lower, upper, way)
 
     def _bounded(self, boxes: Boxes) -> tuple[Boxes, Tensor, Tensor]:
         """What stays open of a batch, its sensitivity [N, inputs], and its corners [N, inputs]
         that are nearest to the unsafe region if the bounds were exact.
         """
+        self._propagator.work = 0
         bounds = self._propagator.bound(self._interval(boxes), self._known(boxes))
         found = self._margins(bounds, boxes)
+        if self._context.workload is None:
+            found = self._optimized(bounds, boxes, found)
         closed = boxes.open & (found.margins > 0)
         if self._context.workload is not None:
             closed = torch.zeros_like(closed)
         margins = torch.maximum(found.margins, boxes.margins)
+        after = torch.where(closed, torch.inf, margins).amin(1)
+        self._cuts.learn(boxes.way, boxes.worst, after)
         self._closed = torch.where(closed, margins, self._closed).amin(0).minimum(self._closed)
         known = [bounds.intervals[node.name] for node in self._start_nodes]
         boxes = replace(
@@ -154,10 +171,19 @@ class InputSplit:
         still = boxes.open.any(1).nonzero()[:, 0]
         boxes = boxes.select(still)
         worst = boxes.margins.argmin(1)
-        slope, size = found.slopes[still, worst], found.steep[still, worst].nan_to_num(nan=1.0)
-        size = size.maximum(LEAST_WEIGHT * size.amax(1, keepdim=True)).clamp(min=1e-30)
-        sensitivity = torch.where(divisible(boxes), size * (boxes.upper - boxes.lower), -1.0)
-        return boxes, sensitivity, torch.where(slope > 0, boxes.lower, boxes.upper)
+        slope = found.slopes[still, worst]
+        boxes = replace(boxes, way=self._cuts.ways(len(boxes)).to(boxes.way.device))
+        gain = worth(boxes.way, found.steep[still, worst], boxes.upper - boxes.lower)
+        gain = torch.where(divisible(boxes), gain, -1.0)
+        return boxes, gain, torch.where(slope > 0, boxes.lower, boxes.upper)
+
+    def _price(self, boxes: int, trials: int) -> float:
+        """Of a trial of α, in boxes of the batch that was just bounded."""
+        if not trials:
+            return torch.inf
+        rows = self._propagator.work / len(self._context.network.graph.nodes)
+        of_trial = NEAR_PASSES + NEAR_CALLS / trials
+        return of_trial * boxes / (rows + NEAR_CALLS)
 
     def _interval(self, boxes: Boxes) -> Interval:
         return boxes.interval(self._context.network.graph.input.shape)
@@ -182,7 +208,31 @@ class InputSplit:
         coefficients[box, row] = found.coefficients
         radius = (boxes.upper.double() - boxes.lower.double()) / 2
         mixed, weights = self._disjuncts.mixed(margins, coefficients, radius)
-        return _Margins(mixed, weights @ coefficients, weights @ coefficients.abs())
+        return _Margins(mixed, weights @ coefficients, weights @ coefficients.abs(), weights)
+
+    def _optimized(self, bounds: BoxBounds, boxes: Boxes, found: _Margins) -> _Margins:
+        """With α where that may close a box, and the weights of its rows chosen with it."""
+        margins = torch.where(boxes.open, torch.maximum(found.margins, boxes.margins), torch.inf)
+        box, disjunct = self._near.chosen(margins).nonzero().unbind(1)
+        price = self._price(len(boxes), len(box))
+        if not self._near.pays(price):
+            self._near.skipped()
+            return found
+        mixes = self._disjuncts.mixes(box, disjunct, found.weights)
+        more, _ = self._propagator.mixed_rows(bounds, mixes, NEAR_ALPHA)
+        tried, gained = margins[box, disjunct], more.lower > found.margins[box, disjunct]
+        self._near.learn(tried, int((more.lower > 0).sum()), price)
+        box, disjunct = box[gained], disjunct[gained]
+        found.margins[box, disjunct] = more.lower[gained]
+        found.slopes[box, disjunct] = more.coefficients[gained]
+        return found
+
+    def _attacked(self, boxes: Boxes, corners: Tensor) -> bool:
+        """From time to time, from what is open of a batch."""
+        if not len(boxes) or self._context.workload is not None:
+            return False
+        due = self._attack.due(len(boxes), self._propagator.work)
+        return due and self._attack.found(boxes, corners)
 
     def _found(self, boxes: Boxes, corners: Tensor) -> bool:
         """Tries the centres and the corners; of all, the candidate deepest inside its region."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,9 @@ from runner.engine.clock import DeadlineReached
 from runner.engine.incomplete import Incomplete
 from runner.engine.network.graph import Op
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
+from runner.engine.search.cuts import NO_WAY, POWERS, Cuts
 from runner.engine.search.input_split import InputSplit
+from runner.engine.search.near import Near
 from runner.engine.search.search import Progress, SearchContext, SearchEnd
 from runner.engine.search.sharing import Alike, Sharing
 from runner.engine.specs import box_within
@@ -204,7 +207,8 @@ def boxes(count: int, inputs: int, generator: torch.Generator) -> Boxes:
     margins = torch.randn(count, 2, generator=generator, dtype=torch.float64)
     known = torch.randn(count, 3, generator=generator)
     depth = torch.arange(count)
-    return Boxes(lower, lower + width, margins, depth, known, known + 1)
+    way = torch.full((count,), NO_WAY, dtype=torch.int8)
+    return Boxes(lower, lower + width, margins, depth, known, known + 1, way)
 
 
 def test_neighbouring_floats_are_not_divisible() -> None:
@@ -214,7 +218,7 @@ def test_neighbouring_floats_are_not_divisible() -> None:
     some = boxes(1, 3, generator)
     lower = torch.stack((one, one, one))[None]
     upper = torch.stack((one, after, torch.nextafter(after, torch.tensor(2.0))))[None]
-    thin = Boxes(lower, upper, some.margins, some.depth, some.known_lower, some.known_upper)
+    thin = replace(some, lower=lower, upper=upper)
     assert divisible(thin).tolist() == [[False, False, True]]
 
 
@@ -319,3 +323,53 @@ def test_known_bounds_close_no_less() -> None:
     assert InputSplit(chosen).run() is SearchEnd.PROVED
     _, _, alone = search(network, instance)
     assert chosen.progress.domains <= alone.domains
+
+
+def opposites() -> SmallNetwork:
+    """Outputs y and -y of a network that bends."""
+    builder = Builder((3,))
+    x = builder.linear("x", 16)
+    for _ in range(2):
+        x = builder.linear(builder.pointwise(Op.RELU, x), 16)
+    y = builder.linear(x, 1)
+    return builder.network(
+        builder.linear_of(y, torch.tensor([[1.0], [-1.0]]), torch.tensor([0.0, 0.0]))
+    )
+
+
+def test_a_conjunction_that_no_row_refutes_is_refuted_by_a_mix_in_one_box(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """y <= -c and -y <= -c, where y has both signs: half of each is 0 > -c."""
+    network = opposites()
+    points = torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    values = network.outputs(points)[:, 0]
+    limit = 0.2 * float(torch.minimum(values.max(), -values.min()))
+    assert limit > 0
+    both = region([[1.0, 0.0], [0.0, 1.0]], [-limit, -limit])
+    instance = question(case([-1.0] * 3, [1.0] * 3, both), outputs=2)
+    end, _, progress = search(network, instance)
+    assert end is SearchEnd.PROVED
+    assert progress.domains == 1
+    # Mixes of linear bounds, which were relaxed row by row, need more boxes.
+    monkeypatch.setattr(Near, "pays", lambda self, price: False)
+    end, _, progress = search(network, instance)
+    assert end is SearchEnd.PROVED
+    assert progress.domains > 1
+
+
+@pytest.mark.parametrize("way", range(len(POWERS)))
+def test_every_way_of_cutting_has_the_verdict_of_an_exact_search(
+    monkeypatch: pytest.MonkeyPatch, way: int
+) -> None:
+    monkeypatch.setattr(Cuts, "ways", lambda self, count: torch.full((count,), way))
+    outcomes = set()
+    for seed in range(30):
+        network, instance = asked(seed)
+        exact = deepest(network, instance.cases[0])
+        if abs(exact) < TOLERANCE:
+            continue
+        end, _, _ = search(network, instance)
+        assert end is (SearchEnd.COUNTEREXAMPLE if exact < 0 else SearchEnd.PROVED), seed
+        outcomes.add(end)
+    assert len(outcomes) == 2

@@ -104,4 +104,4 @@ def test_rows_of_bounds_are_counted() -> None:
     IntervalSteps(boxes, 16, NoTagger())(
         torch.tensor([[[0.9], [0.95]]]), torch.tensor([[0.8]]), torch.tensor([[1.0]]), unsafe
     )
-    assert boxes.passes == 2
+    assert boxes.work == 2 * 3, "each passes three nodes"
