@@ -141,7 +141,7 @@ def _whole(low: float, high: float) -> Function:
 
 
 def _within(limit: float) -> Function:
-    """A value that lies between -limit and limit by how it was made, which its parts do not show."""
+    """A value between -limit and limit, by how it was made: its parts do not show it."""
     return Function(
         lambda x: x, torch.ones_like, (Bend.STRAIGHT,), least=-limit, most=limit, size=of_argument
     )
