@@ -32,6 +32,7 @@ from runner.engine.network.graph import Dtype
 from runner.engine.network.joined import join_inputs, join_outputs
 from runner.engine.network.library_errors import foreign
 from runner.engine.network.onnx_file import DOMAINS, malformed, read_model, unsupported
+from runner.engine.network.placed import place_slices
 
 _INPUT_TYPES: dict[int, Dtype] = {
     TensorProto.FLOAT: Dtype.FLOAT32,
@@ -81,6 +82,8 @@ def converted(path: Path, supported: AbstractSet[str], content: bytes | None = N
         _check_normalization(node, draft)
     _check(draft)
     shapes = fold_constants(draft)
+    if place_slices(draft):
+        shapes = fold_constants(draft)
     (target,) = (value.name for value in draft.graph.output)
     if target not in {name for node in draft.graph.node for name in node.output}:
         raise malformed(path, "the output does not depend on the input")
