@@ -71,7 +71,9 @@ class Verification:
         attack = self._attack()
         with self.probe.phase(Phase.ATTACK):
             self._step = "attack"
-            if self._attacked(attack, targets, FIRST_ATTACK, FIRST_ATTACK_ROUNDS, FIRST_SHARE):
+            if self._attacked(
+                attack, targets, FIRST_ATTACK, FIRST_ATTACK_ROUNDS, FIRST_SHARE
+            ) or attack.search_whole(targets):
                 return Finding(Verdict.SAT, Cause.NONE, "attack")
         with self.probe.phase(Phase.INCOMPLETE):
             self._step = "comparison with ONNX Runtime"

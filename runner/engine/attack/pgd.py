@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
+from runner.engine.attack.whole import whole_points
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.specs import boxes_within
@@ -28,6 +29,8 @@ MOST_ENDS = 64
 MOST_OTHERS = 256
 # Values of all nodes that one batch of points may keep for its gradient, in bytes; of a core.
 BATCH_BYTES = 16 * 1024 * 1024
+# As many more points without one.
+WITHOUT_GRADIENT = 8
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,32 @@ class Attack:
             batch = targets[first : first + fits]
             if self._search_batch(batch, self._others(batch, targets), settings):
                 return True
+        return False
+
+    def search_whole(self, targets: list[Target]) -> bool:
+        """Whether one of the points that `whole_points` gives is a confirmed counterexample."""
+        for case in dict.fromkeys(target.case for target in targets):
+            mine = [target for target in targets if target.case == case]
+            points = whole_points(self._property.cases[case])
+            if len(points) and self._is_one_of(points, mine):
+                return True
+        return False
+
+    @torch.no_grad()
+    def _is_one_of(self, points: NDArray[np.float64], targets: list[Target]) -> bool:
+        # Nothing is kept for a gradient.
+        room = WITHOUT_GRADIENT * self._network.budget.scaled(BATCH_BYTES)
+        at_once = max(1, room // (4 * self._network.neurons))
+        with self._tag.kind(Memory.OTHER):
+            region = _Region.of(self._property, targets, self._device, self._dtype)
+            lower, upper = self._boxes(targets[:1])
+            shape = self._network.input_shape
+            for some in torch.from_numpy(points).split(at_once):
+                self._checkpoint()
+                x = some.to(self._device, self._dtype).reshape(-1, *shape)
+                x = torch.minimum(torch.maximum(x, lower), upper)
+                if self._reached(x[None], self._network.forward(x)[None], region, targets):
+                    return True
         return False
 
     def _others(self, batch: list[Target], targets: list[Target]) -> list[Target]:
