@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
-from runner.engine.attack.whole import whole_points
+from runner.engine.attack.whole_points import whole_points
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.specs import boxes_within

@@ -10,7 +10,7 @@ from small_networks import CPU, Builder, SmallNetwork
 
 from runner.engine.attack import pgd
 from runner.engine.attack.pgd import Attack, Target
-from runner.engine.attack.whole import MOST_POINTS, whole_points
+from runner.engine.attack.whole_points import MOST_POINTS, whole_points
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.network.graph import Op
 
