@@ -125,17 +125,21 @@ class Attack:
                 return True
         return False
 
-    def search_whole(self, targets: list[Target]) -> bool:
-        """Whether one of the points that `whole_points` gives is a confirmed counterexample."""
+    def search_whole(self, targets: list[Target], ended: Callable[[], bool]) -> bool:
+        """Whether one of the points that `whole_points` gives is a confirmed counterexample.
+        `ended` is asked between some of them, the same on every rank: whether to give up.
+        """
         for case in dict.fromkeys(target.case for target in targets):
             mine = [target for target in targets if target.case == case]
             points = whole_points(self._property.cases[case])
-            if len(points) and self._is_one_of(points, mine):
+            if len(points) and self._is_one_of(points, mine, ended):
                 return True
         return False
 
     @torch.no_grad()
-    def _is_one_of(self, points: NDArray[np.float64], targets: list[Target]) -> bool:
+    def _is_one_of(
+        self, points: NDArray[np.float64], targets: list[Target], ended: Callable[[], bool]
+    ) -> bool:
         # Nothing is kept for a gradient.
         room = WITHOUT_GRADIENT * self._network.budget.scaled(BATCH_BYTES)
         at_once = max(1, room // (4 * self._network.neurons))
@@ -144,7 +148,8 @@ class Attack:
             lower, upper = self._boxes(targets[:1])
             shape = self._network.input_shape
             for some in torch.from_numpy(points).split(at_once):
-                self._checkpoint()
+                if ended():
+                    return False
                 x = some.to(self._device, self._dtype).reshape(-1, *shape)
                 x = torch.minimum(torch.maximum(x, lower), upper)
                 if self._reached(x[None], self._network.forward(x)[None], region, targets):

@@ -37,7 +37,7 @@ def test_a_place_among_thousands_is_found(at_once: int, monkeypatch: pytest.Monk
         return True
 
     attack = Attack(DriverStub(network), instance, CPU, 0, NoTagger(), lambda: None, confirm)
-    assert attack.search_whole([Target(0, 0)])
+    assert attack.search_whole([Target(0, 0)], lambda: False)
     assert [point.tolist() for point in found] == [[17.0, 42.0, 0.5]]
 
 
@@ -46,7 +46,15 @@ def test_what_is_nowhere_is_not_found() -> None:
     attack = Attack(
         DriverStub(needle(17, 42)), instance, CPU, 0, NoTagger(), lambda: None, lambda _: True
     )
-    assert not attack.search_whole([Target(0, 0)])
+    assert not attack.search_whole([Target(0, 0)], lambda: False)
+
+
+def test_the_search_ends_when_its_time_is_over() -> None:
+    instance = question(case([0, 0, 0.5], [62, 62, 0.5], region([[1]], [0.5])))
+    network = DriverStub(needle(17, 42))
+    attack = Attack(network, instance, CPU, 0, NoTagger(), lambda: None, lambda _: True)
+    assert not attack.search_whole([Target(0, 0)], lambda: True)
+    assert network.points == []
 
 
 def test_points_are_all_combinations_and_the_middle_of_what_is_given() -> None:
