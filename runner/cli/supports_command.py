@@ -44,7 +44,7 @@ _ANSWERS: Mapping[Capability, tuple[str, ...]] = {
     Capability.ELEMENT_TYPES: ELEMENT_TYPES,
     Capability.VERSIONS: ("1.0", "2.0"),
     Capability.HIDDEN_NODES: ("NH",),
-    Capability.INPUTS_OUTPUTS: ("SIO",),
+    Capability.INPUTS_OUTPUTS: ("SIO", "MIO"),
     Capability.NETWORKS: ("SNET",),
     Capability.COMPARISONS: ("SNC",),
     Capability.ARITHMETIC: ("BND", "OUTC"),

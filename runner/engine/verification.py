@@ -33,6 +33,8 @@ LAST_ATTACK_ROUNDS = 4
 # No attack round starts after these shares of the time.
 FIRST_SHARE = 0.15
 LAST_SHARE = 0.7
+# Points that are tried one by one, as all of a kind, end at this share.
+WHOLE_SHARE = 0.5
 
 
 @dataclass
@@ -73,7 +75,9 @@ class Verification:
         attack = self._attack()
         with self.probe.phase(Phase.ATTACK):
             self._step = "attack"
-            if self._attacked(attack, targets, FIRST_ATTACK, FIRST_ATTACK_ROUNDS, FIRST_SHARE):
+            if self._attacked(
+                attack, targets, FIRST_ATTACK, FIRST_ATTACK_ROUNDS, FIRST_SHARE
+            ) or attack.search_whole(targets, lambda: self.deadline.passed(WHOLE_SHARE)):
                 return Finding(Verdict.SAT, Cause.NONE, "attack")
         with self.probe.phase(Phase.INCOMPLETE):
             self._step = "comparison with ONNX Runtime"

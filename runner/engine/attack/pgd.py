@@ -19,6 +19,7 @@ from torch import Tensor
 
 from runner.contract.vocabulary import Memory
 from runner.engine.attack.region import Region
+from runner.engine.attack.whole_points import whole_points
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.specs import boxes_within
@@ -31,6 +32,8 @@ MOST_OTHERS = 256
 NEAREST_STEPS = 40
 # Values of all nodes that one batch of points may keep for its gradient, in bytes; of a core.
 BATCH_BYTES = 16 * 1024 * 1024
+# As many more points without one.
+WITHOUT_GRADIENT = 8
 
 
 class Goal(StrEnum):
@@ -162,6 +165,36 @@ class Attack:
         """At most MOST_OTHERS of each case."""
         cases = dict.fromkeys(target.case for target in targets)
         return [[t for t in targets if t.case == case][:MOST_OTHERS] for case in cases]
+
+    def search_whole(self, targets: list[Target], ended: Callable[[], bool]) -> bool:
+        """Whether one of the points that `whole_points` gives is a confirmed counterexample.
+        `ended` is asked between some of them, the same on every rank: whether to give up.
+        """
+        for case in dict.fromkeys(target.case for target in targets):
+            mine = [target for target in targets if target.case == case]
+            points = whole_points(self._property.cases[case])
+            if len(points) and self._is_one_of(points, mine, ended):
+                return True
+        return False
+
+    @torch.no_grad()
+    def _is_one_of(
+        self, points: NDArray[np.float64], targets: list[Target], ended: Callable[[], bool]
+    ) -> bool:
+        # Nothing is kept for a gradient.
+        room = WITHOUT_GRADIENT * self._network.budget.scaled(BATCH_BYTES)
+        at_once = max(1, room // (4 * self._network.neurons))
+        with self._tag.kind(Memory.OTHER):
+            batch = self._batch(targets[:1], targets)
+            shape = self._network.input_shape
+            for some in torch.from_numpy(points).split(at_once):
+                if ended():
+                    return False
+                x = some.to(self._device, self._dtype).reshape(-1, *shape)
+                x = torch.minimum(torch.maximum(x, batch.lower), batch.upper)
+                if self._reached(x[None], self._network.forward(x)[None], batch):
+                    return True
+        return False
 
     def _others(self, batch: list[Target], targets: list[Target]) -> list[Target]:
         """Targets in the box of the whole batch: a point may reach another one than its own."""

@@ -140,6 +140,13 @@ def _whole(low: float, high: float) -> Function:
     )
 
 
+def _within(limit: float) -> Function:
+    """A value between -limit and limit, by how it was made: its parts do not show it."""
+    return Function(
+        lambda x: x, torch.ones_like, (Bend.STRAIGHT,), least=-limit, most=limit, size=of_argument
+    )
+
+
 def _hard_swish() -> Function:
     """x (x + 3) / 6, from 0 at -3 to x at 3."""
 
@@ -183,12 +190,13 @@ FAMILIES = {
     "Sign": Family({}, lambda: _step(-1.0, 0.0, 1.0)),
     "ThresholdedRelu": Family({"alpha": 1.0}, _thresholded),
 }
-# No operators of ONNX by themselves: what comparisons and changes of type are made of.
+# No operators of ONNX by themselves: what comparisons, changes of type, norms are made of.
 INNER = {
     "NotNegative": Family({}, lambda: _step(0.0, 1.0, 1.0)),
     "Positive": Family({}, lambda: _step(0.0, 0.0, 1.0)),
     "Truncated": Family({"low": 0.0, "high": 1.0}, _truncated),
     "Whole": Family({"low": 0.0, "high": 1.0}, _whole),
     "WholeZero": Family({}, _near),
+    "Within": Family({"limit": 1.0}, _within),
     "Zero": Family({}, lambda: _step(0.0, 1.0, 0.0)),
 }

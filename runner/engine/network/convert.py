@@ -32,6 +32,7 @@ from runner.engine.network.graph import Dtype
 from runner.engine.network.joined import join_inputs, join_outputs
 from runner.engine.network.library_errors import foreign
 from runner.engine.network.onnx_file import DOMAINS, malformed, read_model, unsupported
+from runner.engine.network.placed import place_slices
 
 _INPUT_TYPES: dict[int, Dtype] = {
     TensorProto.FLOAT: Dtype.FLOAT32,
@@ -54,13 +55,14 @@ class Converted:
     """Nodes in topological order, for one sample: all depend on the input and reach `output`.
 
     `shapes`: of the values, as the file has them. `dtype`: of the weights; float32 holds those of
-    float16.
+    float16. `lowest`: what some values are computed in, where the file casts them.
     """
 
     draft: Draft
     shapes: Mapping[str, Shape]
     dtype: Dtype
     output: str
+    lowest: Dtype | None = None
 
     def sample_shape(self, name: str) -> Shape:
         """Without a 1 in front, which is a batch dimension as a rule; a scalar is a vector too."""
@@ -80,6 +82,8 @@ def converted(path: Path, supported: AbstractSet[str], content: bytes | None = N
         _check_normalization(node, draft)
     _check(draft)
     shapes = fold_constants(draft)
+    if place_slices(draft):
+        shapes = fold_constants(draft)
     (target,) = (value.name for value in draft.graph.output)
     if target not in {name for node in draft.graph.node for name in node.output}:
         raise malformed(path, "the output does not depend on the input")
@@ -87,8 +91,13 @@ def converted(path: Path, supported: AbstractSet[str], content: bytes | None = N
     for node in draft.graph.node:
         _check_dropout(node, draft)
     _check_finite(draft)
+    dtype = _INPUT_TYPES[element]
+    lowest = _cast_to(draft, dtype)
     if element == TensorProto.FLOAT16:
         _widen(draft)
+    if lowest is not None:
+        dtype = Dtype.FLOAT64
+        _widen_weights(draft)
     names = {node.op_type for node in draft.graph.node}
     unknown = any(name in _JOINED or name not in supported for name in names)
     # onnxsim may take one of two equal constants for the other, which stands for another value.
@@ -96,7 +105,7 @@ def converted(path: Path, supported: AbstractSet[str], content: bytes | None = N
         shapes = draft.shapes()
     for node in draft.graph.node:
         _check_shapes(node, shapes, path)
-    return Converted(draft, shapes, _INPUT_TYPES[element], target)
+    return Converted(draft, shapes, dtype, target, lowest)
 
 
 def _one_sample(model: ModelProto, path: Path) -> ModelProto:
@@ -199,6 +208,23 @@ def _widen(draft: Draft) -> None:
     del draft.graph.value_info[:]
     for value in (draft.input_info, *draft.graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT
+
+
+def _cast_to(draft: Draft, own: Dtype) -> Dtype | None:
+    """The lowest precision of values that the file casts from one to another; None where it casts
+    none. A float64 network may be float32 within, and a float32 one float64.
+    """
+    other = TensorProto.FLOAT if own is Dtype.FLOAT64 else TensorProto.DOUBLE
+    casts = (node for node in draft.graph.node if node.op_type == "Cast")
+    found = any(attributes_of(node)["to"] == other for node in casts)
+    return Dtype.FLOAT32 if found else None
+
+
+def _widen_weights(draft: Draft) -> None:
+    """float32 to float64, which is exact; what the file computed of them stays as rounded."""
+    for name, value in draft.constants.items():
+        if value.dtype == np.float32:
+            draft.constants[name] = value.astype(np.float64)
 
 
 def _simplify(draft: Draft) -> bool:

@@ -44,7 +44,9 @@ def with_deviation(
     a bound on the worst of them grows with every layer by the norm of |W| and soon says nothing.
     """
     values = {graph.input.name: x.double()}
-    variances = {graph.input.name: torch.zeros_like(values[graph.input.name])}
+    # A value that is cast is rounded, and the input is what is cast as a rule.
+    cast = unit if graph.lowest is not None else 0.0
+    variances = {graph.input.name: (cast * values[graph.input.name]) ** 2}
     for node in graph.nodes[1:]:
         inputs = [values[name] for name in node.inputs]
         if node.op is Op.LINEAR:

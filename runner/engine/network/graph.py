@@ -101,12 +101,14 @@ class Node:
 class Graph:
     """Nodes in topological order; the first is the only INPUT.
 
-    `dtype`: of the file's own weights, and what inputs and outputs are computed in.
+    `dtype`: of the file's own weights, and what inputs and outputs are computed in. `lowest`: what
+    ONNX Runtime computes some of the values in, where the file casts them.
     """
 
     nodes: tuple[Node, ...]
     output: str
     dtype: Dtype = Dtype.FLOAT32
+    lowest: Dtype | None = None
 
     @property
     def input(self) -> Node:

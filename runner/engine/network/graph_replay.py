@@ -59,7 +59,7 @@ def replay(
     samples = _samples(graph.input.size, points, reference.dtype)
     expected = np.stack([reference.run(sample) for sample in samples]).astype(np.float64)
     _check_finite(expected, reference)
-    limits = np.finfo(reference.dtype)
+    limits = np.finfo(np.float32 if graph.lowest else reference.dtype)
     inputs = torch.from_numpy(samples.astype(np.float64)).reshape(-1, *graph.input.shape)
     at_once = max(1, _VALUES_AT_ONCE // max(_room(node, tensors) for node in graph.nodes))
     with torch.no_grad():

@@ -22,7 +22,7 @@ from runner.engine.network.graph import Dtype, Graph, Node, Op
 if TYPE_CHECKING:  # the scheduler reads graphs, and never imports torch
     from torch import Tensor
 
-_FORMAT = "vnncomp-runner-3"
+_FORMAT = "vnncomp-runner-4"
 
 
 def write_prepared(path: Path, graph: Graph, tensors: Mapping[str, Tensor]) -> None:
@@ -63,7 +63,8 @@ def read_graph(path: Path) -> Graph:
     """Raises InstanceError: MISSING_FILE, or MALFORMED_NETWORK for a file of another kind."""
     graph = json.loads(_metadata(path)["graph"])
     nodes = tuple(_node(fields) for fields in graph["nodes"])
-    return Graph(nodes, graph["output"], Dtype(graph["dtype"]))
+    lowest = graph["lowest"] and Dtype(graph["lowest"])
+    return Graph(nodes, graph["output"], Dtype(graph["dtype"]), lowest)
 
 
 def _key(cut: Cut) -> str:

@@ -44,6 +44,7 @@ SAMPLES: dict[str, list[dict[str, float | str]]] = {
     "Truncated": [{"low": 0.0, "high": 255.0}, {"low": -(2.0**31), "high": 2.0**31 - 1}],
     "Whole": [{"low": 0.0, "high": 255.0}],
     "WholeZero": [{}],
+    "Within": [{"limit": 1e31}],
     "Zero": [{}],
 }
 STEPS = {"Ceil", "Floor", "Round", "Truncated", "Sign", "Positive", "NotNegative", "WholeZero"}

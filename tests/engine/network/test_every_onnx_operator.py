@@ -273,7 +273,7 @@ FORMS = [
             ROWS,
             {"c": constant((4,)), "d": constant((3, 1))},
         )
-        for kind in ("And", "Or")
+        for kind in ("And", "Or", "Xor")
     ),
     Form([node("Greater", "x c", "a"), node("Not", "a", "t"), cast("t")], ROWS, ROWS, {"c": W[0]}),
     Form(
@@ -281,6 +281,24 @@ FORMS = [
         ROWS,
         ROWS,
         {"c": W[0], "m": W[1] > 0, "n": W[2] > 0},
+    ),
+    Form(
+        [node("Greater", "x c", "a"), node("Xor", "m a", "t"), cast("t")],
+        ROWS,
+        ROWS,
+        {"c": W[0], "m": W[1] > 0},
+    ),
+    one("Mod", ROWS, ROWS, "x m", m=np.array([0.75, -0.5, 2, 1.25], np.float32), fmod=1, opset=13),
+    Form(
+        [
+            node("Mul", "x s", "h"),
+            node("Cast", "h", "i", to=TensorProto.INT64),
+            node("Mod", "i m", "r"),
+            cast("r"),
+        ],
+        ROWS,
+        ROWS,
+        {"s": np.full(1, 5.0), "m": ints(3, -3, 2, 7)},
     ),
     Form(
         [node("Greater", "x c", "a"), node("Neg", "x", "n"), node("Where", "a x n")],

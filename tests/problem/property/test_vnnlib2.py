@@ -155,8 +155,6 @@ SECOND = "(declare-network g (declare-input A real [1]) (declare-output B real [
     ("text", "message"),
     [
         (HEAD.replace("[2]))", "[2]))" + SECOND), "2 networks (f, g)"),
-        (HEAD.replace("(declare-output", "(declare-input Z real [1])(declare-output"), "2 input"),
-        (HEAD.replace("[2]))", "[2])(declare-output Z real [1]))"), "2 output"),
         (HEAD.replace("Y float32", "Y int8"), ":4: not supported: output Y of type int8; only"),
         (HEAD.replace("X float32", "X Real"), ":3: not supported: input X of type Real; only real"),
         (

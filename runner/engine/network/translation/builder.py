@@ -41,7 +41,8 @@ class Builder:
             output = self._nodes["output"] = Node(
                 "output", Op.RESHAPE, (output.name,), (output.size,)
             )
-        return Graph(tuple(self._nodes.values()), output.name, self.network.dtype)
+        network = self.network
+        return Graph(tuple(self._nodes.values()), output.name, network.dtype, network.lowest)
 
     def give(self, node: NodeProto, made: Node | Sequence[Node]) -> None:
         """What the outputs of `node` are, each in the shape that it has in the file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import prod, sqrt
 
 import numpy as np
 from onnx import NodeProto
@@ -13,6 +13,8 @@ from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ONE, ZERO, Builder
 from runner.engine.network.translation.registry import Translation
 
+# Of a square root and a product in float64.
+_ROUNDING = 1e-12
 # Differences between all pairs of a softmax, each of which has bounds of its own.
 _MOST_PAIRS = 1 << 20
 
@@ -48,7 +50,10 @@ def _exponentials(build: Builder, node: NodeProto) -> tuple[Node, Array]:
 
 
 def _normal(build: Builder, node: NodeProto, rows: int) -> Node:
-    """(x - mean) / sqrt(variance + epsilon) of each of so many rows: [rows, values]."""
+    """(x - mean) / sqrt(variance + epsilon) of each of so many rows: [rows, values].
+
+    None is farther from 0 than the square root of their number less one, as they add up to 0.
+    """
     x = build.source(node)
     count = x.size // rows
     x = build.reshaped(x, (rows, count))
@@ -60,7 +65,10 @@ def _normal(build: Builder, node: NodeProto, rows: int) -> Node:
     epsilon = Rounded.exact(np.full(1, np.float32(build.attribute(node, "epsilon", 1e-5))))
     variance = build.affine(squares, share, epsilon, node)
     inverse = build.function(Op.RECIPROCAL, build.function(Op.SQRT, variance))
-    return build.times(centred, build.selected(inverse, spread))
+    normal = build.times(centred, build.selected(inverse, spread))
+    if (epsilon.value < 0).any():
+        return normal
+    return build.applied("Within", normal, limit=sqrt(count - 1) * (1 + _ROUNDING))
 
 
 def _layer_normalized(build: Builder, node: NodeProto) -> Node:

@@ -11,7 +11,7 @@ from onnx import NodeProto
 from runner.engine.network.graph import Node
 from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ONE, ZERO, Builder
-from runner.engine.network.translation.pointwise import difference, operand, whole
+from runner.engine.network.translation.pointwise import absolute, difference, operand, whole
 from runner.engine.network.translation.registry import Translation
 from runner.engine.network.translation.value_kinds import is_whole
 
@@ -61,6 +61,14 @@ def _or(build: Builder, node: NodeProto) -> Node:
         return build.affine(x, ONE - y, y, node)
     neither = build.relu(build.affine(build.plus(x, y), -ONE, ONE, node))
     return build.affine(neither, -ONE, ONE, node)
+
+
+def _xor(build: Builder, node: NodeProto) -> Node:
+    """|x - y|, or with a constant x (1 - 2 y) + y."""
+    x, y = _truths(build, node)
+    if isinstance(y, Rounded):
+        return build.affine(x, ONE - y - y, y, node)
+    return absolute(build, build.minus(x, y), node)
 
 
 def _chosen(build: Builder, node: NodeProto) -> Node:
@@ -150,4 +158,5 @@ TRANSLATIONS: dict[str, Translation] = {
     "OneHot": _one_hot,
     "Or": _or,
     "Where": _chosen,
+    "Xor": _xor,
 }

@@ -11,7 +11,7 @@ from runner.engine.network.graph import Node, Op
 from runner.engine.network.rounded import Rounded
 from runner.engine.network.translation.builder import ONE, ZERO, Builder
 from runner.engine.network.translation.registry import Translation
-from runner.engine.network.translation.value_kinds import of_numbers, of_reals
+from runner.engine.network.translation.value_kinds import is_whole, of_numbers, of_reals
 
 _PLAIN = {
     "Cos": Op.COS,
@@ -142,9 +142,37 @@ def _leaky(build: Builder, node: NodeProto) -> Node:
     return build.plus(build.affine(x, slope, ZERO, node), bent)
 
 
-def _absolute(build: Builder, node: NodeProto) -> Node:
-    x = build.source(node)
+def absolute(build: Builder, x: Node, node: NodeProto) -> Node:
     return build.minus(build.affine(build.relu(x), _TWO, ZERO, node), x)
+
+
+def _absolute(build: Builder, node: NodeProto) -> Node:
+    return absolute(build, build.source(node), node)
+
+
+def _remainder(build: Builder, node: NodeProto) -> Node:
+    """x less the divisor times how often it goes into x, which is rounded down for integers, and
+    towards 0 for real numbers.
+    """
+    if build.computed(node, 1) is not None:
+        raise build.refused(node, "its divisor is computed, not constant")
+    x, divisor = whole(build, node, 0), operand(build, node, 1)
+    if not divisor.value.all():
+        raise build.refused(node, "it divides by zero")
+    of_integers, rounds_down = is_whole(build, node.input[0]), not build.attribute(node, "fmod", 0)
+    if of_integers is not rounds_down:
+        raise build.refused(node, "fmod is for real numbers alone, and needed there")
+    share = divisor.reciprocal()
+    if of_integers:
+        # Half a unit on, a quotient is not near a whole number, and its rounding does no harm.
+        half = Rounded.exact(np.sign(divisor.value) / 2)
+        times = build.applied("Floor", build.affine(x, share, half * share, node))
+    else:
+        quotient = build.affine(x, share, ZERO, node)
+        below = build.relu(build.affine(quotient, -ONE, ZERO, node))
+        parts = (build.applied("Floor", part) for part in (build.relu(quotient), below))
+        times = build.minus(*parts)
+    return build.minus(x, build.affine(times, divisor, ZERO, node))
 
 
 def least_of(build: Builder, x: Node, limit: Rounded, node: NodeProto) -> Node:
@@ -213,6 +241,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "Div": of_reals(_quotient),
     "HardSigmoid": _hard_sigmoid,
     "Mean": of_reals(_mean),
+    "Mod": of_numbers(_remainder),
     "Mul": of_numbers(_product),
     "Neg": of_numbers(_negated),
     "Pow": of_reals(_power),
