@@ -18,6 +18,8 @@ from runner.engine.specs import Specs
 
 STEPS = 12
 FIRST_STEP = 2.0
+# Rows whose sum is no less than so much of theirs have nothing in common.
+MOSTLY = 0.9
 
 
 class Disjuncts:
@@ -34,9 +36,16 @@ class Disjuncts:
             self._real[disjunct, :count] = True
 
     @property
-    def most(self) -> int:
-        """Rows of the longest."""
-        return self._rows.shape[1]
+    def several(self) -> bool:
+        """Whether any has more than one row."""
+        return self._rows.shape[1] > 1
+
+    @property
+    def cancel(self) -> bool:
+        """Whether rows of a disjunct have something in common that is less in their mean."""
+        rows = self._specs.rows[self._rows] * self._real.unsqueeze(2)
+        whole = rows.abs().sum((1, 2))
+        return bool((rows.sum(1).abs().sum(1) < MOSTLY * whole).any())
 
     def best(self, values: Tensor) -> Tensor:
         """Of rows [N, S]: the greatest of each disjunct [N, disjuncts], -inf without rows."""

@@ -16,7 +16,7 @@ from runner.engine.search.box_attack import BoxAttack
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
 from runner.engine.search.cuts import NO_WAY, Cuts, worth
 from runner.engine.search.disjuncts import Disjuncts
-from runner.engine.search.near import Near
+from runner.engine.search.near import CANCELLING, SEVERAL, SINGLE, Near
 from runner.engine.search.rounds import run_rounds
 from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.sharing import Meeting
@@ -72,7 +72,8 @@ class InputSplit:
             specs, disjunct=position[specs.disjunct], disjuncts=len(self._numbers)
         )
         self._disjuncts = Disjuncts(self._specs)
-        self._near = Near(mixes=self._disjuncts.most > 1)
+        several = SEVERAL if self._disjuncts.several else SINGLE
+        self._near = Near(CANCELLING if self._disjuncts.cancel else several)
         self._attack = BoxAttack(context, self._specs, self._numbers)
         self._closed = specs.thresholds.new_full((len(self._numbers),), torch.inf)
         self._start_nodes = [

@@ -7,19 +7,21 @@ from torch import Tensor
 
 # Boxes that are not bounded later for each one that is closed now: its halves, at least.
 SAVED = 2.0
-# Trials of which so many close at first, until that is known: of a single row, and of a mix, for
-# which plain bounds have no row at all.
-FIRST_RATE, FIRST_RATE_OF_MIXES = 0.1, 1.0
+# Share of the trials that are taken to close until that is known: of a single row, of several that
+# may be mixed, and of such in whose mixes much cancels.
+SINGLE, SEVERAL, CANCELLING = 0.1, 0.25, 1.0
 # What is not tried may pay later: by how much the limit and the rate grow each time.
-GROWTH, HOPE = 1.1, 1.02
+GROWTH, HOPE = 1.1, 1.1
+# What earlier batches count beside the last.
+MEMORY = 0.25
 
 
 class Near:
     """The greatest gap at which α is tried, and the share of trials that close a box."""
 
-    def __init__(self, *, mixes: bool = False) -> None:
+    def __init__(self, rate: float = SINGLE) -> None:
         self._limit = torch.inf
-        self._rate = FIRST_RATE_OF_MIXES if mixes else FIRST_RATE
+        self._rate = rate
 
     def chosen(self, margins: Tensor) -> Tensor:
         """Of margins [N, disjuncts] of what is open; what is not has inf."""
@@ -37,7 +39,7 @@ class Near:
     def learn(self, margins: Tensor, closed: int, price: float) -> None:
         """Of margins [M] that were tried, at least one, how many got above 0."""
         rate = closed / len(margins)
-        self._rate = (self._rate + rate) / 2
+        self._rate = MEMORY * self._rate + (1 - MEMORY) * rate
         if SAVED * rate < price:
             self._limit = float(-margins.median())
         else:

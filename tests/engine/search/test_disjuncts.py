@@ -83,3 +83,15 @@ def test_rows_without_a_bound_and_disjuncts_without_rows_exclude_nothing() -> No
     assert weights[0, 0].tolist() == [0, 1]
     assert margins[1, 0] == -torch.inf
     assert (margins[:, 1] == -torch.inf).all()
+
+
+def test_only_rows_with_something_in_common_cancel() -> None:
+    def found(*rows: list[float]) -> bool:
+        nothing = torch.zeros(len(rows))
+        disjunct = torch.zeros(len(rows), dtype=torch.long)
+        return Disjuncts(Specs(torch.tensor(rows), nothing, nothing, disjunct, 1)).cancel
+
+    assert not found([1.0, -1.0])
+    assert not found([1.0, -1.0, 0.0], [1.0, 0.0, -1.0])
+    assert found([1.0, 0.0], [-1.0, 0.0])
+    assert found([1.0, -1.0, 0.0], [0.0, 1.0, -1.0])

@@ -325,29 +325,17 @@ def test_known_bounds_close_no_less() -> None:
     assert chosen.progress.domains <= alone.domains
 
 
-def opposites() -> SmallNetwork:
-    """Outputs y and -y of a network that bends."""
-    builder = Builder((3,))
-    x = builder.linear("x", 16)
-    for _ in range(2):
-        x = builder.linear(builder.pointwise(Op.RELU, x), 16)
-    y = builder.linear(x, 1)
-    return builder.network(
-        builder.linear_of(y, torch.tensor([[1.0], [-1.0]]), torch.tensor([0.0, 0.0]))
-    )
-
-
 def test_a_conjunction_that_no_row_refutes_is_refuted_by_a_mix_in_one_box(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """y <= -c and -y <= -c, where y has both signs: half of each is 0 > -c."""
-    network = opposites()
+    network = mlp(3, 16, 16, 1, seed=0)
     points = torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
     values = network.outputs(points)[:, 0]
     limit = 0.2 * float(torch.minimum(values.max(), -values.min()))
     assert limit > 0
-    both = region([[1.0, 0.0], [0.0, 1.0]], [-limit, -limit])
-    instance = question(case([-1.0] * 3, [1.0] * 3, both), outputs=2)
+    both = region([[1.0], [-1.0]], [-limit, -limit])
+    instance = question(case([-1.0] * 3, [1.0] * 3, both))
     end, _, progress = search(network, instance)
     assert end is SearchEnd.PROVED
     assert progress.domains == 1

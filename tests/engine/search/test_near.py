@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from runner.engine.search.near import Near
+from runner.engine.search.near import CANCELLING, SEVERAL, Near
 
 MARGINS = -torch.tensor([[0.1], [1.0], [10.0]])
 
@@ -32,7 +32,8 @@ def test_what_is_closed_is_not_tried() -> None:
 def test_single_rows_are_tried_where_it_is_cheap_and_mixes_at_once() -> None:
     assert Near().pays(0.1)
     assert not Near().pays(0.5)
-    assert Near(mixes=True).pays(1.5)
+    assert Near(SEVERAL).pays(0.4)
+    assert Near(CANCELLING).pays(1.5)
 
 
 def test_where_only_near_ones_close_far_ones_are_left_out() -> None:
@@ -50,7 +51,7 @@ def test_where_all_close_all_are_tried_and_more_is_paid() -> None:
 
 
 def test_where_none_close_nothing_is_paid_but_after_a_while_it_is_tried_again() -> None:
-    near = Near(mixes=True)
+    near = Near(CANCELLING)
     rounds(near, 6, closes=0.0, price=0.1)
     assert not (near.pays(0.1) and any(tried(near)))
     for _ in range(200):
