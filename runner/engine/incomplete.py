@@ -53,7 +53,7 @@ def _never(share: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Shares:
+class TimeShares:
     """Whether a share of the time is over: `passed` is for what all ranks do alike, `passed_apart`
     for what each does alone.
     """
@@ -91,13 +91,13 @@ class Incomplete:
         rows: Rows | None = None,
         room: Room = no_room,
         check: Callable[[], None] | None = None,
-        shares: Shares | None = None,
+        shares: TimeShares | None = None,
     ) -> None:
         """`room`: how far above its limit a row must be proved; `check`: the checkpoint of what all
         ranks do alike, where `checkpoint` is for what each does alone; `shares`: of the time.
         """
         self._check = check or checkpoint
-        self._shares = shares or Shares()
+        self._shares = shares or TimeShares()
         self.progress = ""
         self._network = network
         self._instance = instance
