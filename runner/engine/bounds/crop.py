@@ -140,7 +140,8 @@ class CroppedNetwork(BoundNetwork):
             mine = replace(node, shape=self._shapes[node.name])
             inner = AveragePoolRule(mine, (node.shape[0], *seen.size))
         # Nothing but the backward pass walks a cropped network.
-        return cast(LinearRule, _CroppedRule(rule, inner, pads))
+        kind = _CroppedStart if isinstance(inner, AffineRule) else _CroppedRule
+        return cast(LinearRule, kind(rule, inner, pads))
 
 
 class _CroppedRule:
@@ -156,11 +157,19 @@ class _CroppedRule:
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
         parts, constant = self._inner.backward(rows)
-        placed = [
-            F.pad(part, pad) if any(pad) else part
-            for part, pad in zip(parts, self._pads, strict=True)
-        ]
-        return placed, constant
+        return [_padded(*each) for each in zip(parts, self._pads, strict=True)], constant
+
+
+class _CroppedStart(_CroppedRule):
+    """One that has a shorter way for one-hot rows."""
+
+    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        rows, constant = cast(AffineRule, self._inner).start(neurons, dtype)
+        return _padded(rows, self._pads[0]), constant
+
+
+def _padded(rows: Tensor, pad: tuple[int, int, int, int]) -> Tensor:
+    return F.pad(rows, pad) if any(pad) else rows
 
 
 def _spans(
