@@ -209,10 +209,10 @@ class Incomplete:
             return Refinement()
         if method is Method.ALPHA_CROWN and self._shares.passed(LAST_SHARES[Method.CROWN]):
             return NO_REFINEMENT  # CROWN's are hardly done
+        wanted = {}
         # A rank that has its own columns alone sees its own part of what is reached.
-        whole = self._network.features.ranks == 1
-        rows = case.specs.select(case.open).rows
-        wanted = reach(self._network, rows) if whole else {}
+        if self._dear(case) and self._network.features.ranks == 1:
+            wanted = reach(self._network, case.specs.select(case.open).rows)
         share = LAST_SHARES[method]
         return Refinement(wanted, lambda: self._shares.passed_apart(share))
 

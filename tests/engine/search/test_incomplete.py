@@ -277,6 +277,7 @@ def test_what_specs_do_not_see_has_no_rows(monkeypatch: pytest.MonkeyPatch) -> N
     row = np.zeros((1, 400))
     row[0, 210] = 1.0
     instance = question(case([-1.0] * 800, [1.0] * 800, region(row, [-100.0])), outputs=400)
+    monkeypatch.setattr("runner.engine.incomplete.EARLY_WORK", 0)
     rows: list[int] = []
     plain = Propagator._start
 
