@@ -37,7 +37,9 @@ from runner.problem.property.model import Property
 # Multiply-adds of rows of start nodes, from which on specs get a linear bound before them.
 EARLY_WORK = 5_000_000_000
 # No rows of start nodes are bounded after these shares of the time: what is left is for specs.
-LAST_SHARES = {Method.CROWN: 0.5, Method.ALPHA_CROWN: 0.7}
+LAST_SHARES = {Method.CROWN: 0.8, Method.ALPHA_CROWN: 0.9}
+# Where CROWN has taken so much of the time, α-CROWN would not get far with them.
+ALPHA_SHARE = 0.5
 
 # Of a bound: what rounding may change in a search for slopes, roughly.
 SEARCH_ERROR = 1e-5
@@ -207,8 +209,8 @@ class Incomplete:
         """Of what the open specs depend on, while there is time for it."""
         if method not in LAST_SHARES:
             return Refinement()
-        if method is Method.ALPHA_CROWN and self._shares.passed(LAST_SHARES[Method.CROWN]):
-            return NO_REFINEMENT  # CROWN's are hardly done
+        if method is Method.ALPHA_CROWN and self._shares.passed(ALPHA_SHARE):
+            return NO_REFINEMENT
         wanted = {}
         # A rank that has its own columns alone sees its own part of what is reached.
         if self._dear(case) and self._network.features.ranks == 1:

@@ -125,6 +125,7 @@ class Propagator:
         self.settings = settings
         self._refinement = refinement or Refinement()
         self.refined = 0  # start nodes, all of whose blocks have been bounded
+        self._cut = False
         self._tag = tag or NoTagger()
         self._checkpoint = checkpoint
         self._share = rows or WholeRows()
@@ -141,7 +142,7 @@ class Propagator:
         graph = self.network.graph
         bounds = NetworkBounds(box, {graph.input.name: box})
         starts = {node.name for node in self.start_nodes()}
-        self.refined = 0
+        self.refined, self._cut = 0, False
         share = torch.inf  # of a start node's width that rounding may make up
         forward = self._forward(box, known)
         for node in graph.nodes[1:]:
@@ -302,6 +303,7 @@ class Propagator:
         interval = self._backward_bounds(name, interval, bounds, Method.CROWN)
         if self.settings.method is Method.ALPHA_CROWN:
             interval = self._backward_bounds(name, interval, bounds, Method.ALPHA_CROWN)
+        self.refined += not self._cut
         return interval
 
     def _lower(self, bounds: NetworkBounds) -> NetworkBounds:
@@ -340,7 +342,7 @@ class Propagator:
                 # fmax, fmin: what is not a number says nothing.
                 lower[:, neurons] = torch.fmax(lower[:, neurons], rows[:count].T)
                 upper[:, neurons] = torch.fmin(upper[:, neurons], -rows[count:].T)
-        self.refined += method is self.settings.method and not cut
+        self._cut = self._cut or cut
         shape = interval.lower.shape
         return interval.between(lower.reshape(shape), upper.reshape(shape))
 

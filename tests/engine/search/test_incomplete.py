@@ -267,6 +267,7 @@ def test_more_of_the_time_for_layers_is_a_tighter_bound(monkeypatch: pytest.Monk
         margins.append(found.lower_bound)
     assert margins == sorted(margins)
     assert margins[0] < margins[2]
+    assert found.progress == "crown of 2 of 2 layers"
 
 
 def test_what_specs_do_not_see_has_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
