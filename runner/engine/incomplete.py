@@ -19,13 +19,12 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.propagate import (
     COARSE_SHARE,
-    NO_REFINEMENT,
     NetworkBounds,
     Propagator,
-    Refinement,
     Settings,
 )
 from runner.engine.bounds.reach import reach
+from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement
 from runner.engine.bounds.rounding import gamma, sums_in
 from runner.engine.bounds.rows import Rows
 from runner.engine.bounds.tagging import Tagger

@@ -5,7 +5,7 @@ In the layers just before its neuron, a row of the whole image is mostly zeros.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -13,10 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runner.contract.vocabulary import Memory
 from runner.engine.bounds.affine import ConvMap
+from runner.engine.bounds.backward import (
+    Relaxations,
+    WholeCharges,
+    advance,
+    concretize,
+    start_frontier,
+)
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.rules import AffineRule, AveragePoolRule, LinearRule
+from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import CURVES, Graph, Node, Op
 
 # Each place of their output depends on the same place of their input.
@@ -259,6 +268,32 @@ def tiles_of(whole: BoundNetwork, name: str, neurons: Tensor, most: int) -> list
         pairs = zip(at[inside].split(most), neurons[inside].split(most), strict=True)
         found += [Tile(network, local, of_image) for local, of_image in pairs]
     return found
+
+
+def rows_of(
+    tile: Tile,
+    intervals: Mapping[str, Interval],
+    relaxations: Relaxations,
+    box: Interval,
+    tag: Tagger,
+) -> Tensor:
+    """CROWN's lower bounds [S, B] of both signs of a tile's neurons, from bounds and relaxations of
+    the whole network; in the precision of the box.
+    """
+    network, dtype = tile.network, box.lower.dtype
+    with torch.no_grad(), tag.kind(Memory.BOUNDS):
+        seen = {n: network.crop(n, intervals[n]) for n in network.spans if n in intervals}
+        lines = {
+            name: relaxations[name]
+            if network.spans[name] is None
+            else rule.relax(seen[network.graph.node(name).inputs[0]].outer(dtype))
+            for name, rule in network.relaxed.items()
+        }
+        mine = network.crop(network.graph.input.name, box)
+    with torch.no_grad(), tag.kind(Memory.A):
+        start = start_frontier(network, network.start, tile.local, len(box.lower), dtype)
+        done = advance(network, start, lines, {}, WholeCharges(network, seen))
+        return concretize(network, done, mine, charge=True)
 
 
 def _best_size(whole: BoundNetwork, name: str, neurons: int) -> int:

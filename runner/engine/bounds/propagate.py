@@ -8,7 +8,7 @@ bounds hold in real arithmetic: passes are charged for their rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -25,16 +25,18 @@ from runner.engine.bounds.backward import (
     frontier_at,
     least_charged,
     local_interval,
+    start_frontier,
 )
 from runner.engine.bounds.budget import CORE, Budget
-from runner.engine.bounds.crop import Tile, tiles_of
+from runner.engine.bounds.crop import Tile, rows_of, tiles_of
 from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.refinement import Refinement
 from runner.engine.bounds.relu import ReluRelaxation
-from runner.engine.bounds.rounding import LEDGER, gamma, unit
+from runner.engine.bounds.rounding import unit
 from runner.engine.bounds.rows import Rows, WholeRows
-from runner.engine.bounds.rules import RuleRelaxation, StartRule
+from runner.engine.bounds.rules import RuleRelaxation
 from runner.engine.bounds.tagging import NoTagger, Tagger
 from runner.engine.bounds.tiles import tiles
 from runner.engine.network.graph import Node
@@ -87,22 +89,6 @@ class NetworkBounds:
     @property
     def dtype(self) -> torch.dtype:
         return self.box.lower.dtype
-
-
-@dataclass(frozen=True)
-class Refinement:
-    """For which neurons of start nodes rows of their own are bounded, and until when.
-
-    wanted: by node, flat neurons [n]; all of a node that is not named. over: asked before each
-    block of rows; blocks after that keep the bounds that are there.
-    """
-
-    wanted: Mapping[str, Tensor] = field(default_factory=dict)
-    over: Callable[[], bool] = lambda: False
-
-
-# Interval bounds and forms alone.
-NO_REFINEMENT = Refinement(over=lambda: True)
 
 
 def _never(best: Tensor) -> bool:
@@ -328,7 +314,10 @@ class Propagator:
             if cut:
                 return lower.new_full((2 * len(blocks[block]), batch), -torch.inf)
             if tiles:
-                return self._cropped_rows(tiles[block], bounds, batch).to(lower.dtype)
+                self._checkpoint()
+                lines, box = bounds.relaxations, bounds.box
+                found = rows_of(tiles[block], bounds.intervals, lines, box, self._tag)
+                return found.to(lower.dtype)
 
             def start(dtype: torch.dtype) -> Frontier:
                 return self._start(self.network, name, blocks[block], batch, dtype)
@@ -354,29 +343,6 @@ class Propagator:
             return []
         neurons = self._wanted(name, lower, upper, bounds)
         return tiles_of(self.network, name, neurons, self.settings.row_block // 2)
-
-    def _cropped_rows(self, tile: Tile, bounds: NetworkBounds, batch: int) -> Tensor:
-        """Lower bounds [S, B] of both signs of its neurons, by CROWN."""
-        self._checkpoint()
-        network, dtype = tile.network, bounds.dtype
-        with torch.no_grad(), self._tag.kind(Memory.BOUNDS):
-            intervals = {
-                name: network.crop(name, bounds.intervals[name])
-                for name in network.spans
-                if name in bounds.intervals
-            }
-            relaxations = {
-                name: bounds.relaxations[name]
-                if network.spans[name] is None
-                else rule.relax(intervals[network.graph.node(name).inputs[0]].outer(dtype))
-                for name, rule in network.relaxed.items()
-            }
-            box = network.crop(network.graph.input.name, bounds.box)
-        start = self._start(network, network.start, tile.local, batch, dtype)
-        with torch.no_grad(), self._tag.kind(Memory.A):
-            charges = WholeCharges(network, intervals)
-            done = advance(network, start, relaxations, {}, charges)
-            return concretize(network, done, box, charge=True)
 
     def _blocks(
         self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds
@@ -417,26 +383,8 @@ class Propagator:
     def _start(
         self, network: BoundNetwork, name: str, neurons: Tensor, batch: int, dtype: torch.dtype
     ) -> Frontier:
-        """Rows +1 and -1 of each neuron; past the node itself where it is Linear or Conv."""
-        rule = network.linear.get(name)
-        todo = tuple(network.ancestors(name))
         with torch.no_grad(), self._tag.kind(Memory.A):
-            if isinstance(rule, StartRule):
-                rows, constant = rule.start(neurons, dtype)
-                at, todo = todo[0].inputs[0], todo[1:]
-            else:
-                node = network.graph.node(name)
-                rows = torch.zeros((len(neurons), node.size), dtype=dtype, device=neurons.device)
-                rows.scatter_(1, neurons[:, None], 1.0)
-                rows = network.features.local(name, rows.reshape(-1, *node.shape), 1)
-                constant = rows.new_zeros(len(neurons))
-                at = name
-            both = torch.cat((rows, -rows)).unsqueeze(1)
-            both_constants = torch.cat((constant, -constant)).to(LEDGER)
-            constants = both_constants.unsqueeze(1).expand(-1, batch)
-            # The other constants are charged with their products.
-            error = constants.abs() * gamma(network.roundings(dtype), dtype)
-            return Frontier({at: both.expand(-1, batch, *both.shape[2:])}, constants, todo, error)
+            return start_frontier(network, name, neurons, batch, dtype)
 
     def _rows(
         self,

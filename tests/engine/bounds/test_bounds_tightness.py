@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import SmallNetwork, box_of, boxes, cnn, mlp, networks, specs_of
+from sound_bounds import counted_rows
 from torch import Tensor
 
 from runner.contract.vocabulary import BOUNDS, Method
@@ -241,17 +240,13 @@ def test_what_float32_shows_to_be_stable_has_no_rows_in_float64(
     """A box in float64, of a network in float32: the dearer rows are those that are left."""
     network = mlp(20, 60, 60, 3, seed=6)
     box = box_of(network, 0.02).to(torch.float64)
-    rows = {torch.float32: 0, torch.float64: 0}
-    plain = Propagator._start
-
-    def counted(self: Propagator, *arguments: Any) -> Any:
-        rows[arguments[-1]] += len(arguments[2])
-        return plain(self, *arguments)
-
-    monkeypatch.setattr(Propagator, "_start", counted)
+    rows = counted_rows(monkeypatch)
     settings = Settings(Method.CROWN, forward_share=0.0)
     found = Propagator(network.bound(), settings).bound(box).intervals
-    assert 0 < rows[torch.float64] < rows[torch.float32]
+    of_each = {dtype: 0 for dtype, _ in rows}
+    for dtype, count in rows:
+        of_each[dtype] += count
+    assert 0 < of_each[torch.float64] < of_each[torch.float32]
     monkeypatch.setattr(Propagator, "_lower", lambda self, bounds: bounds)
     for name, interval in Propagator(network.bound(), settings).bound(box).intervals.items():
         still = (found[name].lower < 0) & (found[name].upper > 0)

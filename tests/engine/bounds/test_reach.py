@@ -6,8 +6,9 @@ import torch
 from small_networks import Builder, SmallNetwork, box_of, mlp
 
 from runner.contract.vocabulary import Method
-from runner.engine.bounds.propagate import Propagator, Refinement, Settings
+from runner.engine.bounds.propagate import Propagator, Settings
 from runner.engine.bounds.reach import reach
+from runner.engine.bounds.refinement import Refinement
 from runner.engine.network.graph import Op
 
 
