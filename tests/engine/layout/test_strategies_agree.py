@@ -77,13 +77,13 @@ def test_strategies_agree_on_functions_of_one_variable(rank_server: RankServer) 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_strategies_agree_where_forms_are_worth_it(rank_server: RankServer, ranks: int) -> None:
-    network = mlp(30, 150, 150, 150, 3, seed=7)
+    network = mlp(30, 300, 300, 3, seed=7)
     bound = network.bound()
     upper = torch.zeros(1, 30)
     upper[0, :3] = 1.0
     forward = ForwardPass(bound, Interval(torch.zeros(1, 30), upper), FORWARD_SHARE)
     (name, *_) = [n.name for n in network.graph.nodes if n.name in bound.start_nodes - bound.exact]
-    assert forward.columns(name, 200, torch.float32) >= 3
+    assert forward.columns(name, 100, torch.float32) >= 3
     check_agreement(rank_server, network, ranks, radius=0.2, free=3)
 
 
