@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from small_networks import SmallNetwork, points_in, specs_of
 from torch import Tensor
 
 from runner.contract.vocabulary import BOUNDS, Method
+from runner.engine.bounds import crop, propagate
 from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.backward import Frontier, start_frontier
 from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
 
 # Roundings of the largest value that the tested values themselves, in float64, may be off by.
@@ -46,6 +50,21 @@ def by_forms(network: SmallNetwork, box: Interval, columns: int) -> dict[str, In
         known[node.name] = interval = bound.rule(node.name).interval(*before)
         found[node.name] = forward.interval(node.name, known, columns)
         known[node.name] = interval.intersect(found[node.name])
+    return found
+
+
+def counted_rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.dtype, int]]:
+    """Grows by each block of neurons that rows are begun for: in which precision, and how many."""
+    found: list[tuple[torch.dtype, int]] = []
+
+    def counted(
+        network: BoundNetwork, name: str, neurons: Tensor, batch: int, dtype: torch.dtype
+    ) -> Frontier:
+        found.append((dtype, len(neurons)))
+        return start_frontier(network, name, neurons, batch, dtype)
+
+    for module in (crop, propagate):
+        monkeypatch.setattr(module, "start_frontier", counted)
     return found
 
 

@@ -31,7 +31,7 @@ from runner.engine.bounds.tiles import row_block
 from runner.engine.clock import Deadline
 from runner.engine.exact import excluded_exactly
 from runner.engine.finding import Confirmation
-from runner.engine.incomplete import Incomplete, OpenCase, Shares, ladder
+from runner.engine.incomplete import Incomplete, OpenCase, TimeShares, ladder
 from runner.engine.layout.block_owners import plan_blocks
 from runner.engine.layout.blocked_weights import BlockedWeights
 from runner.engine.layout.feature_shares import column_row_zones, plan_features
@@ -176,7 +176,7 @@ class DriverEngine:
             rows,
             room,
             deadline.check,
-            Shares(deadline.passed, passed_apart),
+            TimeShares(deadline.passed, passed_apart),
         )
 
     def excluded_exactly(self, instance: Property, target: Target) -> bool:

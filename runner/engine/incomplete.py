@@ -19,13 +19,12 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.propagate import (
     COARSE_SHARE,
-    NO_REFINEMENT,
     NetworkBounds,
     Propagator,
-    Refinement,
     Settings,
 )
 from runner.engine.bounds.reach import reach
+from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement
 from runner.engine.bounds.rounding import gamma, sums_in
 from runner.engine.bounds.rows import Rows
 from runner.engine.bounds.tagging import Tagger
@@ -37,7 +36,9 @@ from runner.problem.property.model import Property
 # Multiply-adds of rows of start nodes, from which on specs get a linear bound before them.
 EARLY_WORK = 5_000_000_000
 # No rows of start nodes are bounded after these shares of the time: what is left is for specs.
-LAST_SHARES = {Method.CROWN: 0.5, Method.ALPHA_CROWN: 0.7}
+LAST_SHARES = {Method.CROWN: 0.8, Method.ALPHA_CROWN: 0.9}
+# Where CROWN has taken so much of the time, α-CROWN would not get far with them.
+ALPHA_SHARE = 0.5
 
 # Of a bound: what rounding may change in a search for slopes, roughly.
 SEARCH_ERROR = 1e-5
@@ -53,7 +54,7 @@ def _never(share: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Shares:
+class TimeShares:
     """Whether a share of the time is over: `passed` is for what all ranks do alike, `passed_apart`
     for what each does alone.
     """
@@ -91,13 +92,13 @@ class Incomplete:
         rows: Rows | None = None,
         room: Room = no_room,
         check: Callable[[], None] | None = None,
-        shares: Shares | None = None,
+        shares: TimeShares | None = None,
     ) -> None:
         """`room`: how far above its limit a row must be proved; `check`: the checkpoint of what all
         ranks do alike, where `checkpoint` is for what each does alone; `shares`: of the time.
         """
         self._check = check or checkpoint
-        self._shares = shares or Shares()
+        self._shares = shares or TimeShares()
         self.progress = ""
         self._network = network
         self._instance = instance
@@ -207,12 +208,12 @@ class Incomplete:
         """Of what the open specs depend on, while there is time for it."""
         if method not in LAST_SHARES:
             return Refinement()
-        if method is Method.ALPHA_CROWN and self._shares.passed(LAST_SHARES[Method.CROWN]):
-            return NO_REFINEMENT  # CROWN's are hardly done
+        if method is Method.ALPHA_CROWN and self._shares.passed(ALPHA_SHARE):
+            return NO_REFINEMENT
+        wanted = {}
         # A rank that has its own columns alone sees its own part of what is reached.
-        whole = self._network.features.ranks == 1
-        rows = case.specs.select(case.open).rows
-        wanted = reach(self._network, rows) if whole else {}
+        if self._dear(case) and self._network.features.ranks == 1:
+            wanted = reach(self._network, case.specs.select(case.open).rows)
         share = LAST_SHARES[method]
         return Refinement(wanted, lambda: self._shares.passed_apart(share))
 

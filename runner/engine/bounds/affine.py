@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Protocol
 
@@ -124,6 +124,27 @@ class ConvMap:
         self._weight = node.parameters["weight"]
         self._window = Window.of(node)
         self._groups = self._window.groups
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        return self._window.stride
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        return self._window.padding
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Rows and columns that one output sees."""
+        kernel, dilation = self._weights.shape(self._weight)[2:], self._window.dilation
+        return dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1
+
+    def unpadded(self, size: tuple[int, int]) -> ConvMap:
+        """The same to an image of that size, from all that it sees."""
+        seen = [(size[axis] - 1) * self.stride[axis] + self.extent[axis] for axis in (0, 1)]
+        attributes = {**self.node.attributes, "padding": (0, 0)}
+        node = replace(self.node, shape=(self.node.shape[0], *size), attributes=attributes)
+        return ConvMap(node, (self._input_shape[0], *seen), self._weights)
 
     @property
     def terms(self) -> Terms:

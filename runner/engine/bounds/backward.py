@@ -17,8 +17,8 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.mixed import MixedRelaxation
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
-from runner.engine.bounds.rounding import LEDGER, below, charged, floor, sums_in
-from runner.engine.bounds.rules import RuleRelaxation
+from runner.engine.bounds.rounding import LEDGER, below, charged, floor, gamma, sums_in
+from runner.engine.bounds.rules import RuleRelaxation, StartRule
 from runner.engine.bounds.split_relu import SplitRelaxation
 from runner.engine.network.graph import Node
 
@@ -78,6 +78,32 @@ def frontier_at(network: BoundNetwork, start: str, rows: Tensor) -> Frontier:
     """Rows [S, B, *shape] on a node's output."""
     constant = rows.new_zeros(rows.shape[:2], dtype=LEDGER)
     return Frontier({start: rows}, constant, tuple(network.ancestors(start)))
+
+
+def start_frontier(
+    network: BoundNetwork, name: str, neurons: Tensor, batch: int, dtype: torch.dtype
+) -> Frontier:
+    """Rows +1 and -1 of flat neurons [N], [2 N, B, *shape]; past the node itself where it is Linear
+    or Conv.
+    """
+    rule = network.linear.get(name)
+    todo = tuple(network.ancestors(name))
+    if isinstance(rule, StartRule):
+        rows, constant = rule.start(neurons, dtype)
+        at, todo = todo[0].inputs[0], todo[1:]
+    else:
+        node = network.graph.node(name)
+        rows = torch.zeros((len(neurons), node.size), dtype=dtype, device=neurons.device)
+        rows.scatter_(1, neurons[:, None], 1.0)
+        rows = network.features.local(name, rows.reshape(-1, *node.shape), 1)
+        constant = rows.new_zeros(len(neurons))
+        at = name
+    both = torch.cat((rows, -rows)).unsqueeze(1)
+    both_constants = torch.cat((constant, -constant)).to(LEDGER)
+    constants = both_constants.unsqueeze(1).expand(-1, batch)
+    # The other constants are charged with their products.
+    error = constants.abs() * gamma(network.roundings(dtype), dtype)
+    return Frontier({at: both.expand(-1, batch, *both.shape[2:])}, constants, todo, error)
 
 
 def advance(

@@ -23,8 +23,9 @@ from runner.engine.network.graph import Node
 
 # Copies of a node's columns that live at the same time: its inputs', its own, and an image's.
 LIVE_COPIES = 3
-# What calling the operators of a pass takes for each node, in multiply-adds of its products.
-CALLS = 20_000
+# What calling operators takes for each node, in multiply-adds of its products: of rows
+# and of forms, which call more of them.
+ROW_CALLS, FORM_CALLS = 50_000, 300_000
 # Of a node's rows, what its form may leave for the pass to go on.
 MOST_LEFT = 0.9
 
@@ -67,8 +68,8 @@ class ForwardPass:
         widest = max((node.size for node in (self._network.graph.input, *missing)), default=1)
         copies = LIVE_COPIES * max(1, self._boxes) * dtype.itemsize
         fits = self._budget.bytes // (copies * widest)
-        backward = rows * self._boxes * self._network.work(behind) + CALLS * len(behind)
-        left = self._share * backward - CALLS * len(missing)
+        backward = rows * self._boxes * self._network.work(behind) + ROW_CALLS * len(behind)
+        left = self._share * backward - FORM_CALLS * len(missing)
         pays = left / max(1, self._boxes * self._network.work(missing))
         most = int(min(fits, pays))
         return most if most >= self._free else 0

@@ -8,7 +8,7 @@ bounds hold in real arithmetic: passes are charged for their rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -25,15 +25,18 @@ from runner.engine.bounds.backward import (
     frontier_at,
     least_charged,
     local_interval,
+    start_frontier,
 )
 from runner.engine.bounds.budget import CORE, Budget
+from runner.engine.bounds.crop import Tile, rows_of, tiles_of
 from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.refinement import Refinement
 from runner.engine.bounds.relu import ReluRelaxation
-from runner.engine.bounds.rounding import LEDGER, gamma, unit
+from runner.engine.bounds.rounding import unit
 from runner.engine.bounds.rows import Rows, WholeRows
-from runner.engine.bounds.rules import RuleRelaxation, StartRule
+from runner.engine.bounds.rules import RuleRelaxation
 from runner.engine.bounds.tagging import NoTagger, Tagger
 from runner.engine.bounds.tiles import tiles
 from runner.engine.network.graph import Node
@@ -88,22 +91,6 @@ class NetworkBounds:
         return self.box.lower.dtype
 
 
-@dataclass(frozen=True)
-class Refinement:
-    """For which neurons of start nodes rows of their own are bounded, and until when.
-
-    wanted: by node, flat neurons [n]; all of a node that is not named. over: asked before each
-    block of rows; blocks after that keep the bounds that are there.
-    """
-
-    wanted: Mapping[str, Tensor] = field(default_factory=dict)
-    over: Callable[[], bool] = lambda: False
-
-
-# Interval bounds and forms alone.
-NO_REFINEMENT = Refinement(over=lambda: True)
-
-
 def _never(best: Tensor) -> bool:
     return False
 
@@ -124,6 +111,7 @@ class Propagator:
         self.settings = settings
         self._refinement = refinement or Refinement()
         self.refined = 0  # start nodes, all of whose blocks have been bounded
+        self._cut = False
         self._tag = tag or NoTagger()
         self._checkpoint = checkpoint
         self._share = rows or WholeRows()
@@ -140,7 +128,7 @@ class Propagator:
         graph = self.network.graph
         bounds = NetworkBounds(box, {graph.input.name: box})
         starts = {node.name for node in self.start_nodes()}
-        self.refined = 0
+        self.refined, self._cut = 0, False
         share = torch.inf  # of a start node's width that rounding may make up
         forward = self._forward(box, known)
         for node in graph.nodes[1:]:
@@ -276,7 +264,7 @@ class Propagator:
         if not len(some):
             return least
         with torch.no_grad(), self._tag.kind(Memory.A):
-            start = self._start(name, some, len(ends[0]), bounds.dtype)
+            start = self._start(self.network, name, some, len(ends[0]), bounds.dtype)
             charges = WholeCharges(self.network, bounds.intervals)
             done = advance(self.network, start, bounds.relaxations, {}, charges)
             plain = concretize(self.network, done, bounds.box)
@@ -301,6 +289,7 @@ class Propagator:
         interval = self._backward_bounds(name, interval, bounds, Method.CROWN)
         if self.settings.method is Method.ALPHA_CROWN:
             interval = self._backward_bounds(name, interval, bounds, Method.ALPHA_CROWN)
+        self.refined += not self._cut
         return interval
 
     def _lower(self, bounds: NetworkBounds) -> NetworkBounds:
@@ -315,7 +304,8 @@ class Propagator:
         with self._tag.kind(Memory.BOUNDS):
             lower = interval.lower.reshape(batch, -1).clone()
             upper = interval.upper.reshape(batch, -1).clone()
-        blocks = self._blocks(name, lower, upper, bounds)
+        tiles = self._cropped(name, lower, upper, bounds, method)
+        blocks = [tile.neurons for tile in tiles] or self._blocks(name, lower, upper, bounds)
         cut = False
 
         def bound(block: int) -> Tensor:
@@ -323,9 +313,14 @@ class Propagator:
             cut = cut or self._refinement.over()
             if cut:
                 return lower.new_full((2 * len(blocks[block]), batch), -torch.inf)
+            if tiles:
+                self._checkpoint()
+                lines, box = bounds.relaxations, bounds.box
+                found = rows_of(tiles[block], bounds.intervals, lines, box, self._tag)
+                return found.to(lower.dtype)
 
             def start(dtype: torch.dtype) -> Frontier:
-                return self._start(name, blocks[block], batch, dtype)
+                return self._start(self.network, name, blocks[block], batch, dtype)
 
             return self._rows(start, bounds, method, _never).to(lower.dtype)
 
@@ -336,9 +331,18 @@ class Propagator:
                 # fmax, fmin: what is not a number says nothing.
                 lower[:, neurons] = torch.fmax(lower[:, neurons], rows[:count].T)
                 upper[:, neurons] = torch.fmin(upper[:, neurons], -rows[count:].T)
-        self.refined += method is self.settings.method and not cut
+        self._cut = self._cut or cut
         shape = interval.lower.shape
         return interval.between(lower.reshape(shape), upper.reshape(shape))
+
+    def _cropped(
+        self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds, method: Method
+    ) -> list[Tile]:
+        """Neurons whose bounds are wanted, in tiles of an image, where CROWN is quicker so."""
+        if method is not Method.CROWN:
+            return []
+        neurons = self._wanted(name, lower, upper, bounds)
+        return tiles_of(self.network, name, neurons, self.settings.row_block // 2)
 
     def _blocks(
         self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds
@@ -376,27 +380,11 @@ class Propagator:
     def _tiles(self, rows: int) -> int:
         return tiles(rows, self.settings.row_block, self.network.graph, self.settings.budget)
 
-    def _start(self, name: str, neurons: Tensor, batch: int, dtype: torch.dtype) -> Frontier:
-        """Rows +1 and -1 of each neuron; past the node itself where it is Linear or Conv."""
-        rule = self.network.linear.get(name)
-        todo = tuple(self.network.ancestors(name))
+    def _start(
+        self, network: BoundNetwork, name: str, neurons: Tensor, batch: int, dtype: torch.dtype
+    ) -> Frontier:
         with torch.no_grad(), self._tag.kind(Memory.A):
-            if isinstance(rule, StartRule):
-                rows, constant = rule.start(neurons, dtype)
-                at, todo = todo[0].inputs[0], todo[1:]
-            else:
-                node = self.network.graph.node(name)
-                rows = torch.zeros((len(neurons), node.size), dtype=dtype, device=neurons.device)
-                rows.scatter_(1, neurons[:, None], 1.0)
-                rows = self.network.features.local(name, rows.reshape(-1, *node.shape), 1)
-                constant = rows.new_zeros(len(neurons))
-                at = name
-            both = torch.cat((rows, -rows)).unsqueeze(1)
-            both_constants = torch.cat((constant, -constant)).to(LEDGER)
-            constants = both_constants.unsqueeze(1).expand(-1, batch)
-            # The other constants are charged with their products.
-            error = constants.abs() * gamma(self.network.roundings(dtype), dtype)
-            return Frontier({at: both.expand(-1, batch, *both.shape[2:])}, constants, todo, error)
+            return start_frontier(network, name, neurons, batch, dtype)
 
     def _rows(
         self,

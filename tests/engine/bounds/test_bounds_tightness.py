@@ -8,6 +8,7 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import SmallNetwork, box_of, boxes, cnn, mlp, networks, specs_of
+from sound_bounds import counted_rows
 from torch import Tensor
 
 from runner.contract.vocabulary import BOUNDS, Method
@@ -231,3 +232,24 @@ def test_bounds_that_overflow_are_not_numbers_and_not_a_proof(method: Method) ->
     chosen = propagator(network, method)
     found = chosen.spec_bounds(chosen.bound(box), torch.tensor([[1.0], [-1.0]]))
     assert not (found > -1e38).any()
+
+
+def test_what_float32_shows_to_be_stable_has_no_rows_in_float64(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A box in float64, of a network in float32: the dearer rows are those that are left."""
+    network = mlp(20, 60, 60, 3, seed=6)
+    box = box_of(network, 0.02).to(torch.float64)
+    rows = counted_rows(monkeypatch)
+    settings = Settings(Method.CROWN, forward_share=0.0)
+    found = Propagator(network.bound(), settings).bound(box).intervals
+    of_each = {dtype: 0 for dtype, _ in rows}
+    for dtype, count in rows:
+        of_each[dtype] += count
+    assert 0 < of_each[torch.float64] < of_each[torch.float32]
+    monkeypatch.setattr(Propagator, "_lower", lambda self, bounds: bounds)
+    for name, interval in Propagator(network.bound(), settings).bound(box).intervals.items():
+        still = (found[name].lower < 0) & (found[name].upper > 0)
+        assert torch.equal(still, (interval.lower < 0) & (interval.upper > 0)), name
+        torch.testing.assert_close(found[name].lower[still], interval.lower[still])
+        torch.testing.assert_close(found[name].upper[still], interval.upper[still])

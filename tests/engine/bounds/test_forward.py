@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from small_networks import Builder, SmallNetwork, box_of, cnn, mlp, points_in
-from sound_bounds import by_forms
+from sound_bounds import by_forms, counted_rows
 from test_rounding import cancelling
 
 from runner.contract.vocabulary import Method
@@ -154,19 +154,13 @@ def test_a_pass_ends_where_its_forms_leave_most_rows() -> None:
 def test_bounds_with_forms_are_no_looser_and_take_fewer_rows(
     network: SmallNetwork, radius: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows: list[int] = []
-    plain = Propagator._start
-
-    def counted(self: Propagator, name: str, neurons: torch.Tensor, *rest: object) -> object:
-        rows.append(len(neurons))
-        return plain(self, name, neurons, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Propagator, "_start", counted)
+    rows = counted_rows(monkeypatch)
     box = narrow(network, 2, radius)
     without = bound(network, box, 0.0)
-    of_plain, rows[:] = sum(rows), []
+    of_plain = sum(count for _, count in rows)
+    rows.clear()
     found = bound(network, box, 1e9)
-    assert 0 < sum(rows) < of_plain
+    assert 0 < sum(count for _, count in rows) < of_plain
     bound_network = network.bound()
     first = next(node.name for node in network.graph.nodes if node.name in rows_of(bound_network))
     one, other = found.intervals[first], without.intervals[first]

@@ -186,3 +186,20 @@ def test_bounds_of_cancelling_weights_hold_in_float32(exponent: int, radius: flo
         found: Tensor = propagator.spec_bounds(propagator.bound(box), specs)[:, 0]
         room = 1e-12 * (1 + outputs.abs())
         assert (found.double() <= outputs + room).all()
+
+
+wide = st.floats(-(2.0**120), 2.0**120, width=64)
+
+
+@examples(300)
+@given(st.tuples(wide, wide).map(sorted))
+def test_limits_rounded_outwards_hold_and_stay_on_their_side_of_zero(ends: list[float]) -> None:
+    """A neuron that is stable in float64 is so in float32: α is one of the same neurons."""
+    lower, upper = (torch.tensor([end], dtype=torch.float64) for end in ends)
+    low, high = rounding.outer(lower, upper, torch.float32)
+    assert low.dtype is high.dtype is torch.float32
+    assert low.double() <= lower
+    assert upper <= high.double()
+    assert bool(low < 0) == bool(lower < 0)
+    assert bool(high > 0) == bool(upper > 0)
+    assert float(low) >= ends[0] - abs(ends[0]) * 2**-23 - 2**-148

@@ -43,7 +43,7 @@ def agreement(payload: Payload) -> Payload:
     found = {}
     prepared = Path(payload["prepared"])
     with joined_group(TORCH_DEVICE) as group:
-        box, specs = _question(read_graph(prepared), payload["radius"])
+        box, specs = _question(read_graph(prepared), payload["radius"], payload.get("free"))
         reached = _least_reached(prepared, box, specs)
         for method in (Method.IBP, Method.CROWN, Method.ALPHA_CROWN):
             one = _bounds(prepared, "baseline", Group(), box, specs, method)
@@ -58,12 +58,15 @@ def agreement(payload: Payload) -> Payload:
     return found
 
 
-def _question(graph: Graph, radius: float) -> tuple[Interval, Tensor]:
+def _question(graph: Graph, radius: float, free: int | None = None) -> tuple[Interval, Tensor]:
+    """`free`: how many inputs vary, all of them where it is None."""
     generator = torch.Generator().manual_seed(0)
     centre = torch.randn(1, *graph.input.shape, generator=generator)
     outputs = graph.node(graph.output).size
     specs = torch.cat((torch.eye(outputs), -torch.eye(outputs)))
-    box = Interval((centre - radius).to(TORCH_DEVICE), (centre + radius).to(TORCH_DEVICE))
+    width = torch.full_like(centre, radius)
+    width.view(-1)[len(width.view(-1)) if free is None else free :] = 0.0
+    box = Interval((centre - width).to(TORCH_DEVICE), (centre + width).to(TORCH_DEVICE))
     return box, specs.to(TORCH_DEVICE)
 
 

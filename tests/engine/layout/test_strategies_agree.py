@@ -7,14 +7,19 @@ from pathlib import Path
 
 import agreement_targets
 import pytest
+import torch
 from device import DEVICE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_networks import Builder, SmallNetwork, attention
+from small_networks import Builder, SmallNetwork, attention, mlp
 
 from runner.contract.question import Question
 from runner.contract.vocabulary import Method
 from runner.contract.wire import question_to_json
+from runner.engine.bounds.crop import tiles_of
+from runner.engine.bounds.forward import ForwardPass
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.propagate import FORWARD_SHARE
 from runner.engine.network.graph import Op
 from runner.engine.network.load import prepare
 from runner.engine.network.prepared import write_prepared
@@ -74,8 +79,35 @@ def test_strategies_agree_on_attention(rank_server: RankServer) -> None:
     check_agreement(rank_server, attention(), ranks=3, radius=0.05)
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_strategies_agree_where_forms_are_worth_it(rank_server: RankServer, ranks: int) -> None:
+    network = mlp(30, 300, 300, 3, seed=7)
+    bound = network.bound()
+    upper = torch.zeros(1, 30)
+    upper[0, :3] = 1.0
+    forward = ForwardPass(bound, Interval(torch.zeros(1, 30), upper), FORWARD_SHARE)
+    (name, *_) = [n.name for n in network.graph.nodes if n.name in bound.start_nodes - bound.exact]
+    assert forward.columns(name, 100, torch.float32) >= 3
+    check_agreement(rank_server, network, ranks, radius=0.2, free=3)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_strategies_agree_where_rows_are_cropped(rank_server: RankServer, ranks: int) -> None:
+    builder = Builder((2, 24, 24), seed=8)
+    x = builder.pointwise(Op.RELU, builder.conv("x", 3, padding=(1, 1)))
+    x = builder.pointwise(Op.RELU, builder.conv(x, 3, padding=(1, 1)))
+    network = builder.network(builder.linear(builder.flatten(x), 3))
+    (name,) = network.bound().start_nodes - network.bound().exact
+    assert tiles_of(network.bound(), name, torch.arange(1000), 128)
+    check_agreement(rank_server, network, ranks, radius=0.1)
+
+
 def check_agreement(
-    rank_server: RankServer, small: SmallNetwork, ranks: int, radius: float
+    rank_server: RankServer,
+    small: SmallNetwork,
+    ranks: int,
+    radius: float,
+    free: int | None = None,
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared"
@@ -83,6 +115,7 @@ def check_agreement(
         payload = {
             "prepared": str(prepared),
             "radius": radius,
+            "free": free,
             "strategies": PARALLEL,
             "by_alpha": ROWS,
         }

@@ -25,7 +25,7 @@ from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline
 from runner.engine.exact import excluded_exactly
 from runner.engine.finding import Confirmation
-from runner.engine.incomplete import Incomplete
+from runner.engine.incomplete import Incomplete, TimeShares
 from runner.engine.network.graph import Op
 from runner.engine.search.sharing import Alike, Sharing
 from runner.engine.specs import Room, no_room
@@ -70,9 +70,19 @@ def incomplete(
     row_block: int = 16,
     checkpoint: Callable[[], None] = lambda: None,
     room: Room = no_room,
+    shares: TimeShares | None = None,
 ) -> Incomplete:
     settings = Settings(row_block=row_block)
-    return Incomplete(network.bound(), instance, CPU, settings, NoTagger(), checkpoint, room=room)
+    return Incomplete(
+        network.bound(),
+        instance,
+        CPU,
+        settings,
+        NoTagger(),
+        checkpoint,
+        room=room,
+        shares=shares,
+    )
 
 
 def identity() -> SmallNetwork:

@@ -15,14 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from questions import anything, bounded, case, identity, incomplete, question, region
 from small_networks import Builder, SmallNetwork, mlp
+from sound_bounds import counted_rows
 
 from runner.contract.vocabulary import BOUNDS, Method
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.propagate import NetworkBounds, Propagator
+from runner.engine.clock import DeadlineReached
 from runner.engine.engines import LirpaBounding
-from runner.engine.incomplete import ladder
+from runner.engine.incomplete import TimeShares, ladder
 from runner.engine.network.graph import Op
 from runner.engine.specs import Specs, box_around
+from runner.problem.property.model import Property
 
 CPU = torch.device("cpu")
 
@@ -211,3 +214,78 @@ def test_what_was_proved_before_a_checkpoint_raised_is_kept() -> None:
     assert found.method is Method.ALPHA_CROWN
     assert found.open_targets == [Target(0, 0)]
     assert found.lower_bound == crown.lower_bound > -math.inf
+
+
+def after(asked: int) -> Callable[[float], bool]:
+    """A share of the time that is over when it has been asked for so often."""
+    times = iter([False] * asked)
+    return lambda share: next(times, True)
+
+
+def dear(monkeypatch: pytest.MonkeyPatch) -> tuple[SmallNetwork, Property]:
+    """A question that no bounds decide, where rows of layers count as dear."""
+    monkeypatch.setattr("runner.engine.incomplete.EARLY_WORK", 0)
+    network = mlp(3, 20, 20, 20, 1, seed=2)
+    return network, question(case([-1.0] * 3, [1.0] * 3, region([[1]], [0.0])))
+
+
+def test_specs_have_a_linear_bound_before_rows_of_layers_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, instance = dear(monkeypatch)
+    by_interval = bounded(network, instance, Method.IBP).lower_bound
+
+    def at_the_first_block(share: float) -> bool:
+        raise DeadlineReached
+
+    found = incomplete(network, instance, shares=TimeShares(passed_apart=at_the_first_block))
+    with pytest.raises(DeadlineReached):
+        found.run(Method.ALPHA_CROWN)
+    assert by_interval < found.lower_bound < 0
+    assert found.progress == "crown of 0 of 2 layers"
+
+
+@pytest.mark.parametrize("asked", [0, 1, 3])
+def test_when_the_share_for_layers_is_over_specs_are_bounded_with_what_there_is(
+    asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, instance = dear(monkeypatch)
+    shares = TimeShares(lambda share: True, after(asked))
+    found = incomplete(network, instance, shares=shares)
+    found.run(Method.ALPHA_CROWN)
+    by_interval = bounded(network, instance, Method.IBP).lower_bound
+    in_full = bounded(network, instance, Method.ALPHA_CROWN).lower_bound
+    assert by_interval < found.lower_bound < in_full < 0
+    assert found.method is Method.ALPHA_CROWN
+
+
+def test_more_of_the_time_for_layers_is_a_tighter_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, instance = dear(monkeypatch)
+    margins = []
+    for asked in (0, 4, 1000):
+        found = incomplete(network, instance, shares=TimeShares(passed_apart=after(asked)))
+        found.run(Method.CROWN)
+        margins.append(found.lower_bound)
+    assert margins == sorted(margins)
+    assert margins[0] < margins[2]
+    assert found.progress == "crown of 2 of 2 layers"
+
+
+def test_what_specs_do_not_see_has_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = Builder((2, 20, 20), seed=3)
+    x = builder.pointwise(Op.RELU, builder.conv("x", 3, padding=(1, 1)))
+    x = builder.pointwise(Op.RELU, builder.conv(x, 3, padding=(1, 1)))
+    network = builder.network(builder.flatten(builder.conv(x, 1, padding=(1, 1))))
+    row = np.zeros((1, 400))
+    row[0, 210] = 1.0
+    instance = question(case([-1.0] * 800, [1.0] * 800, region(row, [-100.0])), outputs=400)
+    monkeypatch.setattr("runner.engine.incomplete.EARLY_WORK", 0)
+    rows = counted_rows(monkeypatch)
+    found = incomplete(network, instance)
+    found.cases[0].margins[:] = -np.inf
+    found.run(Method.IBP)
+    found.cases[0].open[:] = True
+    found.run(Method.CROWN)
+    assert (
+        0 < sum(count for _, count in rows) <= 2 * 3 * 9 + 20
+    )  # in both precisions, and those that rounding is seen at
