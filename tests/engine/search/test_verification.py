@@ -18,6 +18,7 @@ from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.finding import Confirmation, Finding
 from runner.engine.layout.group import Group
 from runner.engine.measure.probe import Probe
+from runner.engine.search import input_split
 from runner.engine.search.search import Progress
 from runner.engine.verification import Verification
 from runner.problem.property.model import Property
@@ -187,7 +188,10 @@ def far_from(network: SmallNetwork, distance: float) -> Property:
     return question(case([-1.0] * inputs, [1.0] * inputs, region([[1]], [-distance])))
 
 
-def test_the_deadline_inside_a_search_is_a_timeout_with_the_bound_so_far(verify: Verify) -> None:
+def test_the_deadline_inside_a_search_is_a_timeout_with_the_bound_so_far(
+    verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(input_split, "MOST_CUTS", 1)  # in more rounds
     network, instance = hard()
     crown = verify(network, instance, Method.CROWN)
     engine = DriverStub(network)
