@@ -31,7 +31,7 @@ def parse_assignment(text: str, declared: Network | None = None) -> Assignment:
     one input and one output.
 
     Raises InstanceError: INVALID_COUNTEREXAMPLE when it is not in the format, or assigns any other
-    number of variables.
+    number of variables than are declared; UNSUPPORTED_PROPERTY where nothing is declared.
     """
     lines = _lines(text)
     variables: list[tuple[str, ...]] = []
@@ -49,7 +49,9 @@ def parse_assignment(text: str, declared: Network | None = None) -> Assignment:
         variables.append(tuple(values))
     inputs, outputs = (len(declared.inputs), len(declared.outputs)) if declared else (1, 1)
     if len(variables) != inputs + outputs:
-        raise _invalid(f"{len(variables)} variables, not {inputs} inputs and {outputs} outputs")
+        cause = Cause.INVALID_COUNTEREXAMPLE if declared else Cause.UNSUPPORTED_PROPERTY
+        message = f"{len(variables)} variables, not {inputs} inputs and {outputs} outputs"
+        raise InstanceError(cause, message)
     return Assignment(tuple(chain(*variables[:inputs])), tuple(chain(*variables[inputs:])))
 
 

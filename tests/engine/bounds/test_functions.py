@@ -27,6 +27,7 @@ SAMPLES: dict[str, list[dict[str, float | str]]] = {
     "Ceil": [{}],
     "Elu": [{"alpha": 1.0}, {"alpha": 3.0}, {"alpha": -0.5}, {"alpha": 0.0}],
     "Erf": [{}],
+    "Exp": [{}],
     "Floor": [{}],
     "Gelu": [{"approximate": "none"}, {"approximate": "tanh"}],
     "HardSwish": [{}],
@@ -46,6 +47,8 @@ SAMPLES: dict[str, list[dict[str, float | str]]] = {
     "WholeZero": [{}],
     "Within": [{"limit": 1e31}],
     "Zero": [{}],
+    "Sigmoid": [{}],
+    "Tanh": [{}],
 }
 STEPS = {"Ceil", "Floor", "Round", "Truncated", "Sign", "Positive", "NotNegative", "WholeZero"}
 CASES = [

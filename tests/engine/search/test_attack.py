@@ -13,7 +13,7 @@ from small_networks import CPU, Builder, SmallNetwork, mlp
 
 from runner.engine.attack.pgd import Attack, AttackSettings, Candidate, Target
 from runner.engine.bounds.tagging import NoTagger
-from runner.engine.network.graph import Attribute, Op
+from runner.engine.network.graph import Op
 from runner.problem.property.model import Property
 
 SETTINGS = AttackSettings(restarts=10, steps=15)
@@ -180,16 +180,7 @@ def test_a_softmax_that_saturates_hides_nothing_from_the_attack() -> None:
     sides = torch.tensor([1.0, -1.0]).repeat(5)
     weight = torch.tensor([-60.0, 100.0, 0.0, 0.0])[:, None] * sides
     x = builder.linear_of("x", weight, torch.tensor([700.0, -750.0, 0.0, 0.0]))
-    others, mine = torch.arange(4).repeat(4), torch.arange(4).repeat_interleave(4)
-    pairs = builder.select(x, others), builder.select(x, mine)
-    gaps = builder.pointwise(Op.SUB, *pairs)
-    parts = builder.add(Op.EXP, (gaps,), (16,), {"softmax": 4})
-    window: dict[str, Attribute] = {
-        **{"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
-    }
-    kernel = {"weight": torch.ones(1, 1, 1, 4), "bias": torch.zeros(1)}
-    rows = builder.reshape(parts, 1, 4, 4)
-    sums = builder.flatten(builder.add(Op.CONV, (rows,), (1, 4, 1), window, **kernel))
+    sums = builder.flatten(builder.exp_sums(x, 4))
     network = builder.network(builder.pointwise(Op.RECIPROCAL, sums))
     lost = [region([[1, -1, 0, 0]], [0]), region([[1, 0, -1, 0]], [0])]
     found, _ = attack(network, question(case([-1] * 10, [1] * 10, *lost), outputs=4))
