@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell ignores it for what it starts behind it, and so would every process of the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # xdist's workers have it of the terminal, and tests look at what a pipe gets.
     os.environ.pop("COLUMNS", None)
     if config.getoption("--quick"):
