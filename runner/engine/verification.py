@@ -15,7 +15,7 @@ import torch
 from runner.contract.vocabulary import BOUNDS, AttackKind, Cause, Method, Phase, Verdict
 from runner.contract.workload import Workload
 from runner.engine.agreement import SAFETY, Agreement, Nearest, compare
-from runner.engine.attack.pgd import Attack, AttackSettings, Target
+from runner.engine.attack.pgd import Attack, AttackSettings, Target, targets_of
 from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.engines import Bounding, VerificationEngine
 from runner.engine.finding import Confirmation, Finding
@@ -65,11 +65,7 @@ class Verification:
             return self._finding(Verdict.TIMEOUT, Cause.DEADLINE)
 
     def _phases(self) -> Finding:
-        targets = [
-            Target(index, disjunct)
-            for index, case in enumerate(self.instance.cases)
-            for disjunct in range(len(case.unsafe))
-        ]
+        targets = targets_of(self.instance)
         if not targets:
             return Finding(Verdict.UNSAT, Cause.NONE, "", None, self.instance.empty)
         attack = self._attack()

@@ -76,6 +76,15 @@ class Target:
     disjunct: int
 
 
+def targets_of(instance: Property) -> list[Target]:
+    """Every disjunct of every case."""
+    return [
+        Target(index, disjunct)
+        for index, case in enumerate(instance.cases)
+        for disjunct in range(len(case.unsafe))
+    ]
+
+
 Candidate = tuple[NDArray[np.floating], Target]
 
 
@@ -214,6 +223,7 @@ class Attack:
                 below = self._descended(batch, x, direction * 2 - 1, turned)
                 if below is None:
                     return True
+                x = below
                 if self._guide is not None and descent + 1 < settings.descents:
                     self._checkpoint()
                     x = self._guide(below, batch.lower, batch.upper, batch.region)

@@ -42,6 +42,9 @@ def _behind(network: BoundNetwork, node: Node, rows: Tensor) -> list[Tensor]:
         return network.linear[node.name].backward(rows)[0]
     if node.op is Op.PRODUCT:
         return [torch.stack((rows, rows), 2)]
+    if node.op in (Op.MATMUL, Op.EXP_SUMS):
+        # Each value takes many: all are taken for reached.
+        return [rows.new_ones(1, 1, *network.graph.node(node.inputs[0]).shape)]
     if node.op is Op.MAXPOOL:
         before = network.graph.node(node.inputs[0]).shape
         return AveragePoolRule(node, before).backward(rows)[0]

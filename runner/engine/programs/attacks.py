@@ -16,7 +16,7 @@ from torch import Tensor
 from runner.contract.vocabulary import Cause, Phase, Verdict
 from runner.contract.wire import question_from_json, report_to_json
 from runner.engine.attack.interval_steps import IntervalSteps
-from runner.engine.attack.pgd import Attack, AttackSettings, Candidate, Goal, Target
+from runner.engine.attack.pgd import Attack, AttackSettings, Candidate, Goal, targets_of
 from runner.engine.attack.region import Region
 from runner.engine.bounds.boxes import batch_boxes
 from runner.engine.bounds.budget import budget_of
@@ -135,11 +135,7 @@ class _Spending:
             self._engine.dtype,
             self._guide(rank) if named.guided else None,
         )
-        targets = [
-            Target(index, disjunct)
-            for index, case in enumerate(self._instance.cases)
-            for disjunct in range(len(case.unsafe))
-        ]
+        targets = targets_of(self._instance)
         try:
             while True:
                 attack.search(targets, named.settings)

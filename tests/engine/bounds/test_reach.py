@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from small_networks import Builder, SmallNetwork, box_of, mlp
+from small_networks import Builder, SmallNetwork, attention, box_of, mlp
 
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.propagate import Propagator, Settings
@@ -38,6 +38,19 @@ def test_it_holds_every_neuron_that_a_gradient_comes_to() -> None:
         gradients = torch.autograd.grad(wanted, [values[name] for name in names])
         for name, gradient in zip(names, gradients, strict=True):
             assert not (gradient.flatten() != 0)[~found[name]].any(), name
+
+
+def test_it_passes_attention() -> None:
+    """Where every value takes every other: nothing is left out, and no row loses its bound."""
+    network = attention()
+    rows = torch.eye(network.bound().outputs)[:1]
+    found = reach(network.bound(), rows)
+    x = torch.randn(1, *network.graph.input.shape, generator=torch.Generator().manual_seed(0))
+    values = network.values(x.requires_grad_())
+    wanted = (values[network.graph.output].flatten(1) @ rows.T).sum()
+    gradients = torch.autograd.grad(wanted, [values[name] for name in found])
+    for (name, mask), gradient in zip(found.items(), gradients, strict=True):
+        assert not (gradient.flatten() != 0)[~mask].any(), name
 
 
 def test_one_place_of_an_image_sees_a_part_of_it() -> None:

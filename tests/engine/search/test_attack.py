@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from questions import DriverStub, anything, case, identity, question, region
 from small_networks import CPU, Builder, SmallNetwork, mlp
 
-from runner.engine.attack.pgd import Attack, AttackSettings, Candidate, Target
+from runner.engine.attack.pgd import Attack, AttackSettings, Candidate, Target, targets_of
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.network.graph import Op
 from runner.problem.property.model import Property
@@ -33,10 +33,6 @@ class Recorder:
         x = torch.from_numpy(point).reshape(1, *self.network.graph.input.shape).double()
         outputs = self.network.outputs(x)[0].numpy()
         return self.instance.cases[target.case].unsafe[target.disjunct].holds(outputs)
-
-
-def targets_of(instance: Property) -> list[Target]:
-    return [Target(c, d) for c, one in enumerate(instance.cases) for d in range(len(one.unsafe))]
 
 
 def attack(network: SmallNetwork, instance: Property, seed: int = 0) -> tuple[bool, Recorder]:
