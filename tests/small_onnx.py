@@ -15,7 +15,15 @@ from small_networks import SmallNetwork
 from runner.engine.network.graph import Node, Op
 
 Make = Callable[..., NodeProto]
-_PLAIN = {Op.RELU: "Relu", Op.ADD: "Add", Op.SUB: "Sub", Op.SIGMOID: "Sigmoid", Op.TANH: "Tanh"}
+_PLAIN = {
+    Op.RELU: "Relu",
+    Op.ADD: "Add",
+    Op.SUB: "Sub",
+    Op.SIGMOID: "Sigmoid",
+    Op.TANH: "Tanh",
+    Op.SIN: "Sin",
+    Op.COS: "Cos",
+}
 
 
 def save_small(path: Path, network: SmallNetwork) -> Path:
@@ -60,6 +68,13 @@ def _translated(node: Node) -> list[NodeProto]:
             return [made("Reshape", [*node.inputs, f"{node.name}.shape"])]
         case Op.CONCAT:
             return [made("Concat", node.inputs, axis=int(str(node.attributes["axis"])) + 1)]
+        case Op.PRODUCT:  # of two flat values
+            parts = [f"{node.name}.{index}" for index in (0, 1)]
+            return [
+                helper.make_node("Split", node.inputs, parts, axis=1),
+                made("Mul", parts, f"{node.name}.both"),
+                made("Flatten", [f"{node.name}.both"]),
+            ]
         case Op.MAXPOOL | Op.AVGPOOL:
             kind = "MaxPool" if node.op is Op.MAXPOOL else "AveragePool"
             more = {} if node.op is Op.MAXPOOL else {"count_include_pad": 1}

@@ -9,7 +9,7 @@ LEAST = 1e-8
 
 
 class ProjectedAdam:
-    """Adam (Kingma & Ba 2015) uphill, then projected to [0, limit]; steps shrink by `decay`.
+    """Adam (Kingma & Ba 2015) uphill, then projected to [least, limit]; steps shrink by `decay`.
 
     Not torch.optim's: that imports torch's compiler at first use (2 s in every fresh process).
     """
@@ -21,10 +21,12 @@ class ProjectedAdam:
         decay: float,
         momenta: tuple[float, float],
         limits: list[Tensor] | None = None,
+        least: list[Tensor] | None = None,
     ) -> None:
-        """`limits`: of each value, of its shape; 1 where none are given."""
+        """`limits`: of each value, of its shape; 1 where none are given. `least`: likewise, 0."""
         self.values = values
         self._limits = limits
+        self._least = least
         self._first, self._second = momenta
         self._size = step
         self._decay = decay
@@ -49,9 +51,18 @@ class ProjectedAdam:
             for value in self.values:
                 value.clamp_(0, 1)
         else:
-            for value, limit in zip(self.values, self._limits, strict=True):
-                torch.minimum(value.clamp_(min=0), limit, out=value)
+            self._project(self._limits)
         self._size *= self._decay
+
+    def _project(self, limits: list[Tensor]) -> None:
+        if self._least is None:
+            for value in self.values:
+                value.clamp_(min=0)
+        else:
+            for value, least in zip(self.values, self._least, strict=True):
+                torch.maximum(value, least, out=value)
+        for value, limit in zip(self.values, limits, strict=True):
+            torch.minimum(value, limit, out=value)
 
     def keep(self, index: Tensor) -> None:
         """Goes on with some of the values' second dimension only, in copies."""
@@ -60,3 +71,5 @@ class ProjectedAdam:
         self._square = [square[:, index] for square in self._square]
         if self._limits is not None:
             self._limits = [limit[:, index] for limit in self._limits]
+        if self._least is not None:
+            self._least = [least[:, index] for least in self._least]

@@ -6,7 +6,7 @@ A pass that is charged ends in bounds that hold in real arithmetic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,8 @@ from runner.engine.network.graph import Node
 
 Relaxations = Mapping[str, RuleRelaxation | ReluRelaxation | SplitRelaxation]
 Slopes = Mapping[str, Tensor]
+# What a node's coefficients [S, B, *shape] become for what is known of its values, and a constant.
+Pulls = Mapping[str, Callable[[Tensor], tuple[Tensor, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,9 @@ def advance(
     charges: Charges | None = None,
     *,
     stop_at_relaxed: bool = False,
+    pulls: Pulls | None = None,
 ) -> Frontier:
-    """Passes the nodes of `todo`, all or up to the first relaxed one."""
+    """Passes the nodes of `todo`, all or up to the first relaxed one; `pulls` by node."""
     pending, constant = dict(frontier.pending), frontier.constant
     bill = _Bill(charges, frontier.error)
     for position, node in enumerate(frontier.todo):
@@ -123,6 +126,9 @@ def advance(
             return Frontier(pending, constant, frontier.todo[position:], bill.error)
         rows = pending.pop(node.name)
         added: Tensor | None
+        if pulls is not None and node.name in pulls:
+            rows, added = pulls[node.name](rows)
+            constant = constant + network.features.counted(node.name, added)
         if node.name in network.relaxed:
             if node.name in network.unmultiplied or node.name == network.graph.output:
                 bill.values(node.name, rows)

@@ -6,8 +6,10 @@ cut at zero where a neuron is split.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from torch import Tensor
 from runner.contract.vocabulary import Memory
 from runner.engine.bounds.ascent import ProjectedAdam
 from runner.engine.bounds.backward import (
+    Charges,
     Frontier,
     Relaxations,
     WholeCharges,
@@ -25,12 +28,18 @@ from runner.engine.bounds.backward import (
 )
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.split import SplitSpace
+from runner.engine.bounds.split import Space, SplitSpace
 from runner.engine.bounds.split_relu import SplitRelaxation
 from runner.engine.bounds.tagging import Tagger
 
 # Open sub-domains go on alone, in copies, once they are at most this share of their batch.
 ALONE_SHARE = 0.7
+# A neuron's β is counted in units of at least this share of its layer's.
+LEAST_SCALE = 0.1
+
+
+S = TypeVar("S", bound=Space)
+L = TypeVar("L")
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Inspection:
     inputs: Tensor
 
 
-class SplitBounds:
+class DomainBounds(Generic[S, L], ABC):
     """Lower bounds of rows over sub-domains of one box. Those on the way to a proof are not charged
     for their rounding; the proof itself is one pass with the multipliers that were found.
 
@@ -97,7 +106,7 @@ class SplitBounds:
     def __init__(
         self,
         network: BoundNetwork,
-        space: SplitSpace,
+        space: S,
         intervals: dict[str, Interval],
         scale: Tensor,
         tag: Tagger,
@@ -110,17 +119,6 @@ class SplitBounds:
         self._box = intervals[network.graph.input.name]
         self._tag = tag
         self._checkpoint = checkpoint
-
-    def to(self, dtype: torch.dtype) -> SplitBounds:
-        intervals = {name: interval.to(dtype) for name, interval in self.intervals.items()}
-        space, scale = self.space.to(dtype), self.scale.to(dtype)
-        return SplitBounds(self._network, space, intervals, scale, self._tag, self._checkpoint)
-
-    def initial(self, domains: Interval, rows: int) -> Tensor:
-        """CROWN's adaptive slopes as multipliers [rows, B, V], of inputs [B, N]."""
-        with self._tag.kind(Memory.ALPHA):
-            adaptive = (domains.upper > -domains.lower).to(domains.lower)
-            return adaptive[:, self.space.columns].expand(rows, -1, -1).clone()
 
     def whole(self, values: Tensor) -> Tensor:
         """Values [B, V] of this rank's unstable neurons to those of all [B, N]."""
@@ -137,31 +135,9 @@ class SplitBounds:
         charges = WholeCharges(self._network, self.intervals) if proven else None
         with torch.no_grad(), self._tag.kind(Memory.A):
             relaxations = self._relaxations(domains)
-            slopes = self._by_node(self._parts(domains.multipliers))
-            start = self._start(domains.rows)
-            done = advance(self._network, start, relaxations, slopes, charges)
+            start, parts = self._start(domains.rows), self._parts(domains.multipliers)
+            done = self._passed(start, relaxations, parts, charges)
             return concretize(self._network, done, self._box, charge=proven)
-
-    def inspect(self, domains: Subdomains) -> Inspection:
-        """`bound`, and what it passes."""
-        self._checkpoint()
-        with torch.no_grad(), self._tag.kind(Memory.A):
-            relaxations = self._relaxations(domains)
-            slopes = self._by_node(self._parts(domains.multipliers))
-            splits = {node.name: node for node in self.space.nodes}
-            seen = {}
-            frontier = self._start(domains.rows)
-            while frontier.todo:
-                node = frontier.todo[0]
-                if node.name in splits:
-                    columns = frontier.pending[node.name].flatten(2)
-                    seen[node.name] = columns.index_select(2, splits[node.name].at)
-                one = Frontier(frontier.pending, frontier.constant, frontier.todo[:1])
-                after = advance(self._network, one, relaxations, slopes)
-                frontier = Frontier(after.pending, after.constant, frontier.todo[1:])
-            bounds = concretize(self._network, frontier, self._box)
-            neurons = torch.cat([seen[node.name] for node in self.space.nodes], 2)
-            return Inspection(bounds, neurons, frontier.pending[self._network.graph.input.name])
 
     def optimized(
         self,
@@ -184,8 +160,7 @@ class SplitBounds:
             self._checkpoint()
             last = iteration == settings.iterations - 1
             with self._tag.kind(Memory.A), torch.set_grad_enabled(not last):
-                slopes = self._by_node(ascent.values)
-                done = advance(self._network, start, relaxations, slopes)
+                done = self._passed(start, relaxations, ascent.values)
                 bound = concretize(self._network, done, self._box)
             with torch.no_grad():
                 self._keep(bound.detach(), ascent.values, best, found, alive)
@@ -228,23 +203,15 @@ class SplitBounds:
 
     def _ascent(
         self, domains: Subdomains, settings: BetaSettings
-    ) -> tuple[Frontier, Relaxations, ProjectedAdam]:
+    ) -> tuple[Frontier, L, ProjectedAdam]:
         start, relaxations = self._fixed(domains)
         with self._tag.kind(Memory.ALPHA):
             values = [part.clone().requires_grad_() for part in self._parts(domains.multipliers)]
-            limits = torch.where(domains.phases[:, self.space.columns] == 0, 1.0, torch.inf)
-            ascent = ProjectedAdam(
-                values,
-                settings.step,
-                settings.decay,
-                settings.momenta,
-                list(
-                    limits.to(self.scale).expand_as(domains.multipliers).split(self.space.slots, 2)
-                ),
-            )
+            limits = self._limits(domains)
+            ascent = ProjectedAdam(values, settings.step, settings.decay, settings.momenta, *limits)
         return start, relaxations, ascent
 
-    def _fixed(self, domains: Subdomains) -> tuple[Frontier, Relaxations]:
+    def _fixed(self, domains: Subdomains) -> tuple[Frontier, L]:
         """What no multiplier changes: the way to the first relaxed node, and the relaxations."""
         with torch.no_grad(), self._tag.kind(Memory.A):
             start = advance(self._network, self._start(domains.rows), {}, {}, stop_at_relaxed=True)
@@ -255,6 +222,97 @@ class SplitBounds:
         output = network.graph.output
         shaped = rows.reshape(*rows.shape[:2], *network.graph.node(output).shape)
         return frontier_at(network, output, network.features.local(output, shaped, 2))
+
+    @abstractmethod
+    def to(self, dtype: torch.dtype) -> Self: ...
+
+    @abstractmethod
+    def initial(self, domains: Interval, rows: int) -> Tensor:
+        """Multipliers [rows, B, V] to begin with, of limits [B, N]."""
+
+    @abstractmethod
+    def inspect(self, domains: Subdomains) -> Inspection:
+        """`bound`, and what it passes."""
+
+    @abstractmethod
+    def scaled(self, seen: Inspection) -> Tensor:
+        """The unit of each β [V] that fits what was seen."""
+
+    @abstractmethod
+    def _limits(self, domains: Subdomains) -> tuple[list[Tensor], list[Tensor] | None]:
+        """The greatest values of multipliers, part by part, and the least where those are not 0."""
+
+    @abstractmethod
+    def _relaxations(self, domains: Subdomains) -> L: ...
+
+    @abstractmethod
+    def _parts(self, multipliers: Tensor) -> list[Tensor]: ...
+
+    @abstractmethod
+    def _passed(
+        self,
+        start: Frontier,
+        relaxations: L,
+        parts: list[Tensor],
+        charges: Charges | None = None,
+    ) -> Frontier:
+        """To the input."""
+
+
+class SplitBounds(DomainBounds[SplitSpace, Relaxations]):
+    """Where ReLUs are split: one multiplier a neuron, its slope or its β."""
+
+    def to(self, dtype: torch.dtype) -> SplitBounds:
+        intervals = {name: interval.to(dtype) for name, interval in self.intervals.items()}
+        space, scale = self.space.to(dtype), self.scale.to(dtype)
+        return SplitBounds(self._network, space, intervals, scale, self._tag, self._checkpoint)
+
+    def initial(self, domains: Interval, rows: int) -> Tensor:
+        """CROWN's adaptive slopes as multipliers [rows, B, V], of inputs [B, N]."""
+        with self._tag.kind(Memory.ALPHA):
+            adaptive = (domains.upper > -domains.lower).to(domains.lower)
+            return adaptive[:, self.space.columns].expand(rows, -1, -1).clone()
+
+    def inspect(self, domains: Subdomains) -> Inspection:
+        """`bound`, and what it passes."""
+        self._checkpoint()
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            relaxations = self._relaxations(domains)
+            slopes = self._by_node(self._parts(domains.multipliers))
+            splits = {node.name: node for node in self.space.nodes}
+            seen = {}
+            frontier = self._start(domains.rows)
+            while frontier.todo:
+                node = frontier.todo[0]
+                if node.name in splits:
+                    columns = frontier.pending[node.name].flatten(2)
+                    seen[node.name] = columns.index_select(2, splits[node.name].at)
+                one = Frontier(frontier.pending, frontier.constant, frontier.todo[:1])
+                after = advance(self._network, one, relaxations, slopes)
+                frontier = Frontier(after.pending, after.constant, frontier.todo[1:])
+            bounds = concretize(self._network, frontier, self._box)
+            neurons = torch.cat([seen[node.name] for node in self.space.nodes], 2)
+            return Inspection(bounds, neurons, frontier.pending[self._network.graph.input.name])
+
+    def scaled(self, seen: Inspection) -> Tensor:
+        """The unit of each multiplier [V] that fits what was seen."""
+        sizes = seen.neurons.abs().mean((0, 1)).split(self.space.slots)
+        return torch.cat([units(size) for size in sizes])
+
+    def _limits(self, domains: Subdomains) -> tuple[list[Tensor], list[Tensor] | None]:
+        """The greatest values of multipliers, part by part, and the least where those are not 0."""
+        limits = torch.where(domains.phases[:, self.space.columns] == 0, 1.0, torch.inf)
+        wide = limits.to(self.scale).expand_as(domains.multipliers)
+        return list(wide.split(self.space.slots, 2)), None
+
+    def _passed(
+        self,
+        start: Frontier,
+        relaxations: Relaxations,
+        parts: list[Tensor],
+        charges: Charges | None = None,
+    ) -> Frontier:
+        return advance(self._network, start, relaxations, self._by_node(parts), charges)
 
     def _relaxations(self, domains: Subdomains) -> Relaxations:
         """Of every relaxed node: ReLUs as the domains say, others as over the whole box."""
@@ -287,6 +345,12 @@ class SplitBounds:
 
     def _by_node(self, parts: list[Tensor]) -> dict[str, Tensor]:
         return {node.name: part for node, part in zip(self.space.nodes, parts, strict=True)}
+
+
+def units(sizes: Tensor) -> Tensor:
+    """Of the β of one node's neurons, whose coefficients have these sizes [V]."""
+    least = max(1e-6, LEAST_SCALE * float(sizes.sum()) / max(1, len(sizes)))
+    return sizes.clamp(min=least)
 
 
 def _hopeless(first: Tensor, best: Tensor, goal: Tensor, left: float, enough: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from runner.engine.bounds import function, product
 from runner.engine.bounds.mixed import Bundle
 from runner.engine.bounds.rounding import unit
 from runner.engine.functions import function_of, named
-from runner.engine.functions.family import Function
+from runner.engine.functions.family import Bend, Function
 from runner.engine.network.graph import Node, Op
 
 _WIDE = torch.float64
@@ -42,15 +42,34 @@ class _Bent:
     offset: Offset
 
 
-def bundle(node: Node, lower: Tensor, upper: Tensor) -> Bundle:
-    """Of a node that has one, over lower <= x <= upper, [B, *in_shape]."""
+def bundle(node: Node, lower: Tensor, upper: Tensor, count: int | None = None) -> Bundle:
+    """Of a node that has one, over lower <= x <= upper, [B, *in_shape]; `count`: of the neurons
+    that the node has, where these are some of them.
+    """
     if node.op is Op.PRODUCT:
-        return product.bundle(lower, upper)
+        return product.bundle(lower, upper, count)
     bent = _bent(node)
     low, high, dtype = lower.flatten(1).to(_WIDE), upper.flatten(1).to(_WIDE), lower.dtype
-    sides = [_lines(bent, low, high, dtype, side) for side in (-1, 1)]
+    make = _tangents if node.op in _ONE_WAY else _lines
+    sides = [make(bent, low, high, dtype, side) for side in (-1, 1)]
     size = torch.maximum(lower.abs(), upper.abs()).flatten(1).unsqueeze(1)
-    return Bundle.of(sides[0], sides[1], size)
+    return Bundle.of(sides[0], sides[1], size, count or low.shape[1])
+
+
+def bundle_where(
+    node: Node, whole: Bundle, lower: Tensor, upper: Tensor, changed: Tensor
+) -> Bundle:
+    """Over B domains, of which entries `changed` [B, n] differ from what `whole` is of."""
+    if not bool(changed.any()):
+        return whole
+    inputs = 2 if node.op is Op.PRODUCT else 1
+    ends = (end.reshape(len(changed), inputs, -1).movedim(1, 0) for end in (lower, upper))
+    some = [end[:, changed] for end in ends]
+    if inputs == 2:
+        made = bundle(node, some[0].unsqueeze(0), some[1].unsqueeze(0), changed.shape[1])
+    else:
+        made = bundle(node, some[0], some[1], changed.shape[1])
+    return whole.changed(changed, made)
 
 
 def _bent(node: Node) -> _Bent:
@@ -74,6 +93,40 @@ _NAMES: dict[Op, tuple[str, dict[str, float | str]]] = {
 }
 
 
+# They bend one way on either side of 0, or are known on one side alone.
+_ONE_WAY = frozenset({Op.EXP, Op.RECIPROCAL, Op.SQRT, Op.SQUARE})
+
+
+def _tangents(
+    bent: _Bent, low: Tensor, high: Tensor, dtype: torch.dtype, side: int
+) -> tuple[Tensor, Tensor]:
+    """As `_lines`: tangents on the side that f bends away from, and the chord on the other."""
+    f = bent.f
+    unknown = f.outside(low, high) | ~(low.isfinite() & high.isfinite())
+    low, high = torch.where(unknown, 1.0, low), torch.where(unknown, 1.0, high)
+    # Not at the ends, where a square root may be upright.
+    shares = torch.linspace(1 / 64, 63 / 64, _LINES, dtype=_WIDE, device=low.device)
+    x = torch.lerp(low, high, shares.reshape(-1, 1, 1))
+    x = torch.minimum(torch.maximum(x, low), high)
+    steep, width = f.derivative(x), high - low
+    ends = torch.stack([low, high])
+    values = f.value(ends)
+    chord = (values[1] - values[0]) / width
+    middle = steep[_LINES // 2].nan_to_num(0.0, 0.0, 0.0)
+    chord = torch.where((width > 0) & chord.isfinite(), chord, middle).to(dtype).to(_WIDE)
+    slopes = steep.nan_to_num(0.0, 0.0, 0.0).to(dtype).to(_WIDE)
+    y = f.value(x)
+    gap = -side * (y - slopes * x) - function.gap_error(f, slopes, x, y)
+    wrong = (steep - slopes).abs() + (steep.abs() + slopes.abs()) * (64 * unit(_WIDE))
+    touching = gap - (wrong + function.error(f, x, y)) * width
+    of_ends = -side * (values - chord * ends) - function.gap_error(f, chord, ends, values)
+    up = torch.where(low >= 0, f.bends[-1] is Bend.UP, f.bends[0] is Bend.UP)
+    away = up == (side < 0)
+    slopes = torch.where(away, slopes, chord)
+    offsets = -side * torch.where(away, touching, of_ends.amin(0))
+    return _usable(bent, slopes, offsets, unknown, (low, high), dtype, side)
+
+
 def _lines(
     bent: _Bent, low: Tensor, high: Tensor, dtype: torch.dtype, side: int
 ) -> tuple[Tensor, Tensor]:
@@ -84,8 +137,22 @@ def _lines(
     slopes = _chosen(_hull(f, *ends, side)).to(dtype).to(_WIDE)
     wide = [end.expand_as(slopes) for end in ends]
     offsets = bent.offset(slopes, wide[0], wide[1], side)
+    return _usable(bent, slopes, offsets, unknown, (low, high), dtype, side)
+
+
+def _usable(
+    bent: _Bent,
+    slopes: Tensor,
+    offsets: Tensor,
+    unknown: Tensor,
+    ends: tuple[Tensor, Tensor],
+    dtype: torch.dtype,
+    side: int,
+) -> tuple[Tensor, Tensor]:
+    """In the precision they are used in; where one is of no use, all are what bounds f."""
     useless = unknown | ~(offsets.isfinite() & slopes.isfinite()).all(0)
-    limit = function.extremes(f, low, high)[0 if side < 0 else 1]
+    limit = function.extremes(bent.f, *ends)[0 if side < 0 else 1]
+    limit = torch.where(unknown, bent.f.least if side < 0 else bent.f.most, limit)
     slopes = torch.where(useless, 0.0, slopes).to(dtype)
     offsets = function.rounded(torch.where(useless, limit, offsets), dtype, side)
     return slopes.unsqueeze(2), offsets

@@ -48,7 +48,7 @@ def relax(f: Function, lower: Tensor, upper: Tensor) -> ElementwiseRelaxation:
 
 def extremes(f: Function, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     x, y = _points(f, low, high, f.turns)
-    off = _error(f, x, y)
+    off = error(f, x, y)
     least, most = _least(y - off), -_least(-(y + off))
     unknown = f.outside(low, high) | least.isnan() | most.isnan()
     least = torch.where(unknown, -torch.inf, least).clamp(min=f.least)
@@ -72,7 +72,7 @@ def _points(
     return torch.cat([x, places]), torch.cat([y, values])
 
 
-def _error(f: Function, x: Tensor, y: Tensor) -> Tensor:
+def error(f: Function, x: Tensor, y: Tensor) -> Tensor:
     size = f.size(x, y)
     return torch.where(size == 0, 0.0, size * (_ROUNDINGS * unit(_WIDE)) + smallest(_WIDE))
 
@@ -114,7 +114,7 @@ def _hull_slope(f: Function, low: Tensor, high: Tensor, side: int) -> Tensor:
 def offset(f: Function, slope: Tensor, low: Tensor, high: Tensor, side: int) -> Tensor:
     """The least of f(x) - slope x (side -1), or the greatest (1), and what rounding may be."""
     x, y = _points(f, low, high, f.places)
-    found = _least(-side * (y - slope * x) - _gap_error(f, slope, x, y))
+    found = _least(-side * (y - slope * x) - gap_error(f, slope, x, y))
     wanted = Bend.UP if side < 0 else Bend.DOWN
     for index, bend in enumerate(f.bends):
         if bend is wanted:
@@ -138,17 +138,17 @@ def _touching(f: Function, slope: Tensor, start: Tensor, stop: Tensor, side: int
     off = torch.zeros_like(slope)
     for x, way in ((first, -1), (last, 1)):
         y, steep = f.value(x), f.derivative(x)
-        gap = -side * (y - slope * x) - _gap_error(f, slope, x, y)
+        gap = -side * (y - slope * x) - gap_error(f, slope, x, y)
         descent = (way * -side * (steep - slope)).clamp(min=0)
         bounds.append(gap - descent * (last - first) * (1 + 1e-9))
-        wrong = (steep.abs() + slope.abs()) * (_ROUNDINGS * unit(_WIDE)) + _error(f, x, y)
+        wrong = (steep.abs() + slope.abs()) * (_ROUNDINGS * unit(_WIDE)) + error(f, x, y)
         off = torch.maximum(off, wrong.nan_to_num(0.0, 0.0, 0.0))
     # Where the signs of derivatives were wrong, f still falls by no more than they are off.
     return torch.fmax(*bounds) - off * width
 
 
-def _gap_error(f: Function, slope: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    return _error(f, x, y) + (y.abs() + (slope * x).abs()) * (4 * unit(_WIDE)) + smallest(_WIDE)
+def gap_error(f: Function, slope: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return error(f, x, y) + (y.abs() + (slope * x).abs()) * (4 * unit(_WIDE)) + smallest(_WIDE)
 
 
 def rounded(limit: Tensor, dtype: torch.dtype, side: int) -> Tensor:

@@ -44,10 +44,32 @@ class Bundle:
     lifts: Tensor
 
     @staticmethod
-    def of(below: tuple[Tensor, Tensor], above: tuple[Tensor, Tensor], size: Tensor) -> Bundle:
-        """Of slopes [K, B, I, n] and offsets [K, B, n] of each side, over |x| <= size [B, I, n]."""
-        sides = [_segments(*below, size, -1), _segments(*above, size, 1)]
+    def of(
+        below: tuple[Tensor, Tensor], above: tuple[Tensor, Tensor], size: Tensor, count: int
+    ) -> Bundle:
+        """Of slopes [K, B, I, n] and offsets [K, B, n] of each side, over |x| <= size [B, I, n].
+
+        `count`: of the neurons whose offsets are added up.
+        """
+        sides = [_segments(*below, size, count, -1), _segments(*above, size, count, 1)]
         return Bundle(*(torch.cat(part) for part in zip(*sides, strict=True)))
+
+    def changed(self, where: Tensor, other: Bundle) -> Bundle:
+        """A bundle of one domain for B of them, with the other's M neurons, in their order, where
+        they differ [B, n].
+        """
+        domain, neuron = where.nonzero().unbind(1)
+        made = []
+        for name in ("slopes", "offsets", "turns", "lifts"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            wide = mine.expand(-1, len(where), *mine.shape[2:]).clone()
+            if mine.dim() == 4:
+                for index in range(mine.shape[2]):
+                    wide[:, domain, index, neuron] = theirs[:, 0, index]
+            else:
+                wide[:, domain, neuron] = theirs[:, 0]
+            made.append(wide)
+        return Bundle(*made)
 
     @property
     def segments(self) -> int:
@@ -56,13 +78,13 @@ class Bundle:
 
 
 def _segments(
-    slopes: Tensor, offsets: Tensor, size: Tensor, side: int
+    slopes: Tensor, offsets: Tensor, size: Tensor, count: int, side: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Offsets moved out by the rounding of a mix, and of the sum of all neurons it is part of."""
     dtype = offsets.dtype
     reach = (slopes.abs() * size).sum(2)
     reach, sizes = (torch.maximum(part[:-1], part[1:]) for part in (reach, offsets.abs()))
-    room = gamma(summands(offsets[0, 0].numel(), dtype) + COEFFICIENT_ROUNDINGS, dtype)
+    room = gamma(summands(count, dtype) + COEFFICIENT_ROUNDINGS, dtype)
     off = (reach + sizes) * (_MIX * unit(dtype)) + sizes * room + _MIX * smallest(dtype)
     starts, ends = offsets[:-1] + side * off, offsets[1:] + side * off
     starts, ends = (
@@ -75,11 +97,16 @@ def _segments(
 
 
 class MixedRelaxation:
-    """`plain` where no parameters are given, else a mix of the bundle that `make` makes."""
+    """Lines without a parameter where none is given, else a mix; each made when first needed."""
 
-    def __init__(self, plain: Relaxation, make: Callable[[], Bundle]) -> None:
-        self.plain = plain
+    def __init__(self, plain: Callable[[], Any], make: Callable[[], Bundle]) -> None:
+        self._plain = plain
         self._make = make
+
+    @cached_property
+    def plain(self) -> Relaxation:
+        made: Relaxation = self._plain()
+        return made
 
     @cached_property
     def bundle(self) -> Bundle:
@@ -90,6 +117,16 @@ class MixedRelaxation:
         """Parameters before the first step, [S, B, n]: near to the plain lines."""
         offsets = self.bundle.offsets
         return offsets.new_full((rows, *offsets.shape[1:]), 0.5)
+
+    def lines(self, A: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Of every neuron by itself: slopes [S, B, I, n] and offsets [S, B, n]."""
+        bundle = self.bundle
+        at = _Place(A.flatten(2), parameters, bundle.segments)
+        slopes = [
+            at.between(bundle.slopes[:, :, index], bundle.turns[:, :, index])
+            for index in range(bundle.slopes.shape[2])
+        ]
+        return torch.stack(slopes, 2), at.between(bundle.offsets, bundle.lifts)
 
     def backward(self, A: Tensor, parameters: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """A [S, B, *out_shape] to A_in [S, B, *in_shape] and bias [S, B]; parameters [S, B, n]."""
@@ -167,7 +204,7 @@ class _Place:
         """Of values by segment, [2 segments, B, n]: [S, B, n]."""
         if self._alone:
             return torch.where(self._above, values[1], values[0])
-        wide = values.unsqueeze(1).expand(-1, self._above.shape[0], -1, -1)
+        wide = values.unsqueeze(1).expand(-1, *self._above.shape)
         return wide.gather(0, self._index)[0]
 
     def between(self, starts: Tensor, changes: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from runner.engine.bounds.weights import Weights, dtype_of
 from runner.engine.network.graph import OF_EACH_VALUE, RELAXED, Graph, Node, Op
 
 # They only move and add coefficients.
-_PLAIN = frozenset({Op.ADD, Op.SUB, Op.RESHAPE, Op.SELECT, Op.CONCAT})
+PLAIN = frozenset({Op.ADD, Op.SUB, Op.RESHAPE, Op.SELECT, Op.CONCAT})
 
 
 class BoundNetwork:
@@ -100,7 +100,7 @@ class BoundNetwork:
         todo, seen = [name], {name}
         while todo:
             node = self._nodes[todo.pop()]
-            if node.op in _PLAIN:
+            if node.op in PLAIN:
                 todo.extend(set(node.inputs) - seen)
                 seen.update(node.inputs)
             else:
@@ -121,7 +121,7 @@ class BoundNetwork:
             node = self._nodes[todo.pop()]
             if node.name in self.relaxed:
                 found.add(node.name)
-            elif node.op in _PLAIN:
+            elif node.op in PLAIN:
                 todo.extend(set(node.inputs) - seen)
                 seen.update(node.inputs)
         return frozenset(found)

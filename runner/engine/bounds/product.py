@@ -53,8 +53,10 @@ def relax(lower: Tensor, upper: Tensor) -> ProductRelaxation:
     return ProductRelaxation(slopes, below, above)
 
 
-def bundle(lower: Tensor, upper: Tensor) -> Bundle:
-    """Of McCormick's two planes on each side, over the box of [B, 2, *shape]."""
+def bundle(lower: Tensor, upper: Tensor, count: int | None = None) -> Bundle:
+    """Of McCormick's two planes on each side, over the box of [B, 2, *shape]; `count`: of the
+    neurons that the node has, where these are some of them.
+    """
     low, high = lower.flatten(2), upper.flatten(2)
     (x, y), (x_last, y_last) = low.unbind(1), high.unbind(1)
     sides = []
@@ -66,7 +68,9 @@ def bundle(lower: Tensor, upper: Tensor) -> Bundle:
         slopes = torch.where(slopes.isfinite(), slopes, 0.0)
         offsets = [_offsets(low, high, of)[0 if side < 0 else 1] for of in slopes]
         sides.append((slopes, torch.stack(offsets)))
-    return Bundle.of(sides[0], sides[1], torch.maximum(low.abs(), high.abs()))
+    return Bundle.of(
+        sides[0], sides[1], torch.maximum(low.abs(), high.abs()), count or low.shape[2]
+    )
 
 
 def _offsets(lower: Tensor, upper: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:

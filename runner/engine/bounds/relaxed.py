@@ -54,7 +54,7 @@ class BentRule:
         plain = self._plain(lower, upper)
         if self._node.op is Op.MAXPOOL:
             return plain
-        return MixedRelaxation(plain, lambda: bundle(self._node, lower, upper))
+        return MixedRelaxation(lambda: plain, lambda: bundle(self._node, lower, upper))
 
     def _plain(self, lower: Tensor, upper: Tensor) -> relaxation.Relaxation:
         if self._node.op is Op.PRODUCT:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +14,46 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.split_relu import SplitNode
 from runner.engine.network.graph import Op
+
+
+class Splittable(Protocol):
+    """Neurons of the node `before`: see `SplitNode`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def before(self) -> str: ...
+
+    @property
+    def neurons(self) -> Tensor: ...
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def stop(self) -> int: ...
+
+    @property
+    def own(self) -> Tensor: ...
+
+
+class Space(Protocol):
+    """What can be split, on this rank and on all: see `SplitSpace`."""
+
+    @property
+    def nodes(self) -> Sequence[Splittable]: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def slots(self) -> list[int]: ...
+
+    @property
+    def columns(self) -> Tensor: ...
+
+    def columns_of(self, values: dict[str, Tensor]) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from runner.contract.vocabulary import Method
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
-from runner.engine.bounds.split import SplitSpace
+from runner.engine.bounds.split import Space
 from runner.engine.bounds.tagging import Tagger
 
 # Start rows that exist at once, over all sub-domains of a part; of a core.
@@ -25,7 +25,7 @@ class Tightener:
         self,
         network: BoundNetwork,
         settings: Settings,
-        space: SplitSpace,
+        space: Space,
         intervals: dict[str, Interval],
         tag: Tagger,
         checkpoint: Callable[[], None],

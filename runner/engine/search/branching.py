@@ -8,13 +8,17 @@ later ones gain.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from runner.engine.bounds.bent import BentBounds
+from runner.engine.bounds.bent_space import BentSpace
 from runner.engine.bounds.beta import Inspection, SplitBounds, Subdomains
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.split import Splittable
 
 NOTHING = -1.0
 # The weaker child says how far the proof gets; the stronger one counts by this much.
@@ -25,7 +29,7 @@ STRONGER_CHILD = 0.1
 class Inspected:
     """Sub-domains with what one pass showed of them, and thresholds [K, B]."""
 
-    bounds: SplitBounds
+    bounds: SplitBounds | BentBounds
     domains: Subdomains
     seen: Inspection
     thresholds: Tensor
@@ -64,6 +68,42 @@ class Inspected:
         return Subdomains(domains.rows, phases, before, torch.where(chosen, beta, slopes))
 
 
+@dataclass(frozen=True)
+class BentInspected(Inspected):
+    """Where neurons are cut at places of their own, and may be cut again."""
+
+    variables: BentSpace
+
+    def scores(self) -> Tensor:
+        nearest = (self.seen.bounds - self.thresholds).argmax(0)
+        batch = torch.arange(len(self.domains), device=nearest.device)
+        return torch.where(
+            self.variables.splittable(self.domains.before),
+            self.seen.neurons[nearest, batch],
+            NOTHING,
+        )
+
+    def child(self, columns: Tensor, sign: int) -> Subdomains:
+        """Above (1) or below (-1) the place where the neurons of `columns` [B] are cut."""
+        domains, at = self.domains, columns[:, None]
+        before = domains.before
+        cuts = self.variables.cuts(before).gather(1, at)
+        if sign > 0:
+            before = Interval(before.lower.scatter(1, at, cuts), before.upper)
+        else:
+            before = Interval(before.lower, before.upper.scatter(1, at, cuts))
+        phases = domains.phases.scatter(1, at, sign)
+        return Subdomains(domains.rows, phases, before, domains.multipliers)
+
+
+def inspected(
+    bounds: SplitBounds | BentBounds, domains: Subdomains, seen: Inspection, thresholds: Tensor
+) -> Inspected:
+    if isinstance(bounds, BentBounds):
+        return BentInspected(bounds, domains, seen, thresholds, bounds.space)
+    return Inspected(bounds, domains, seen, thresholds)
+
+
 def filtered(inspected: Inspected, candidates: int) -> tuple[Tensor, Tensor]:
     """Of the neurons with the best scores, the column [B] of the one whose children are best, and
     whether there is any [B].
@@ -94,7 +134,7 @@ def early(inspected: Inspected, family: Tensor, families: int) -> tuple[Tensor, 
     total = scores.new_zeros((families, scores.shape[1]))
     total.index_add_(0, family, scores.clamp(min=0) / most)
     share = total / total.amax(1, keepdim=True).clamp(min=1e-30)
-    nodes = inspected.bounds.space.nodes
+    nodes: Sequence[Splittable] = inspected.bounds.space.nodes
     for number, node in enumerate(nodes):
         columns = slice(node.start, node.stop)
         early_ones = share[:, columns]

@@ -146,9 +146,8 @@ class Complete:
 
 def fitting(case: OpenCase) -> list[MakeSearch]:
     """The searches that apply, the more hopeful first: it has less to split."""
-    relus = [node for node in case.network.graph.nodes if node.op is Op.RELU]
     makers: list[MakeSearch] = []
-    if relus and case.progress.known is not None:
+    if case.network.relaxed and case.progress.known is not None:
         makers.append(ReluSplit)
     if case.free_inputs <= MOST_INPUTS:
         makers.append(InputSplit)
@@ -158,12 +157,16 @@ def fitting(case: OpenCase) -> list[MakeSearch]:
 
 
 def unstable_neurons(case: OpenCase) -> int:
-    """ReLUs whose input may have both signs, by the bounds that are known."""
+    """What neuron splits may be of, by the bounds that are known: inputs of ReLUs that may have
+    both signs, and of anything else that bends all that are not one value.
+    """
     known = case.progress.known
     if known is None:
         return 0
-    before = {node.inputs[0] for node in case.network.graph.nodes if node.op is Op.RELU}
+    relaxed = [n for n in case.network.graph.nodes if n.name in case.network.relaxed]
+    of_relus = {node.inputs[0] for node in relaxed if node.op is Op.RELU}
+    bent = {node.inputs[0] for node in relaxed if node.op is not Op.RELU}
     return sum(
         int(((known.intervals[name].lower < 0) & (known.intervals[name].upper > 0)).sum())
-        for name in before
-    )
+        for name in of_relus - bent
+    ) + sum(int((known.intervals[name].lower < known.intervals[name].upper).sum()) for name in bent)

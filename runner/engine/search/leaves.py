@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from runner.engine.bounds.bent_space import BentSpace
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.rounding import gamma
@@ -38,12 +39,13 @@ class Leaves:
     """Of one box. Linear only where ReLU is the only operator that is not."""
 
     def __init__(
-        self, network: BoundNetwork, space: SplitSpace, intervals: dict[str, Interval]
+        self, network: BoundNetwork, space: SplitSpace | BentSpace, intervals: dict[str, Interval]
     ) -> None:
         self._network = network
         self._space = space
         self._intervals = {name: i.to(torch.float64) for name, i in intervals.items()}
-        self._linear = network.relaxed.keys() == {node.name for node in space.nodes}
+        relus = isinstance(space, SplitSpace)
+        self._linear = relus and network.relaxed.keys() == {node.name for node in space.nodes}
 
     def solve(
         self, phases: Tensor, lower: Tensor, rows: Tensor, thresholds: Tensor

@@ -16,7 +16,7 @@ from torch import Tensor
 from runner.contract.vocabulary import Memory
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.beta import BetaSettings, Subdomains
-from runner.engine.search.branching import Inspected, early, filtered
+from runner.engine.search.branching import early, filtered, inspected
 from runner.engine.search.domains import Domains, DomainStore, joined
 from runner.engine.search.leaves import Certificate
 from runner.engine.search.rounds import run_rounds
@@ -154,12 +154,12 @@ class ReluSplit:
         turn = self._context.progress.rounds % self._settings.attack_every == 1
         if free and turn and self._attacked(taken, seen.inputs, seen.bounds - thresholds):
             return True
-        inspected = Inspected(root.bounds, parents, seen, thresholds)
-        if self._tightens:
+        split = inspected(root.bounds, parents, seen, thresholds)
+        if self._tightens and not root.bent:
             family = taken.phases.unique(dim=0, return_inverse=True)[1]
-            columns, splittable = early(inspected, family, int(family.max()) + 1)
+            columns, splittable = early(split, family, int(family.max()) + 1)
         else:
-            columns, splittable = filtered(inspected, self._settings.candidates)
+            columns, splittable = filtered(split, self._settings.candidates)
         if not bool(splittable.all()):
             if free and self._decided_by_lp(taken.select(~splittable)):
                 return True
@@ -168,7 +168,7 @@ class ReluSplit:
                 return False
         with self._context.tag.kind(Memory.ALPHA):
             children = joined(
-                [taken.child(inspected.child(columns, sign)).select(splittable) for sign in (1, -1)]
+                [taken.child(split.child(columns, sign)).select(splittable) for sign in (1, -1)]
             )
         if self._tightens:
             children = self._tightened(children)

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from runner.engine.bounds.bent import BentBounds
+from runner.engine.bounds.bent_space import BentSpace
 from runner.engine.bounds.beta import BetaSettings, SplitBounds
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.tighten import Tightener
+from runner.engine.network.graph import Op
 from runner.engine.search.domains import Domains
 from runner.engine.search.leaves import Leaves
 from runner.engine.search.padded_rows import PaddedRows
@@ -22,15 +25,13 @@ BATCH_BYTES = 16 * 1024 * 1024
 LEAST_BATCH, MOST_BATCH = 16, 512
 # Copies that live at the same time: of the widest node's A, and of the multipliers.
 LIVE_ROWS, LIVE_MULTIPLIERS = 8, 12
-# A neuron's β is counted in units of at least this share of its layer's.
-LEAST_SCALE = 0.1
 
 
 @dataclass(frozen=True)
 class SplitRoot:
     """All that the search of one case shares."""
 
-    bounds: SplitBounds
+    bounds: SplitBounds | BentBounds
     rows: PaddedRows
     tightener: Tightener
     leaves: Leaves
@@ -44,13 +45,19 @@ class SplitRoot:
             raise ValueError("a ReLU split starts from bounds of every node")
         network, tag, checkpoint = context.network, context.tag, context.checkpoint
         intervals = known.intervals
-        space = SplitSpace.of(network, intervals)
+        bent = any(name for name in network.relaxed if network.graph.node(name).op is not Op.RELU)
+        space = (BentSpace if bent else SplitSpace).of(network, intervals)
         lower = {name: interval.lower for name, interval in intervals.items()}
         upper = {name: interval.upper for name, interval in intervals.items()}
         before = Interval(space.columns_of(lower), space.columns_of(upper))
         ones = before.lower.new_ones(sum(space.slots))
+        bounds: SplitBounds | BentBounds
+        if isinstance(space, BentSpace):
+            bounds = BentBounds(network, space, intervals, ones, tag, checkpoint)
+        else:
+            bounds = SplitBounds(network, space, intervals, ones, tag, checkpoint)
         return SplitRoot(
-            SplitBounds(network, space, intervals, ones, tag, checkpoint),
+            bounds,
             PaddedRows.of(context.case.specs),
             Tightener(network, context.settings, space, intervals, tag, checkpoint),
             Leaves(network, space, intervals),
@@ -65,6 +72,11 @@ class SplitRoot:
         each = LIVE_ROWS * widest + LIVE_MULTIPLIERS * self.bounds.space.size
         fits = self.budget.scaled(BATCH_BYTES) // (4 * each * self.rows.count)
         return min(max(LEAST_BATCH, fits - fits % 2), self.budget.scaled(MOST_BATCH))
+
+    @property
+    def bent(self) -> bool:
+        """Whether there is more to split than ReLUs."""
+        return isinstance(self.bounds, BentBounds)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,9 +103,5 @@ class SplitRoot:
         bounds, found = self.bounds.optimized(domains.subdomains(rows), goal, settings)
         domains = domains.with_multipliers(found)
         seen = self.bounds.inspect(domains.subdomains(rows))
-        sizes = seen.neurons.abs().mean((0, 1)).split(self.bounds.space.slots)
-        scales = [
-            s.clamp(min=max(1e-6, LEAST_SCALE * float(s.sum()) / max(1, len(s)))) for s in sizes
-        ]
-        self.bounds.scale = torch.cat(scales)
+        self.bounds.scale = self.bounds.scaled(seen)
         return domains, bounds, found
