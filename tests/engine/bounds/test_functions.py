@@ -38,16 +38,17 @@ SAMPLES: dict[str, list[dict[str, float | str]]] = {
     "Power": [{"exponent": p} for p in (5.0, 6.0, 2.5, 1.5, 0.25, -0.7, -2.0, -3.0)],
     "Round": [{}],
     "Selu": [{"alpha": 1.6732632, "gamma": 1.050701}, {"alpha": 2.0, "gamma": 0.5}],
-    "Sigmoid": [{}],
     "Sign": [{}],
     "Softplus": [{}],
     "Softsign": [{}],
-    "Tanh": [{}],
     "ThresholdedRelu": [{"alpha": 1.0}, {"alpha": -0.5}, {"alpha": 0.0}],
     "Truncated": [{"low": 0.0, "high": 255.0}, {"low": -(2.0**31), "high": 2.0**31 - 1}],
     "Whole": [{"low": 0.0, "high": 255.0}],
     "WholeZero": [{}],
     "Within": [{"limit": 1e31}],
+    "Zero": [{}],
+    "Sigmoid": [{}],
+    "Tanh": [{}],
 }
 STEPS = {"Ceil", "Floor", "Round", "Truncated", "Sign", "Positive", "NotNegative", "WholeZero"}
 CASES = [
