@@ -19,7 +19,7 @@ from runner.engine.bounds.ascent import LEAST, ProjectedAdam
 from runner.engine.bounds.backward import Frontier, Relaxations, advance, concretize
 from runner.engine.bounds.checkpoint import advance_in_segments
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.mixed import MixedRelaxation
+from runner.engine.bounds.mixed import Parametrised
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
 from runner.engine.bounds.tagging import Tagger
@@ -112,6 +112,6 @@ def _initial_slopes(
         relaxation = relaxations.get(node.name)
         if isinstance(relaxation, ReluRelaxation) and node.name in unstable:
             slopes[node.name] = relaxation.initial_slopes(rows).requires_grad_()
-        elif isinstance(relaxation, MixedRelaxation):
+        elif isinstance(relaxation, Parametrised):
             slopes[node.name] = relaxation.initial(rows).requires_grad_()
     return slopes

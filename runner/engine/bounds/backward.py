@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.mixed import MixedRelaxation
+from runner.engine.bounds.mixed import Parametrised
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
 from runner.engine.bounds.rounding import LEDGER, below, charged, floor, gamma, sums_in
@@ -184,7 +184,7 @@ def _relaxed(
     if isinstance(relaxation, SplitRelaxation):
         flat, constant = relaxation.backward(rows.flatten(2), slopes[node.name])
         return [flat.reshape(rows.shape)], constant
-    if isinstance(relaxation, MixedRelaxation):
+    if isinstance(relaxation, Parametrised):
         part, constant = relaxation.backward(rows, slopes.get(node.name))
         return [part], constant
     part, constant = relaxation.backward(rows)

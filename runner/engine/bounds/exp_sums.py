@@ -2,25 +2,35 @@
 
 exp of each difference lies between a tangent and a chord (runner.engine.bounds.curves), that of a
 value with itself is 1. So the lines of all sums of a group are two matrices, and A passes as a
-product with either. That product is charged with the node's sums.
+product with either. That product is charged with the node's sums. Rows may choose a tangent of
+each difference instead, as of any function (runner.engine.bounds.bundles).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from runner.engine.bounds import curves
+from runner.engine.bounds.bundles import bundle
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.rounding import enclosed_between, floor, outwards, summands, summed
+from runner.engine.bounds.mixed import MixedRelaxation
+from runner.engine.bounds.rounding import (
+    COEFFICIENT_ROUNDINGS,
+    enclosed_between,
+    floor,
+    outwards,
+    summands,
+    summed,
+)
 from runner.engine.network.graph import Node, Op
 
 
 def terms(node: Node, dtype: torch.dtype) -> int:
     """Of a sum over A, of one over a line's slopes, and of the constants."""
-    return 2 * node.shape[1] + summands(node.size, dtype) + 1
+    return 2 * node.shape[1] + summands(node.size, dtype) + COEFFICIENT_ROUNDINGS
 
 
 def interval(node: Node, before: Interval) -> Interval:
@@ -47,23 +57,39 @@ class ExpSumsRelaxation:
     lower_offset: Tensor
     upper_slopes: Tensor
     upper_offset: Tensor
+    pairs: MixedRelaxation
 
-    def backward(self, A: Tensor) -> tuple[Tensor, Tensor]:
+    def initial(self, rows: int) -> Tensor:
+        return self.pairs.initial(rows)
+
+    def backward(self, A: Tensor, parameters: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Parameters [S, B, groups * count * count]."""
+        if parameters is not None:
+            return self._of_pairs(A, parameters)
         positive, negative = A.clamp(min=0), A.clamp(max=0)
         bias = positive * self.lower_offset + negative * self.upper_offset
         signs = torch.cat((positive, negative), -1)
         slopes = torch.cat((self.lower_slopes, self.upper_slopes), -2)
         return torch.einsum("sbgi,bgij->sbgj", signs, slopes), summed(bias.flatten(2))
 
+    def _of_pairs(self, A: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Line by line; a value with itself has no part in it, and adds 1."""
+        count = A.shape[-1]
+        wide = _with_itself(A.unsqueeze(-1).expand(*A.shape, count), 0.0)
+        found, bias = self.pairs.backward(wide, parameters)
+        return found.sum(-2) - found.sum(-1), bias + summed(A.flatten(2))
+
 
 def relax(node: Node, before: Interval) -> ExpSumsRelaxation:
     """Over bounds [B, groups, count] of the values."""
-    lines = curves.relax(Op.EXP, *_between(before))
+    ends = _between(before)
+    lines = curves.relax(Op.EXP, *ends)
     return ExpSumsRelaxation(
         _of_values(lines.lower_slope),
         _summed_offset(lines.lower_offset, -1),
         _of_values(lines.upper_slope),
         _summed_offset(lines.upper_offset, 1),
+        MixedRelaxation(lambda: lines, lambda: bundle(replace(node, op=Op.EXP), *ends)),
     )
 
 

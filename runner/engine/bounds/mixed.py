@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,6 +28,17 @@ from runner.engine.bounds.rounding import (
 
 # Roundings of a mix: of a difference, a product and a sum.
 _MIX = 8
+
+
+@runtime_checkable
+class Parametrised(Protocol):
+    """A relaxation of which rows choose parameters in [0, 1], each as sound as the others."""
+
+    def initial(self, rows: int) -> Tensor:
+        """Parameters [S, B, n] before the first step: near to the lines without any."""
+
+    def backward(self, A: Tensor, parameters: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """A [S, B, *out_shape] to A_in [S, B, *in_shape] and bias [S, B]."""
 
 
 @dataclass(frozen=True)

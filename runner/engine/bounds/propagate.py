@@ -237,7 +237,7 @@ class Propagator:
         batch = bounds.box.lower.shape[0]
         cut = enough is None and len(specs) > 0
         blocks = (
-            specs.tensor_split(min(len(specs), self._tiles(len(specs))))
+            specs.tensor_split(min(len(specs), self._tiles(len(specs), self.settings.method)))
             if cut
             else specs.split(self.settings.row_block)
         )
@@ -305,7 +305,9 @@ class Propagator:
             lower = interval.lower.reshape(batch, -1).clone()
             upper = interval.upper.reshape(batch, -1).clone()
         tiles = self._cropped(name, lower, upper, bounds, method)
-        blocks = [tile.neurons for tile in tiles] or self._blocks(name, lower, upper, bounds)
+        blocks = [tile.neurons for tile in tiles] or self._blocks(
+            name, lower, upper, bounds, method
+        )
         cut = False
 
         def bound(block: int) -> Tensor:
@@ -345,11 +347,11 @@ class Propagator:
         return tiles_of(self.network, name, neurons, self.settings.row_block // 2)
 
     def _blocks(
-        self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds
+        self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds, method: Method
     ) -> list[Tensor]:
         """Neurons whose bounds are wanted, in blocks of fixed size."""
         neurons = self._wanted(name, lower, upper, bounds)
-        count = min(self._tiles(2 * len(neurons)), len(neurons))
+        count = min(self._tiles(2 * len(neurons), method), len(neurons))
         return list(neurons.tensor_split(count)) if count else []
 
     def _wanted(self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds) -> Tensor:
@@ -377,8 +379,10 @@ class Propagator:
             total += rows * self.network.work(self.network.ancestors(node.name))
         return total
 
-    def _tiles(self, rows: int) -> int:
-        return tiles(rows, self.settings.row_block, self.network.graph, self.settings.budget)
+    def _tiles(self, rows: int, method: Method) -> int:
+        settings, chosen = self.settings, method is Method.ALPHA_CROWN
+        most, graph = settings.row_block, self.network.graph
+        return tiles(rows, most, graph, settings.budget, chosen=chosen)
 
     def _start(
         self, network: BoundNetwork, name: str, neurons: Tensor, batch: int, dtype: torch.dtype

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from runner.engine.bounds.budget import Budget
-from runner.engine.network.graph import Graph, Op
+from runner.engine.network.evaluate import matmul_sizes
+from runner.engine.network.graph import Graph, Node, Op
 
 # Copies of the widest layer's A that live at the same time: in, out, gradient, and α's own.
 LIVE_COPIES = 8
@@ -26,12 +27,16 @@ def row_block(graph: Graph, budget: Budget) -> int:
     return max(rows - rows % 2, LEAST_ROWS)
 
 
-def tiles(rows: int, most_rows: int, graph: Graph, budget: Budget) -> int:
-    """Into how many tiles, of equal length, the rows of one start node are cut.
+def tiles(rows: int, most_rows: int, graph: Graph, budget: Budget, *, chosen: bool = False) -> int:
+    """Into how many tiles, of equal length, the rows of one start node are cut; `chosen`: each with
+    parameters of its own.
 
     An even number: two ranks then have the same work, and more lose little. About TILES_WANTED of
     many rows; one alone where half of it would not pay.
     """
+    if chosen:
+        fits = budget.bytes // (4 * max(map(_parameters, graph.nodes)) * LIVE_COPIES)
+        most_rows = min(most_rows, max(fits, LEAST_ROWS))
     length = min(most_rows, max(_cached_rows(graph, budget), -(-rows // TILES_WANTED)))
     count = -(-rows // length)
     if count == 1 and rows * _widest(graph) < 2 * budget.scaled(LEAST_VALUES):
@@ -45,6 +50,17 @@ def _cached_rows(graph: Graph, budget: Budget) -> int:
     matrices = [n.size * sizes[n.inputs[0]] for n in graph.nodes if n.op is Op.LINEAR]
     rows = max(budget.scaled(CACHED_VALUES), *matrices, 0) // _widest(graph)
     return min(max(rows, LEAST_ROWS), budget.scaled(CACHED_ROWS))
+
+
+def _parameters(node: Node) -> int:
+    """At most, of one row: of attention one for each product of two numbers, or each pair."""
+    match node.op:
+        case Op.MATMUL:
+            return node.size * matmul_sizes(node)[2]
+        case Op.EXP_SUMS:
+            return node.size * node.shape[1]
+        case _:
+            return node.size
 
 
 def _widest(graph: Graph) -> int:
