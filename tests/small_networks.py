@@ -221,6 +221,21 @@ def mlp(*widths: int, seed: int = 0) -> SmallNetwork:
     return builder.network()
 
 
+def lattice(values: int, seed: int = 0) -> SmallNetwork:
+    """The least of linear functions of two inputs, pair by pair; nearly all weights are 0."""
+    builder = Builder((2,), seed)
+    x = builder.linear("x", values)
+    while values > 1:
+        values //= 2
+        eye = torch.eye(values)
+        pairs, apart = (torch.kron(eye, torch.tensor([[1.0, sign]])) for sign in (1.0, -1.0))
+        signs = torch.cat((pairs, -pairs, apart, -apart))
+        x = builder.pointwise(Op.RELU, builder.linear_of(x, signs, torch.zeros(4 * values)))
+        half = torch.cat((eye, -eye, -eye, -eye), 1) / 2
+        x = builder.linear_of(x, half, torch.zeros(values))
+    return builder.network(x)
+
+
 def cnn(seed: int = 0, channels: int = 4, size: int = 8, outputs: int = 5) -> SmallNetwork:
     """A strided convolution, a residual block and a linear layer."""
     builder = Builder((2, size, size), seed)

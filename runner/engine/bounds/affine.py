@@ -17,7 +17,8 @@ from torch.autograd.function import FunctionCtx
 
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.rounding import enclosed, floor
-from runner.engine.bounds.weights import Weights
+from runner.engine.bounds.sparse import LeftRows, SparseBlocks
+from runner.engine.bounds.weights import BlockFunction, Weights
 from runner.engine.bounds.window import Window
 from runner.engine.network.graph import Node, Op
 
@@ -62,6 +63,7 @@ class LinearMap:
         self._outputs = node.shape[0]
         self._weights = weights
         self._weight = node.parameters["weight"]
+        self._sparse = SparseBlocks()
 
     @property
     def terms(self) -> Terms:
@@ -79,8 +81,7 @@ class LinearMap:
         def product(start: int, stop: int, block: Tensor) -> Tensor:
             # Not cut where it is whole: each operator costs, on small networks.
             part = x if stop - start == self._inputs else x[:, start:stop]
-            # Changed before it is float64, where each copy is as large as two blocks.
-            return part @ change(block).to(x.dtype).T
+            return self._sparse.times(start, block, part, change)
 
         def shape(start: int, stop: int) -> tuple[int, ...]:
             return (rows, self._outputs)
@@ -91,17 +92,20 @@ class LinearMap:
         return _present(total)
 
     def transpose(self, rows: Tensor) -> Tensor:
-        return self._columns(rows.shape[0], rows.dtype, lambda block: rows @ block)
+        whole = LeftRows(rows)
+
+        def product(start: int, stop: int, block: Tensor) -> Tensor:
+            return self._sparse.before(start, block, whole)
+
+        return self._columns(rows.shape[0], rows.dtype, product)
 
     def start_rows(self, neurons: Tensor, dtype: torch.dtype) -> Tensor:
-        return self._columns(neurons.shape[0], dtype, lambda block: block[neurons])
+        def chosen(start: int, stop: int, block: Tensor) -> Tensor:
+            return block[neurons].to(dtype)
 
-    def _columns(
-        self, count: int, dtype: torch.dtype, function: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        def product(start: int, stop: int, block: Tensor) -> Tensor:
-            return function(block.to(dtype))
+        return self._columns(neurons.shape[0], dtype, chosen)
 
+    def _columns(self, count: int, dtype: torch.dtype, product: BlockFunction) -> Tensor:
         def shape(start: int, stop: int) -> tuple[int, ...]:
             return (count, stop - start)
 

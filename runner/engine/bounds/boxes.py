@@ -26,6 +26,7 @@ from runner.engine.bounds.backward import (
 )
 from runner.engine.bounds.box_alpha import Chosen, Mixes, row_relaxations, searched
 from runner.engine.bounds.budget import CORE, Budget
+from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
@@ -50,6 +51,8 @@ PASS_VALUES = 256 * 1024
 # Boxes of a core that are bounded at once, and copies of their bounds that live at the same time.
 LEAST_BOXES, MOST_BOXES = 16, 1024
 LIVE_COPIES = 8
+# Where open neurons have more rows than this for each column of their forms, they get no rows.
+FORMS_ALONE = 32
 
 
 def batch_boxes(graph: Graph, budget: Budget) -> int:
@@ -96,6 +99,7 @@ class BoxPropagator:
         self.start_nodes = network.start_nodes - network.exact - interval_only
         self._tag = tag
         self._checkpoint = checkpoint
+        self._budget = budget
         widest = max(node.size for node in network.graph.nodes)
         self._pass_rows = max(16, budget.scaled(PASS_VALUES) // widest)
         self.work = 0
@@ -109,6 +113,7 @@ class BoxPropagator:
         network = self._network
         bounds = BoxBounds(box, {network.graph.input.name: box})
         lines = _Lines(network, bounds, box.lower.dtype)
+        forward = ForwardPass(network, box, 0.0, self._tag, self._budget)
         for node in network.graph.nodes[1:]:
             with self._tag.kind(Memory.BOUNDS):
                 inputs = [bounds.intervals[name] for name in node.inputs]
@@ -117,8 +122,37 @@ class BoxPropagator:
                     interval = interval.intersect(known[node.name])
             bounds.intervals[node.name] = interval
             if node.name in self.start_nodes:
-                bounds.intervals[node.name] = self._refined(node, interval, lines)
+                bounds.intervals[node.name] = self._started(node, bounds, lines, forward)
         return bounds
+
+    def _started(
+        self, node: Node, bounds: BoxBounds, lines: _Lines, forward: ForwardPass
+    ) -> Interval:
+        """Over boxes that leave many neurons open, by forms alone: rows would cost many times as
+        much. As boxes get smaller, less is open, and rows find more.
+        """
+        interval, columns = bounds.intervals[node.name], forward.free
+        fits = forward.room(node.name, interval.lower.dtype) >= columns
+        if not fits or not self._many(node, interval, columns):
+            return self._refined(node, interval, lines)
+        self._checkpoint()
+        found = forward.interval(node.name, bounds.intervals, columns)
+        with self._tag.kind(Memory.BOUNDS):
+            interval = interval.intersect(found)
+        if self._many(node, interval, columns):
+            return interval
+        return self._refined(node, interval, lines)
+
+    def _many(self, node: Node, interval: Interval, columns: int) -> bool:
+        """Whether rows of a node's open neurons are many beside the columns of its form."""
+        rows = 2 * int(self._wanted(node, interval).sum())
+        return rows > FORMS_ALONE * columns * len(interval.lower)
+
+    def _wanted(self, node: Node, interval: Interval) -> Tensor:
+        lower, upper = interval.lower.flatten(1), interval.upper.flatten(1)
+        if node.name in self._network.only_unstable:
+            return (lower < 0) & (upper > 0)
+        return lower < upper
 
     @torch.no_grad()
     def rows(self, bounds: BoxBounds, rows: Tensor, box: Tensor) -> RowBounds:
@@ -168,9 +202,7 @@ class BoxPropagator:
     def _refined(self, node: Node, interval: Interval, lines: _Lines) -> Interval:
         with self._tag.kind(Memory.BOUNDS):
             lower, upper = interval.lower.flatten(1).clone(), interval.upper.flatten(1).clone()
-            relu_only = node.name in self._network.only_unstable
-            wanted = (lower < 0) & (upper > 0) if relu_only else lower < upper
-            pairs = wanted.nonzero()
+            pairs = (wanted := self._wanted(node, interval)).nonzero()
         if not len(pairs):
             return interval
         starts = _Starts(self._network, node, wanted.any(0), lower.dtype, self._tag)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.rounding import grown, outwards
+from runner.engine.bounds.rounding import absolute_sum, grown, outwards
 from runner.engine.bounds.rules import LinearRule
 
 
@@ -43,8 +43,7 @@ class Form:
         """How far the first columns move the line either way, as computed: [B, *shape]."""
         if not count:
             return torch.zeros_like(self.centre)
-        total: Tensor = torch.linalg.vector_norm(self.columns[:count], 1, dim=0)
-        return total
+        return absolute_sum(self.columns[:count], 0)
 
     @cached_property
     def _reach(self) -> Tensor:
@@ -112,7 +111,7 @@ class Form:
         count = len(self.symbols)
         if count + len(errors) <= most:
             return list(range(count)), len(errors)
-        moved = torch.linalg.vector_norm(self.columns.flatten(2), 1, dim=2).amax(1)
+        moved = absolute_sum(self.columns.flatten(2), 2).amax(1)
         rank = torch.cat((moved.to(torch.bfloat16).float(), errors))
         chosen = rank.sort(descending=True, stable=True).indices[:most]
         old = sorted(chosen[chosen < count].tolist())
@@ -123,7 +122,7 @@ class Form:
         if len(kept) == len(self.symbols):
             return self
         gone = [k for k in range(len(self.symbols)) if k not in set(kept)]
-        lost: Tensor = torch.linalg.vector_norm(self.columns[gone], 1, dim=0)
+        lost = absolute_sum(self.columns[gone], 0)
         return replace(
             self,
             symbols=tuple(self.symbols[k] for k in kept),

@@ -32,7 +32,8 @@ MOST_LEFT = 0.9
 
 class ForwardPass:
     """Forms over boxes [B, *input]. `share`: of the work of a backward pass at a node, what a
-    forward pass may take there; 0: none is worth it.
+    forward pass may take there; 0: none is worth it. `free`: as many columns as a box has free
+    inputs, at least one.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class ForwardPass:
         self._budget = budget
         self._boxes = len(box.lower)
         free = (box.lower < box.upper).flatten(1).sum(1)
-        self._free = max(1, int(free.max())) if len(free) else 1
+        self.free = max(1, int(free.max())) if len(free) else 1
         self._forms: dict[str, Form] = {}
         self._made: set[str] = set()
         self._symbols = self._inputs = 0
@@ -65,14 +66,16 @@ class ForwardPass:
         if not self._share or not rows:
             return 0
         missing, behind = self._missing(name), self._network.ancestors(name)
-        widest = max((node.size for node in (self._network.graph.input, *missing)), default=1)
-        copies = LIVE_COPIES * max(1, self._boxes) * dtype.itemsize
-        fits = self._budget.bytes // (copies * widest)
         backward = rows * self._boxes * self._network.work(behind) + ROW_CALLS * len(behind)
         left = self._share * backward - FORM_CALLS * len(missing)
         pays = left / max(1, self._boxes * self._network.work(missing))
-        most = int(min(fits, pays))
-        return most if most >= self._free else 0
+        most = int(min(self.room(name, dtype), pays))
+        return most if most >= self.free else 0
+
+    def room(self, name: str, dtype: torch.dtype) -> int:
+        """How many columns of a dtype the budget has room for on the way to a node."""
+        widest = max(node.size for node in (self._network.graph.input, *self._missing(name)))
+        return self._budget.bytes // (LIVE_COPIES * max(1, self._boxes) * dtype.itemsize * widest)
 
     @torch.no_grad()
     def interval(self, name: str, intervals: Mapping[str, Interval], columns: int) -> Interval:

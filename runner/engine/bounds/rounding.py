@@ -128,6 +128,11 @@ def summands(count: int, dtype: torch.dtype) -> int:
     return count if dtype is LEDGER else 2
 
 
+def absolute_sum(values: Tensor, dim: int) -> Tensor:
+    """What torch's norm of order 1 is, which takes 4 to 300 times as long on a CPU."""
+    return values.abs().sum(dim)
+
+
 def charged(rows: Tensor, sums: Tensor, terms: int, floor: Tensor | None = None) -> Tensor:
     """γ(terms) |A| s, and what underflow adds [B]: A [S, B, *shape], sums [B or 1, n] to [S, B]."""
     weight: Tensor
@@ -160,7 +165,7 @@ def rate(sums: Tensor, terms: int) -> Tensor:
 
 def charged_at(rows: Tensor, rates: Tensor, floor: Tensor | None = None) -> Tensor:
     """`charged` by rates [B], which is looser and takes a single pass over A."""
-    weight: Tensor = torch.linalg.vector_norm(rows.flatten(2), 1, dim=2)
+    weight = absolute_sum(rows.flatten(2), 2)
     return weight * rates if floor is None else torch.addcmul(floor, weight, rates)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from device import DEVICE
 from given import given
+from small_networks import lattice
+from small_onnx import save_small, save_true_property
 
 from runner.contract.question import Question, Report
 from runner.contract.vocabulary import Verdict
@@ -77,3 +79,24 @@ def test_ranks_that_share_the_boxes_have_the_verdict_and_about_as_many(
     assert min(shares) > 0
     assert 0.5 < sum(shares) / given(one.measured.domains) < 2
     assert len({report.lower_bound for report in reports}) == 1
+
+
+def test_every_strategy_bounds_the_same_boxes_where_forms_replace_rows(
+    rank_server: RankServer, tmp_path: Path
+) -> None:
+    network = lattice(128)
+    file = save_small(tmp_path / "lattice.onnx", network)
+    prepare(file, tmp_path / "prepared")
+    files = {
+        "network": str(file),
+        "property": str(save_true_property(tmp_path / "p.vnnlib", network, 1.0, 0.3)),
+        "prepared": str(tmp_path / "prepared"),
+    }
+    (one,) = verified(rank_server, files, "baseline", 1, tmp_path / "one")
+    assert (one.verdict, one.method) == (Verdict.UNSAT, "input-split")
+    for strategy in ("fsdp", "sp", "tp"):
+        for report in verified(rank_server, files, strategy, 2, tmp_path / strategy):
+            assert report.verdict is Verdict.UNSAT, strategy
+            if strategy != "tp":
+                assert report.measured.domains == one.measured.domains, strategy
+                assert report.lower_bound == one.lower_bound, strategy

@@ -11,7 +11,7 @@ import torch
 from device import DEVICE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_networks import Builder, SmallNetwork, attention, mlp
+from small_networks import Builder, SmallNetwork, attention, lattice, mlp
 
 from runner.contract.question import Question
 from runner.contract.vocabulary import Method
@@ -132,6 +132,13 @@ def check_agreement(
                 assert answer["same_bits"], question
             elif name in EQUAL:
                 assert answer["apart"] <= 1, question
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_strategies_agree_where_nearly_all_weights_are_zero(
+    rank_server: RankServer, ranks: int
+) -> None:
+    check_agreement(rank_server, lattice(512), ranks, radius=0.1)
 
 
 ON_A_GRID = ("tp=2+sp=2", "fsdp=2+sp=2")
