@@ -16,6 +16,7 @@ from runner.contract.wire import report_to_json
 from runner.execute.executor import Ending, Gang, GangResult
 
 PREPARE = "runner.engine.programs.verify:prepare_target"
+PREPARE_PROPERTY = "runner.engine.programs.fit:prepare_property_target"
 
 
 def answer(payload: dict[str, Any], ranks: int) -> GangResult:
@@ -75,6 +76,8 @@ class FakeServer:
             self.prepared.append(Path(payload["network"]).name)
             Path(payload["prepared"]).touch()
             return self.preparing
+        if gang.target == PREPARE_PROPERTY:
+            return GangResult(Ending.FINISHED, 0.0625, ({},))
         self.verified.append((Path(payload["property"]).name, payload["strategy"]["name"]))
         return self._verify(payload, gang.ranks)
 

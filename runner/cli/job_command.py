@@ -90,6 +90,7 @@ def job(asked: JobOptions) -> None:
         made = replace(
             wanted.question,
             prepared=str(done.prepared),
+            fitted=str(done.fitted or ""),
             counterexample=str(folder.absolute() / _COUNTEREXAMPLE),
             files=_digest(wanted.instance),
         )

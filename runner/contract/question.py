@@ -53,6 +53,9 @@ class Question:
     files: str = ""
     """A digest of network and property where ranks read copies of their own; empty where they
     share."""
+    fitted: str = ""
+    """Absolute path of the property as preparation read it (runner.problem.property.fitted); empty
+    where ranks are to read `property` themselves."""
     version: int = CONTRACT_VERSION
     """Of the contract that it was made under."""
 

@@ -176,6 +176,7 @@ def _attacked(asked: _Asked, preparer: Preparer, executor: Executor, scratch: Pa
     question = Question(
         network=str(task.row.network),
         prepared=str(done.prepared),
+        fitted=str(done.fitted or ""),
         property=str(task.row.property),
         strategy=task.strategy,
         ranks=1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import zlib
 from pathlib import Path
@@ -23,6 +24,21 @@ def find_maybe_gz(path: Path) -> Path | None:
     """The file itself, or the one with `.gz` added or dropped; None when there is neither."""
     twin = path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")
     return next((candidate for candidate in (path, twin) if os.path.isfile(candidate)), None)
+
+
+def stored_bytes(path: Path) -> int:
+    """Of the file as it lies on disk, packed or not; 0 where there is none."""
+    found = find_maybe_gz(path)
+    return found.stat().st_size if found else 0
+
+
+def source_digest(path: Path) -> str:
+    """Of the file as it lies on disk, packed or not; empty where it cannot be read."""
+    try:
+        with (find_maybe_gz(path) or path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def read_bytes(path: Path, cause: Cause) -> bytes:

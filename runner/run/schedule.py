@@ -24,7 +24,7 @@ from runner.run.auto import settled, told
 from runner.run.foreign import Foreign
 from runner.run.judge import Answer, judge, refused
 from runner.run.plan import Task
-from runner.run.prepare import Preparer
+from runner.run.prepare import Preparation, Preparer
 from runner.run.programs import VERIFY
 
 # A rank without room for its report dies without one.
@@ -112,23 +112,24 @@ class _Worker:
         if task.verifier is not None:
             return self._foreign.run(task, row, task.verifier)
         if task.strategy.engine is Engine.NULL:
-            return self._verify(task, row, None, None)
+            return self._verify(task, row, None)
         with self._gang_folder(task) as gang:
             done = self._preparer.prepare(row, gang)
         if done.failure:
             return refused(task, done.failure, done.seconds), []
         choice = settled(task.strategy, done.bytes, done.inputs, self._command.device)
         chosen = replace(task, strategy=choice.strategy)
-        outcome, ranks = self._verify(chosen, row, done.prepared, done.seconds)
+        outcome, ranks = self._verify(chosen, row, done)
         return told(outcome, choice), ranks
 
     def _verify(
-        self, task: Task, row: Instance, prepared: Path | None, prepare_time_s: float | None
+        self, task: Task, row: Instance, done: Preparation | None
     ) -> tuple[Outcome, list[RankRow]]:
         strategy, category = task.strategy.name, task.key().category
         question = Question(
             network=str(row.network),
-            prepared=str(prepared) if prepared else "",
+            prepared=str(done.prepared) if done else "",
+            fitted=str(done.fitted) if done and done.fitted else "",
             property=str(row.property),
             strategy=task.strategy,
             ranks=task.ranks,
@@ -154,7 +155,7 @@ class _Worker:
                     timeout_s=row.timeout_s,
                 )
             ).result()
-        return judge(task, prepare_time_s, result)
+        return judge(task, done.seconds if done else None, result)
 
     def _counterexample(self, task: Task) -> Path:
         """Its path, in a folder that exists, free of what a killed attempt may have left."""

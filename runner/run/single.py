@@ -158,6 +158,7 @@ def answer(
     question = replace(
         asked.question,
         prepared=str(done.prepared),
+        fitted=str(done.fitted or ""),
         strategy=task.strategy,
         counterexample=str(file),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runner.contract.question import Report
+from runner.contract.question import Question, Report
 from runner.contract.vocabulary import Cause, Verdict
-from runner.contract.wire import report_to_json
+from runner.contract.wire import question_to_json, report_from_json, report_to_json
 from runner.execute.executor import Ending, Gang, GangResult
 from runner.execute.gang import RankServer
 from runner.problem.instances import Instance
 from runner.run.judge import Answer
-from runner.run.prepare import Preparer, prepare_memory_bytes, prepare_timeout_s
+from runner.run.prepare import Preparation, Preparer, prepare_memory_bytes, prepare_timeout_s
+from runner.run.programs import VERIFY
+from runner.verifiers.strategies import strategy_named
 
 GIB = 2**30
 
@@ -158,3 +161,81 @@ def test_a_network_that_takes_more_memory_than_it_may_ends_alone(tmp_path: Path)
     assert "--memory-limit" in large.failure.message
     assert small.failure is None
     assert small.prepared.is_file()
+
+
+def test_a_property_is_read_once_and_ranks_need_its_file_no_more(tmp_path: Path) -> None:
+    first, second = instance(tmp_path), instance(tmp_path)
+    vector_network(first.network, 1)
+    identity_property(first.property)
+    second = replace(second, property=tmp_path / "other.vnnlib")
+    second.property.write_text(first.property.read_text().replace(">= Y_0 5", ">= Y_0 1.5"))
+    with RankServer(tmp_path / "server.log") as server:
+        preparer = Preparer(server, tmp_path, None, small_bytes=0)
+        done = [preparer.prepare(row, tmp_path / "gang") for row in (first, second)]
+        for row in (first, second):
+            row.property.unlink()
+        again = [preparer.prepare(row, tmp_path / "gang") for row in (first, second)]
+        verdicts = [
+            verdict_of(server, row, one) for row, one in zip((first, second), done, strict=True)
+        ]
+        assert done[0].fitted is not None
+        done[0].fitted.write_bytes(b"damaged")
+        damaged = report_of(server, first, done[0])
+    assert again == done
+    assert verdicts == [Verdict.UNSAT, Verdict.SAT]
+    assert (damaged.verdict, damaged.cause) == (Verdict.ERROR, Cause.MALFORMED_PROPERTY)
+    assert "prepare the property again" in damaged.message
+
+
+def test_a_property_of_a_known_network_that_does_not_fit_is_refused_before_ranks_start(
+    tmp_path: Path,
+) -> None:
+    good = instance(tmp_path)
+    vector_network(good.network, 1)
+    identity_property(good.property)
+    wide = replace(good, property=tmp_path / "wide.vnnlib")
+    wide.property.write_text("(declare-const X_1 Real)(assert (>= X_1 0))(assert (<= X_1 1))")
+    wide.property.write_text(good.property.read_text() + wide.property.read_text())
+    gone = replace(good, property=tmp_path / "gone.vnnlib")
+    with RankServer(tmp_path / "server.log") as server:
+        preparer = Preparer(server, tmp_path, None, small_bytes=0)
+        done = [preparer.prepare(row, tmp_path / "gang") for row in (good, wide, gone, good)]
+    causes = [one.failure.cause if one.failure else Cause.NONE for one in done]
+    assert causes == [Cause.NONE, Cause.SHAPE_MISMATCH, Cause.MISSING_FILE, Cause.NONE]
+
+
+def test_a_small_property_of_a_known_network_is_left_to_the_ranks(tmp_path: Path) -> None:
+    first = instance(tmp_path)
+    vector_network(first.network, 1)
+    identity_property(first.property)
+    second = replace(first, property=tmp_path / "other.vnnlib")
+    second.property.write_text(first.property.read_text())
+    with RankServer(tmp_path / "server.log") as server:
+        preparer = Preparer(server, tmp_path, None)
+        done = [preparer.prepare(row, tmp_path / "gang") for row in (first, second)]
+    assert done[0].fitted is not None
+    assert done[1].fitted is None
+    assert done[1].failure is None
+
+
+def report_of(server: RankServer, row: Instance, done: Preparation) -> Report:
+    question = Question(
+        network=str(row.network),
+        prepared=str(done.prepared),
+        property=str(row.property),
+        fitted=str(done.fitted),
+        strategy=strategy_named("baseline"),
+        ranks=1,
+        timeout_s=60.0,
+        counterexample=str(row.network.with_name("counterexample.gz")),
+    )
+    gang = Gang(VERIFY, question_to_json(question), 1, row.network.with_name("gang"), 60.0)
+    (report,) = server.submit(gang).result().reports
+    assert report is not None
+    return report_from_json(report)
+
+
+def verdict_of(server: RankServer, row: Instance, done: Preparation) -> Verdict:
+    report = report_of(server, row, done)
+    assert report.cause is Cause.NONE, report.message
+    return report.verdict

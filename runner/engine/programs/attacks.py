@@ -22,9 +22,9 @@ from runner.engine.bounds.boxes import batch_boxes
 from runner.engine.bounds.budget import budget_of
 from runner.engine.engines import DriverEngine
 from runner.engine.finding import Confirmation, Finding
+from runner.engine.programs.properties import property_of
 from runner.engine.programs.rank import Rank, as_rank
 from runner.problem.property.model import Property
-from runner.problem.property.read_property import read_property
 
 RESTARTS, STEPS, DESCENTS = 20, 40, 3
 
@@ -80,7 +80,7 @@ def attacks_target(payload: dict[str, Any]) -> dict[str, Any]:
 
     def work(rank: Rank) -> Finding:
         with rank.probe.phase(Phase.LOAD):
-            instance = read_property(Path(question.property))
+            instance = property_of(question)
             budget = budget_of(rank.device, question.work_bytes)
             engine = DriverEngine(
                 Path(question.prepared),

@@ -10,7 +10,7 @@ from runner.contract.errors import InstanceError
 from runner.engine.network.graph import Graph
 from runner.engine.network.graph_replay import box_points, replay
 from runner.engine.network.prepared import PreparedWeights, read_graph
-from runner.engine.programs.verify import check_fit
+from runner.engine.programs.properties import check_fit, fit_property
 from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.read_property import read_property
 
@@ -36,6 +36,16 @@ def fit_target(payload: Mapping[str, Any]) -> dict[str, Any]:
         "outputs": _outputs(graph),
         "properties": [_told(difference, Path(source)) for source in payload["properties"]],
     }
+
+
+def prepare_property_target(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves `property` in the file `fitted`, for ranks that ask of `network`, which is `prepared`.
+
+    Raises InstanceError for a property that cannot be read, or does not fit.
+    """
+    graph, network = read_graph(Path(payload["prepared"])), Path(payload["network"])
+    fit_property(Path(payload["property"]), payload["fitted"], graph, network)
+    return {}
 
 
 def _outputs(graph: Graph) -> int:

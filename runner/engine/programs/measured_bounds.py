@@ -28,9 +28,9 @@ from runner.engine.network.blocks import cut_weights, weights_of
 from runner.engine.network.lirpa import lirpa_run
 from runner.engine.network.load import load_module
 from runner.engine.network.prepared import PreparedWeights
+from runner.engine.programs.properties import property_of
 from runner.engine.programs.rank import Rank, as_rank
 from runner.engine.specs import Specs, box_around
-from runner.problem.property.read_property import read_property
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _write(found: Found, path: str) -> None:
 def _driver(question: Question, rank: Rank) -> Found:
     strategy, group, device, probe = question.strategy, rank.group, rank.device, rank.probe
     with probe.phase(Phase.LOAD):
-        case = read_property(Path(question.property)).cases[0]
+        case = property_of(question).cases[0]
         budget = budget_of(device, question.work_bytes)
         engine = DriverEngine(Path(question.prepared), strategy, group, device, probe, budget)
         box, specs = box_around(case, engine.input_shape, device), Specs.of(case, device)
@@ -109,7 +109,7 @@ def _driver(question: Question, rank: Rank) -> Found:
 def _lirpa(question: Question, rank: Rank) -> Found:
     device, probe = rank.device, rank.probe
     with probe.phase(Phase.LOAD):
-        case = read_property(Path(question.property)).cases[0]
+        case = property_of(question).cases[0]
         with probe.kind(Memory.WEIGHTS):
             loaded = load_module(Path(question.network))
             module = loaded.module.to(device)

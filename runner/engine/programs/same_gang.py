@@ -21,7 +21,7 @@ from runner.engine.layout.world import World, world
 
 # What may differ from machine to machine; `files` stands for what is in them.
 _PATHS = frozenset(
-    {"network", "prepared", "property", "counterexample", "bounds", "progress", "files"}
+    {"network", "prepared", "property", "fitted", "counterexample", "bounds", "progress", "files"}
 )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.distributed.distributed_c10d import BackendConfig
 
-from runner.contract.errors import InstanceError
 from runner.contract.question import Question, Report
 from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Cause, Phase, Verdict
@@ -23,13 +22,10 @@ from runner.engine.network.graph import Graph
 from runner.engine.network.graph_replay import box_points
 from runner.engine.network.load import prepare
 from runner.engine.network.prepared import read_graph
+from runner.engine.programs.properties import check_fit, fit_property, property_of
 from runner.engine.programs.rank import Rank, as_rank
 from runner.engine.programs.same_gang import world_for
 from runner.engine.verification import Verification
-from runner.problem.onnx_runtime import OnnxRuntime
-from runner.problem.property.model import Property
-from runner.problem.property.read_property import read_property
-from runner.problem.property.shapes import check_shapes, check_tensors
 
 
 def get_ready() -> None:
@@ -42,7 +38,8 @@ def get_ready() -> None:
 
 
 def prepare_target(payload: dict[str, Any]) -> dict[str, Any]:
-    """Converts `network` to `prepared` and checks that `property`, unless it is empty, fits it.
+    """Converts `network` to `prepared` and checks that `property`, unless it is empty, fits it;
+    where `fitted` is given, it is left there for the ranks.
 
     In the property's box the network is held against ONNX Runtime. Raises InstanceError for
     whatever is wrong with either.
@@ -52,8 +49,7 @@ def prepare_target(payload: dict[str, Any]) -> dict[str, Any]:
     def points(graph: Graph) -> Sequence[NDArray[np.floating]]:
         if not payload["property"]:
             return ()
-        instance = read_property(source)
-        check_fit(instance, graph, str(source), network)
+        instance = fit_property(source, payload.get("fitted", ""), graph, network)
         return box_points(instance)
 
     graph = prepare(network, prepared, points)
@@ -78,8 +74,8 @@ def verified(question: Question, rank: Rank) -> Finding:
     device, probe, group = rank.device, rank.probe, rank.group
     network, prepared = Path(question.network), Path(question.prepared)
     with probe.phase(Phase.LOAD):
-        instance = read_property(Path(question.property))
-        if question.prepared:
+        instance = property_of(question)
+        if question.prepared and not question.fitted:
             check_fit(instance, read_graph(prepared), question.property, network)
         budget = budget_of(device, question.work_bytes)
         engine = engine_for(question.strategy, network, prepared, group, device, probe, budget)
@@ -97,21 +93,3 @@ def verified(question: Question, rank: Rank) -> Finding:
         question.workload,
         question.attack,
     ).run()
-
-
-def check_fit(instance: Property, graph: Graph, source: str, network: Path) -> None:
-    """Raises InstanceError SHAPE_MISMATCH unless the property speaks of this network's sizes."""
-    outputs = graph.node(graph.output).size
-    for name, declared, actual in (
-        ("inputs", instance.inputs, graph.input.size),
-        ("outputs", instance.outputs, outputs),
-    ):
-        if declared != actual:
-            raise InstanceError(
-                Cause.SHAPE_MISMATCH,
-                f"{source}: declares {declared} {name}, {network} has {actual}; "
-                "check that the row of instances.csv pairs the right files",
-            )
-    if instance.input_tensors or instance.output_tensors:
-        check_tensors(instance, source, OnnxRuntime(network))
-    check_shapes(instance, source, network, graph.input.shape, graph.node(graph.output).shape)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -121,12 +122,31 @@ class DeclaredTensor:
 
 
 @dataclass(frozen=True)
+class InputVariable:
+    """An input as the file declares it; its values lie flat in C order."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+def name_of_value(variables: Sequence[InputVariable], position: int) -> str:
+    """With its place in its variable; `variables` lie flat one behind the other."""
+    for variable in variables:
+        size = math.prod(variable.shape)
+        if position < size:
+            place = ",".join(str(index) for index in np.unravel_index(position, variable.shape))
+            return f"{variable.name}[{place}]" if variable.shape else variable.name
+        position -= size
+    raise IndexError(f"there is no value {position} behind the last variable")
+
+
+@dataclass(frozen=True)
 class Property:
     """A union of cases over `inputs` input variables and `outputs` output variables (flat).
 
     Without a case no input satisfies the file; `empty` says why. `input_shape`, `output_shape`:
     where the file declares them, as VNN-LIB 2.0 does; `input_tensors`, `output_tensors`: where it
-    declares several, or says their names. `input_name`: what it calls an input.
+    declares several, or says their names. `input_variables`: as VNN-LIB 2.0 declares them.
     """
 
     inputs: int
@@ -137,4 +157,8 @@ class Property:
     output_shape: tuple[int, ...] | None = None
     input_tensors: tuple[DeclaredTensor, ...] = ()
     output_tensors: tuple[DeclaredTensor, ...] = ()
-    input_name: Callable[[int], str] = "X_{}".format
+    input_variables: tuple[InputVariable, ...] = ()
+
+    def input_name(self, index: int) -> str:
+        """What the file calls an input."""
+        return name_of_value(self.input_variables, index) if self.input_variables else f"X_{index}"

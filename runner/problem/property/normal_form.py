@@ -13,7 +13,13 @@ import numpy as np
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.problem.property.logic import And, Comparison, Coordinate, Formula, Kind
-from runner.problem.property.model import Case, Conjunction, DeclaredTensor, Property
+from runner.problem.property.model import (
+    Case,
+    Conjunction,
+    DeclaredTensor,
+    InputVariable,
+    Property,
+)
 from runner.problem.property.numbers import Exact, Limit, Limits
 
 # An `and` of n two-way `or` has 2**n disjuncts: refuse before memory runs out.
@@ -31,8 +37,8 @@ class Declarations:
     """The variables of a file: how many are input and output, and what the file calls them.
 
     `input_shape`, `output_shape`: where it declares them; `input_tensors`, `output_tensors`: where
-    it declares several, or says their names. `limits`: of the comparisons that were
-    read so far, as files repeat themselves.
+    it declares several, or says their names; `input_variables`: where they have names and shapes.
+    `limits`: of the comparisons that were read so far, as files repeat themselves.
     """
 
     file: str
@@ -43,6 +49,7 @@ class Declarations:
     output_shape: tuple[int, ...] | None = None
     input_tensors: tuple[DeclaredTensor, ...] = ()
     output_tensors: tuple[DeclaredTensor, ...] = ()
+    input_variables: tuple[InputVariable, ...] = ()
     limits: dict[Comparison, Limit] = field(default_factory=dict, compare=False, repr=False)
 
     def error(self, cause: Cause, message: str, line: int | None = None) -> InstanceError:
@@ -79,7 +86,7 @@ def to_property(formula: Formula, declarations: Declarations) -> Property:
         output_shape=declarations.output_shape,
         input_tensors=declarations.input_tensors,
         output_tensors=declarations.output_tensors,
-        input_name=lambda index: declarations.name(Coordinate(Kind.INPUT, index)),
+        input_variables=declarations.input_variables,
     )
 
 

@@ -31,7 +31,12 @@ from runner.problem.property.logic import (
     disjunction,
     product,
 )
-from runner.problem.property.model import DeclaredTensor, Property
+from runner.problem.property.model import (
+    DeclaredTensor,
+    InputVariable,
+    Property,
+    name_of_value,
+)
 from runner.problem.property.normal_form import Declarations, to_property
 from runner.problem.property.numbers import OutOfRangeError, exact
 
@@ -80,6 +85,7 @@ def parse(text: str, file: str) -> Property:
         outputs.shape,
         inputs.tensors,
         outputs.tensors,
+        inputs.variables,
     )
     lowering = _Lowering(file, {**inputs.starts, **outputs.starts})
     formulas = [lowering.formula(assertion.expr) for assertion in query.assertions]
@@ -97,7 +103,7 @@ class _Side:
         variables: Sequence[vnnlib.InputDefinition | vnnlib.OutputDefinition],
         tensors: Mapping[str, str],
     ) -> None:
-        self._variables = variables
+        self.variables = tuple(InputVariable(v.name, tuple(v.shape)) for v in variables)
         sizes = [math.prod(variable.shape) for variable in variables]
         ends = list(accumulate(sizes))
         self.size = ends[-1]
@@ -115,10 +121,7 @@ class _Side:
 
     def name(self, position: int) -> str:
         """Of a value, with its place in its variable."""
-        variable = next(v for v in reversed(self._variables) if self.starts[v.name] <= position)
-        place = _indices(position - self.starts[variable.name], variable.shape)
-        said = ",".join(map(str, place))
-        return f"{variable.name}[{said}]" if variable.shape else str(variable.name)
+        return name_of_value(self.variables, position)
 
 
 def networks(text: str, file: str) -> tuple[Network, ...]:
@@ -290,15 +293,6 @@ class _Lowering:
                 return result
             case _:
                 raise _unsupported(self.file, f"expression {node}")
-
-
-def _indices(position: int, shape: Sequence[int]) -> list[int]:
-    """The inverse of `_flat_index`."""
-    indices = []
-    for length in reversed(shape):
-        position, index = divmod(position, length)
-        indices.append(index)
-    return indices[::-1]
 
 
 def _flat_index(indices: Sequence[int], shape: Sequence[int]) -> int:
