@@ -1,4 +1,6 @@
-"""What all tests share: one warm rank server, the data of VNN-COMP, and what --quick leaves out."""
+"""What all tests share: one warm rank server, the data of VNN-COMP, and which tests run: --quick
+leaves some out, and --exhaustive adds what only it runs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import QUICK
+from examples import EXHAUSTIVE, QUICK
 from hypothesis import settings
 from said import print_decided
 
@@ -28,10 +30,24 @@ PRELOAD = (
     "small_networks",
 )
 
+# Their tests run one after the other: what begins last would keep one worker busy alone.
+LONGEST = (
+    "test_end_to_end.py",
+    "test_soundness.py",
+    "test_vnncomp_scripts.py",
+    "test_strategies_on_real_networks.py",
+    "test_every_onnx_operator.py",
+    "test_training_experiment.py",
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    what = "Leave out what starts a Python process, reads data of VNN-COMP or is marked slow."
+    what = (
+        "Leave out what starts a Python process, reads data of VNN-COMP or is marked slow or alone."
+    )
     parser.addoption("--quick", action="store_true", help=what)
+    what = "Also what is marked exhaustive, and of random tests all examples."
+    parser.addoption("--exhaustive", action="store_true", help=what)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,6 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("COLUMNS", None)
     if config.getoption("--quick"):
         settings.load_profile(QUICK)
+    elif config.getoption("--exhaustive"):
+        settings.load_profile(EXHAUSTIVE)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -48,10 +66,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = set() if config.getoption("--exhaustive") else {"exhaustive"}
     if config.getoption("--quick"):
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="slow"))
+        left_out |= {"slow", "alone"}
+    gone = {item for item in items if any(map(item.get_closest_marker, left_out))}
+    if gone:
+        config.hook.pytest_deselected(items=[*gone])
+        items[:] = [item for item in items if item not in gone]
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -145,13 +146,14 @@ def test_expected_verdicts_are_given_for_every_instance() -> None:
     assert set(expected().values()) <= {Verdict.SAT, Verdict.UNSAT, Verdict.UNKNOWN}
 
 
+@pytest.mark.slow
 def test_no_random_point_contradicts_an_expected_unsat() -> None:
-    random = np.random.default_rng(0)
+    random, network_of, problem_of = np.random.default_rng(0), cache(Network), cache(read_property)
     verdicts = expected()
     for folder in CATEGORIES:
         for row in instances(folder):
             if verdicts[row.category, row.network_name, row.property_name] == Verdict.UNSAT:
-                network, problem = Network(row.network), read_property(row.property)
+                network, problem = network_of(row.network), problem_of(row.property)
                 for case in problem.cases:
                     for x in random.uniform(case.lower, case.upper, (50, problem.inputs)):
                         assert not unsafe(problem, x, network(x)), row.property

@@ -72,6 +72,7 @@ def test_run_reports_every_outcome_a_summary_and_where_the_files_are(category: P
     assert "\x1b" not in result.stdout, "a log has no colours and no bar"
 
 
+@pytest.mark.slow
 def test_run_ends_by_naming_its_report(category: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_command, "_write_report", WRITE_REPORT)
     result = call("run", category)
@@ -301,6 +302,7 @@ def test_what_ranks_said_of_an_earlier_job_is_gone_when_another_is_made(
     assert not Path("job/counterexample.gz").exists()
 
 
+@pytest.mark.slow
 def test_show_finds_a_run_by_name_and_chooses_instances(category: Path) -> None:
     call("run", category, "--run", "nightly")
     whole, part = call("show", "nightly"), call("show", "results/nightly", "net1*")
@@ -311,6 +313,7 @@ def test_show_finds_a_run_by_name_and_chooses_instances(category: Path) -> None:
     assert "speed / baseline" in part.stdout
 
 
+@pytest.mark.slow
 def test_show_tells_what_went_wrong(category: Path) -> None:
     with (category / "instances.csv").open("a") as file:
         file.write("net0.onnx,prop0.vnnlib,soon\n")
@@ -321,6 +324,7 @@ def test_show_tells_what_went_wrong(category: Path) -> None:
     assert "instances.csv:4" in result.stdout
 
 
+@pytest.mark.slow
 def test_show_as_markdown_is_nothing_but_tables(category: Path) -> None:
     call("run", category, "--run", "nightly")
     whole = call("show", "nightly", "--markdown").stdout
@@ -330,6 +334,7 @@ def test_show_as_markdown_is_nothing_but_tables(category: Path) -> None:
     assert parts.startswith("### digits\n\n|")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(["other"], "runs in results: nightly"), (["nightly", "x*"], "x*")],
@@ -432,6 +437,9 @@ def test_the_doctor_survives_a_module_that_crashes(
 def test_the_doctor_says_which_meter_measures_and_builds_the_better_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # All others take half a minute to import, three times.
+    needed = [each for each in REQUIREMENTS if each.module == "torch"]
+    monkeypatch.setattr("runner.run.doctor.REQUIREMENTS", needed)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
     failed = meter_check(build=True)

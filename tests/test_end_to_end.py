@@ -25,7 +25,7 @@ from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.counterexample import parse_counterexample
 from runner.problem.property.read_property import read_property
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 MLP = BENCHMARKS / "digits_mlp"
@@ -311,6 +311,7 @@ def hard_category(folder: Path) -> Path:
     return chosen
 
 
+@pytest.mark.alone
 def test_a_killed_rank_ends_its_gang_and_is_named(
     tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -337,6 +338,7 @@ def test_a_killed_rank_ends_its_gang_and_is_named(
     assert {row["verdict"] for row in (quick_fsdp, quick_tp, quick_sp)} == {"unsat"}
 
 
+@pytest.mark.alone
 def test_a_scheduler_killed_at_any_moment_resumes_to_the_same_rows(
     tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -345,10 +347,10 @@ def test_a_scheduler_killed_at_any_moment_resumes_to_the_same_rows(
     asked = ("--strategies", "baseline,fsdp", "--method", "crown")
     options = ("--results", tmp_path, "--run", "run", *asked)
     moments = random.Random(0)
-    for _ in range(3):
+    for _ in range(2):
         process = started(chosen, *options)
         children: list[psutil.Process] = []
-        finish = time.monotonic() + moments.uniform(4, 9)
+        finish = time.monotonic() + moments.uniform(3, 7)
         while time.monotonic() < finish and process.poll() is None:
             children = psutil.Process(process.pid).children(recursive=True) or children
             time.sleep(0.05)
@@ -368,6 +370,7 @@ def names(row: dict[str, str]) -> tuple[str, str]:
     return Path(row["network"]).name, Path(row["property"]).name
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("random_wide")
 def test_no_embedded_instance_contradicts_what_is_known(tmp_path: Path) -> None:
     top = BENCHMARKS.parent / "instances.csv"

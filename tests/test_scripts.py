@@ -145,7 +145,8 @@ def steps(output: str) -> list[str]:
     ]
 
 
-BESIDE, ALONE = "pytest -m not alone --dist loadscope", "pytest -m alone"
+BESIDE = "pytest -m not alone --dist loadscope --no-loadscope-reorder"
+ALONE = "pytest -m alone"
 
 
 def test_run_tests_checks_style_and_types_and_runs_what_measures_time_alone(clone: Clone) -> None:
@@ -154,9 +155,15 @@ def test_run_tests_checks_style_and_types_and_runs_what_measures_time_alone(clon
     assert steps(output) == ["ruff check .", "ruff format --check .", "mypy", BESIDE, ALONE]
 
 
-def test_quick_leaves_style_and_types_out(clone: Clone) -> None:
+def test_quick_leaves_style_types_and_what_runs_alone_out(clone: Clone) -> None:
     _, output = clone.run("run_tests.sh", "--quick")
-    assert steps(output) == [f"{BESIDE} --quick", f"{ALONE} --quick"]
+    assert steps(output) == [f"{BESIDE} --quick"]
+
+
+def test_exhaustive_checks_all_that_the_plain_command_does(clone: Clone) -> None:
+    _, output = clone.run("run_tests.sh", "--exhaustive")
+    style = ["ruff check .", "ruff format --check .", "mypy"]
+    assert steps(output) == [*style, f"{BESIDE} --exhaustive", f"{ALONE} --exhaustive"]
 
 
 def test_soundness_asks_many_questions_and_nothing_else(clone: Clone) -> None:

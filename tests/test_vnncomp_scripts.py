@@ -34,7 +34,7 @@ from runner import verify
 from runner.execute.gang import RankServer
 from runner.problem.replay import Validity, replay
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 METER = "runner/engine/measure/allocator.cpp"  # what set-up builds
 
@@ -209,6 +209,7 @@ def test_what_cannot_be_run_is_skipped_and_run_all_the_same_is_an_error(warm: Sc
         assert warm.run(*files) == ["error"]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("idle", ["0", "300"])
 def test_the_answer_is_in_time_where_there_is_none(idle: str, scripts: Scripts) -> None:
     scripts.settings["VNNCOMP_RUNNER_WARM"] = idle
@@ -221,6 +222,7 @@ def test_the_answer_is_in_time_where_there_is_none(idle: str, scripts: Scripts) 
     wait_for(lambda: len(warm_servers(scripts.private)) <= 1)  # ranks are gone, or soon
 
 
+@pytest.mark.alone
 def test_a_limit_below_the_start_is_a_timeout_too(cold: Scripts) -> None:
     network, prop = save_hard(cold.folder)
     start = time.time()
@@ -228,6 +230,7 @@ def test_a_limit_below_the_start_is_a_timeout_too(cold: Scripts) -> None:
     assert time.time() - start < 1
 
 
+@pytest.mark.alone
 def test_one_that_is_killed_leaves_a_word_and_no_process(scripts: Scripts) -> None:
     network, prop = save_hard(scripts.folder)
     assert scripts.prepare(network, prop).returncode == 0
@@ -240,6 +243,7 @@ def test_one_that_is_killed_leaves_a_word_and_no_process(scripts: Scripts) -> No
     wait_for(lambda: len(warm_servers(scripts.private)) == 1)
 
 
+@pytest.mark.alone
 def test_the_warm_server_answers_until_it_is_killed_and_then_a_cold_one_does(
     scripts: Scripts,
 ) -> None:
@@ -256,6 +260,7 @@ def test_the_warm_server_answers_until_it_is_killed_and_then_a_cold_one_does(
     assert scripts.runs_warm(network, prop)
 
 
+@pytest.mark.alone
 def test_a_server_killed_under_a_question_is_replaced_and_the_question_answered(
     scripts: Scripts,
 ) -> None:
@@ -263,7 +268,7 @@ def test_a_server_killed_under_a_question_is_replaced_and_the_question_answered(
     assert scripts.prepare(network, prop).returncode == 0
     (server,) = warm_servers(scripts.private)
     results = scripts.folder / "results.txt"
-    asked = scripts.start("run_instance", "v1", "small", network, prop, results, 20)
+    asked = scripts.start("run_instance", "v1", "small", network, prop, results, 12)
     wait_for(lambda: len(warm_servers(scripts.private)) >= 3)
     server.kill()
     asked.communicate()

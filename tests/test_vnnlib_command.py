@@ -34,7 +34,7 @@ from runner.cli.app import app
 from runner.engine.network.translation import TRANSLATIONS
 from runner.problem.replay import Validity, replay
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 Ask = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -35,8 +35,8 @@ _OF_THE_PROPERTY = frozenset(
     }
 )
 
-# Of a property as it lies on disk, mostly packed: a rank reads a smaller one (ACAS Xu 1 ms, MNIST-FC
-# 80 ms) in about the time that a process for it takes to start, 75 ms.
+# Of a property as it lies on disk, mostly packed: a rank reads a smaller one (ACAS Xu 1 ms,
+# MNIST-FC 80 ms) in about the time that a process for it takes to start, 75 ms.
 SMALL_BYTES = 16 * 1024
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from examples import rest
 from typer.testing import CliRunner
 
 from runner.cli.app import app
@@ -86,7 +87,7 @@ def assert_verified_together(reports: Sequence[Report], ready: Path) -> None:
     assert all((report.measured.weight_bytes or whole_bytes) < whole_bytes for report in reports)
 
 
-@pytest.mark.parametrize("strategy", ["fsdp", "tp"])
+@pytest.mark.parametrize("strategy", ["tp", *rest("fsdp")])
 def test_two_machines_that_share_only_an_address(
     strategy: str, ready: Path, tmp_path: Path
 ) -> None:

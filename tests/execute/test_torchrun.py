@@ -72,6 +72,7 @@ def test_two_network_namespaces_leave_rows_like_one_machine(
     assert (fsdp["comm_bytes"] > 0).all()
 
 
+@pytest.mark.exhaustive
 def test_what_does_not_end_is_killed_at_the_deadline(over_two: Torchrun, tmp_path: Path) -> None:
     with over_two:
         result = over_two.submit(gang(tmp_path, "ignore_term", 0.5, seconds=600)).result()

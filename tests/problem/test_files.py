@@ -22,6 +22,7 @@ def test_a_compressed_file_is_unpacked_whatever_its_name(tmp_path: Path) -> None
     assert read_bytes(path, Cause.MALFORMED_NETWORK) == content
 
 
+@pytest.mark.slow
 def test_what_packs_well_is_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "zeros.gz"
     # As tllverifybench's largest: 1.4 MiB of gzip that unpack to 257 MiB.
@@ -29,6 +30,7 @@ def test_what_packs_well_is_unpacked(tmp_path: Path) -> None:
     assert len(read_bytes(path, Cause.MALFORMED_NETWORK)) == 256 * MIB
 
 
+@pytest.mark.slow
 def test_a_file_that_unpacks_to_too_much_is_refused_with_the_rule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def test_report_shows_strategies_instances_ranks_and_causes(made: Path) -> None:
         assert title in text
 
 
+@pytest.mark.slow
 def test_report_writes_a_page_and_says_where(made: Path, tmp_path: Path) -> None:
     result = call("report", made, "--out", tmp_path / "out")
 
@@ -120,6 +121,7 @@ def test_report_shows_the_runs_that_can_be_read_and_names_the_others(
     assert "left out: nothing is no run folder" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_that_is_named_twice_counts_once(made: Path, tmp_path: Path) -> None:
     once, twice = (call("report", *names, "--results", tmp_path) for names in
                    ((made,), (made, "made", f"{made}/../made")))  # fmt: skip
@@ -148,6 +150,7 @@ def test_an_empty_run_is_refused(command: str, tmp_path: Path) -> None:
     assert "no outcome was recorded yet" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_home")
 def test_score_replays_the_counterexamples_of_a_run(tmp_path: Path) -> None:
     result = call("score", EXAMPLE, "--out", tmp_path)
@@ -158,6 +161,7 @@ def test_score_replays_the_counterexamples_of_a_run(tmp_path: Path) -> None:
     assert "Penalties" not in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_home")
 def test_score_sets_another_tool_against_a_run(tmp_path: Path) -> None:
     network = "benchmarks/digits_mlp/onnx/mlp_2x64.onnx"
@@ -171,6 +175,7 @@ def test_score_sets_another_tool_against_a_run(tmp_path: Path) -> None:
     assert "-150" in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_home")
 def test_score_without_arguments_is_about_the_newest_run() -> None:
     assert "baseline" in call("score", "--results", EXAMPLE.parent).stdout
@@ -228,6 +233,7 @@ def test_score_lists_the_first_penalties_and_says_how_many_there_are(tmp_path: P
     assert len((tmp_path / "penalties.csv").read_text().splitlines()) == 31
 
 
+@pytest.mark.slow
 def test_compare_ends_with_1_when_something_became_worse(tmp_path: Path) -> None:
     for name, peak in (("old", 1000), ("new", 1500)):
         run = MadeRun(tmp_path, name)
@@ -243,6 +249,7 @@ def test_compare_ends_with_1_when_something_became_worse(tmp_path: Path) -> None
     assert "1.50×" in worse.stdout
 
 
+@pytest.mark.slow
 def test_compare_fails_when_the_new_run_is_not_finished(tmp_path: Path) -> None:
     old = compared(tmp_path / "old").read().path
     new = compared(tmp_path / "new").read().path

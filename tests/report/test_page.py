@@ -14,6 +14,8 @@ from runner.report.report_files import write_report
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
+pytestmark = pytest.mark.slow
+
 
 def fill(run: MadeRun) -> MadeRun:
     """Enough instances for pages, a contradiction, and names that are no HTML."""

@@ -44,6 +44,7 @@ def test_the_cactus_counts_what_was_solved_and_names_all_in_one_order(tmp_path: 
     assert list(lines[1].get_ydata()) == [1, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_legend_is_read_row_by_row_in_the_one_order(tmp_path: Path) -> None:
     run = MadeRun(tmp_path)
     for strategy in ("dp", "sp", "tp", "fsdp", "baseline"):
@@ -60,6 +61,7 @@ def test_a_legend_is_read_row_by_row_in_the_one_order(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_no_strategy_and_no_category_is_left_out(tmp_path: Path) -> None:
     run = MadeRun(tmp_path)
     for strategy in STRATEGIES:
@@ -140,6 +142,7 @@ def test_speed_up_is_a_line_over_the_numbers_of_ranks_of_several_runs(tmp_path: 
     ]
 
 
+@pytest.mark.slow
 def test_evidence_with_nothing_to_plot_gives_no_plots_and_no_error(tmp_path: Path) -> None:
     run = MadeRun(tmp_path)
     run.add("fsdp", 1, Verdict.ERROR, None, timeout_s=None)

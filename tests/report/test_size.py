@@ -65,6 +65,7 @@ def test_the_page_of_2000_outcomes_names_every_question(run: Path, tmp_path: Pat
     assert len(list(tmp_path.glob("*.png"))) == 6
 
 
+@pytest.mark.exhaustive
 def test_the_tables_of_20000_outcomes_count_every_question(run: Path) -> None:
     multiplied(run, 50)
     read = read_run(run)

@@ -160,6 +160,7 @@ def test_a_lost_shard_is_submitted_again_and_goes_on(category: Path) -> None:
     assert [node.first for node in first] == [0, 2]
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_lost_in_vain_is_given_up_and_others_finish(category: Path) -> None:
     bad = "prop0.vnnlib"
 
@@ -181,6 +182,7 @@ def test_a_shard_that_is_lost_in_vain_is_given_up_and_others_finish(category: Pa
     assert_every_row_is_there_once(path)
 
 
+@pytest.mark.slow
 def test_a_shard_that_records_something_each_time_is_never_given_up(category: Path) -> None:
     asked: list[str] = []
 
@@ -195,6 +197,7 @@ def test_a_shard_that_records_something_each_time_is_never_given_up(category: Pa
     assert len(nodes.submitted) > 3 * spreading.ATTEMPTS
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_one_shard_ends_that_one(category: Path) -> None:
     def full(payload: dict[str, Any], ranks: int) -> GangResult:
         if Path(payload["property"]).name == "prop1.vnnlib":

@@ -34,6 +34,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_it_trains_a_network(recipe: Path, tmp_path: Path) -> None:
     (wanted,) = (each for each in read_recipe(recipe).networks() if each.label == "noisy")
     done = train_for(wanted, data_set("digits"), tmp_path / "noisy.pt", 1e9)

@@ -24,6 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_network_is_the_same_to_the_last_byte(made: Path) -> None:
     network = made / "onnx" / f"{NAME}.onnx"
     assert hashlib.sha256(network.read_bytes()).hexdigest() == SHA256

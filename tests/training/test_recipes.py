@@ -121,6 +121,7 @@ def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_fashion_mnist_is_read_from_its_four_files(fashion: Path) -> None:
     data = data_set("fashion-mnist", str(fashion))
     parts = (data.training, data.validation, data.test)

@@ -36,6 +36,7 @@ def trained(recipe: Recipe, checkpoint: Path, which: int = 0, seconds: float = 1
     return checkpoint
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
     recipe = read_recipe(tiny(tmp_path, seeds="seeds = [0, 1]"))
     first, again, other = (
@@ -46,6 +47,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
     assert not same(first, other)
 
 
+@pytest.mark.slow
 def test_an_epoch_at_a_time_gives_the_same_weights_as_all_at_once(tmp_path: Path) -> None:
     recipe = read_recipe(tiny(tmp_path))
     wanted, data = list(recipe.networks())[1], data_set("digits")

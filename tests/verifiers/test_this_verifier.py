@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from runner.cli.app import app
 from runner.record.read import read_run
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def ask(folder: Path, rows: Sequence[tuple[Path, Path, str]], tools: str) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from runner.engine.network.graph import Op
 DTYPES = [torch.float32, torch.float64]
 
 
+@pytest.mark.slow
 @examples(80)
 @given(st.data(), networks(), st.sampled_from(DTYPES))
 def test_bounds_of_any_network_contain_every_value(

@@ -36,6 +36,7 @@ def assert_within(inner: NetworkBounds, outer: NetworkBounds) -> None:
         assert (interval.upper <= outer.intervals[name].upper).all(), name
 
 
+@pytest.mark.slow
 @examples(15)
 @given(st.data(), networks())
 def test_each_method_is_as_tight_as_the_one_before_it(
@@ -108,6 +109,7 @@ def test_each_row_has_its_own_alpha() -> None:
     torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOUNDS)
 @pytest.mark.parametrize(
     "make", [lambda: cnn(channels=2, size=5), lambda: mlp(6, 12, 12, 4)], ids=["cnn", "mlp"]

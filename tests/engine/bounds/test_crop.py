@@ -69,6 +69,7 @@ def cropped(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
 def test_bounds_are_those_of_whole_rows(
     make: Callable[[Builder], str], cropped: list[Tile], monkeypatch: pytest.MonkeyPatch
@@ -87,6 +88,7 @@ def test_bounds_are_those_of_whole_rows(
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * width + 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_bounds_hold(

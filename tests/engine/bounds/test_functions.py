@@ -89,6 +89,7 @@ def finite(size: float) -> float:
     return size if math.isfinite(size) else 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("name", "attributes"), CASES)
 def test_lines_and_bounds_hold_at_every_point(

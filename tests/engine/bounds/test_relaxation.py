@@ -87,6 +87,7 @@ def random_A(node: Node, batch: int, dtype: torch.dtype) -> Tensor:
     return A
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("op", S_SHAPES)
 @pytest.mark.parametrize("width", [0.0, 1e-30, 1e-9, 1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3, 1e6])

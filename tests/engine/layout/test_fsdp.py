@@ -8,6 +8,7 @@ from typing import Any
 
 import fsdp_targets
 import pytest
+from examples import rest, rest_but
 
 from runner.contract.vocabulary import BOUNDS
 from runner.engine.network.load import prepare
@@ -43,7 +44,7 @@ def assert_same_bits(one: dict[str, Any], many: list[dict[str, Any]]) -> None:
     assert sum(report["sent"] for report in many) > 0
 
 
-@pytest.mark.parametrize("least_block_bytes", [64, 1024, 65536])
+@pytest.mark.parametrize("least_block_bytes", [64, *rest(1024), 65536])
 @pytest.mark.parametrize("network", fsdp_targets.SMALL)
 def test_small_networks_in_blocks_of_a_few_columns_or_whole_weights(
     network: str, least_block_bytes: int, ranks: Ranks
@@ -74,7 +75,7 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", rest_but(("mnist_fc 256x2", "oval21 base").__contains__, REAL))
 def test_networks_of_the_competition(
     name: str, ranks: Ranks, vnncomp2022: Path, tmp_path: Path
 ) -> None:

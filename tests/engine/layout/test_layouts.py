@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import agreement_targets
 import pytest
 from device import DEVICE
+from examples import rest, rest_but
 from small_networks import Builder, SmallNetwork, mlp
 from small_onnx import save_small, save_true_property
 
@@ -60,29 +62,33 @@ def finished(result: GangResult) -> list[Report]:
     return [report_from_json(report) for report in result.reports if report is not None]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        *(("mlp", OF_SIX), ("cnn", OF_FOUR), ("residual", OF_FOUR)),
+        *rest(("mlp", OF_FOUR), ("mlp", OF_EIGHT)),
+    ],
+)
 def test_bounds_on_a_grid_are_those_of_one_rank(
-    name: str, rank_server: RankServer, tmp_path: Path
+    name: str, names: tuple[str, ...], rank_server: RankServer, tmp_path: Path
 ) -> None:
-    small = NETWORKS[name]()
+    small, ranks = NETWORKS[name](), strategy_named(names[0]).ranks_of(0)
     write_prepared(tmp_path / "prepared", small.graph, small.tensors)
-    gangs = {4: OF_FOUR} | ({6: OF_SIX, 8: OF_EIGHT} if name == "mlp" else {})
-    for ranks, names in gangs.items():
-        payload = {
-            "prepared": str(tmp_path / "prepared"),
-            "radius": 0.3,
-            "strategies": names,
-            "by_alpha": names,
-        }
-        target = f"{agreement_targets.__name__}:agreement"
-        result = rank_server.run(target, payload, ranks, tmp_path / f"gang{ranks}", timeout_s=200)
-        assert (result.ended, result.dead_rank) == (Ending.FINISHED, None), result
-        for report in filter(None, result.reports):
-            for question, answer in report.items():
-                assert answer["outside"] <= 1, question
-                assert answer["apart"] <= 1, question
-                if question.split()[1] in EXACT:
-                    assert answer["same_bits"], question
+    payload = {
+        "prepared": str(tmp_path / "prepared"),
+        "radius": 0.3,
+        "strategies": names,
+        "by_alpha": names,
+    }
+    target = f"{agreement_targets.__name__}:agreement"
+    result = rank_server.run(target, payload, ranks, tmp_path / "gang", timeout_s=200)
+    assert (result.ended, result.dead_rank) == (Ending.FINISHED, None), result
+    for report in filter(None, result.reports):
+        for question, answer in report.items():
+            assert answer["outside"] <= 1, question
+            assert answer["apart"] <= 1, question
+            if question.split()[1] in EXACT:
+                assert answer["same_bits"], question
 
 
 def job(small: SmallNetwork, folder: Path, room: float = 0.1) -> Question:
@@ -110,8 +116,17 @@ def under(name: str, asked: Question, **more: Any) -> tuple[dict[str, Any], int]
 SEARCHED = {"input-split": lambda: mlp(3, 12, 10, 2), "beta-crown": lambda: mlp(25, 12, 10, 2)}
 
 
-@pytest.mark.parametrize("name", [*OF_FOUR, "tp=2+sp=2+dp=2"])
-@pytest.mark.parametrize("search", SEARCHED)
+# Each grid once, and each search where ranks share domains and where they do not.
+SEARCHED_ALWAYS = (
+    *(("input-split", "tp=2+sp=2"), ("input-split", "sp=2+dp=2"), ("input-split", "fsdp=2+dp=2")),
+    *(("beta-crown", "tp=2+dp=2"), ("beta-crown", "fsdp=2+sp=2")),
+)
+
+
+@pytest.mark.parametrize(
+    ("search", "name"),
+    rest_but(SEARCHED_ALWAYS.__contains__, product(SEARCHED, (*OF_FOUR, "tp=2+sp=2+dp=2"))),
+)
 def test_a_search_on_a_grid_has_the_answer_of_one_rank(
     search: str, name: str, rank_server: RankServer, tmp_path: Path
 ) -> None:
@@ -129,7 +144,7 @@ def test_a_search_on_a_grid_has_the_answer_of_one_rank(
         assert reports[0].lower_bound == pytest.approx(alone.lower_bound, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", OF_FOUR)
+@pytest.mark.parametrize("name", rest_but(("tp=2+sp=2", "fsdp=2+dp=2").__contains__, OF_FOUR))
 def test_a_counterexample_is_confirmed_and_written_once(
     name: str, rank_server: RankServer, tmp_path: Path
 ) -> None:
@@ -139,8 +154,13 @@ def test_a_counterexample_is_confirmed_and_written_once(
     assert (tmp_path / "counterexample.gz").is_file()
 
 
-@pytest.mark.parametrize("late", [0, 2, 3])
-@pytest.mark.parametrize("name", ["tp=2+sp=2", "fsdp=2+sp=2"])
+@pytest.mark.parametrize(
+    ("name", "late"),
+    [
+        *(("tp=2+sp=2", 0), ("tp=2+sp=2", 3), ("fsdp=2+sp=2", 2)),
+        *rest(("tp=2+sp=2", 2), ("fsdp=2+sp=2", 0), ("fsdp=2+sp=2", 3)),
+    ],
+)
 def test_a_clock_that_is_ahead_stops_its_whole_group_and_no_other(
     name: str, late: int, rank_server: RankServer, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import agreement_targets
 import pytest
 import torch
 from device import DEVICE
+from examples import examples, rest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_networks import Builder, SmallNetwork, attention, lattice, mlp
@@ -52,9 +53,8 @@ def networks(draw: st.DrawFn) -> SmallNetwork:
     return builder.network(builder.linear(x, 3))
 
 
-@settings(
-    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+# Each example starts a gang.
+@settings(examples(6, least=2), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(networks(), st.integers(2, 4), st.sampled_from([0.05, 0.5]))
 def test_strategies_agree_and_contain_what_is_reached(
     rank_server: RankServer, small: SmallNetwork, ranks: int, radius: float
@@ -79,7 +79,7 @@ def test_strategies_agree_on_attention(rank_server: RankServer) -> None:
     check_agreement(rank_server, attention(), ranks=3, radius=0.05)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [3, *rest(2)])
 def test_strategies_agree_where_forms_are_worth_it(rank_server: RankServer, ranks: int) -> None:
     network = mlp(30, 300, 300, 3, seed=7)
     bound = network.bound()
@@ -91,7 +91,7 @@ def test_strategies_agree_where_forms_are_worth_it(rank_server: RankServer, rank
     check_agreement(rank_server, network, ranks, radius=0.2, free=3)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, *rest(3)])
 def test_strategies_agree_where_rows_are_cropped(rank_server: RankServer, ranks: int) -> None:
     builder = Builder((2, 24, 24), seed=8)
     x = builder.pointwise(Op.RELU, builder.conv("x", 3, padding=(1, 1)))
@@ -144,7 +144,7 @@ def test_strategies_agree_where_nearly_all_weights_are_zero(
 ON_A_GRID = ("tp=2+sp=2", "fsdp=2+sp=2")
 
 
-@pytest.mark.parametrize("after", [0, 3])
+@pytest.mark.parametrize("after", [3, *rest(0)])
 @pytest.mark.parametrize("name", [*PARALLEL, *ON_A_GRID])
 def test_a_rank_killed_inside_a_collective_ends_the_gang_at_once(
     name: str, after: int, rank_server: RankServer, tmp_path: Path

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import agreement_targets
 import pytest
 from bounding import Bounder, Fitted, far_apart, farthest, same_bits
+from examples import rest, rest_but
 from given import given
 
 from runner.contract.vocabulary import BOUNDS, Method
@@ -53,10 +55,12 @@ FEW_STEPS |= dict.fromkeys(CONVOLUTIONS, 2) | {"oval21 base": 3}
 SHARES = {"sri_resnet_a": 0.05}  # of the radius: fewer rows, over the same layers
 STRATEGIES = ["tp", "sp", "fsdp+sp"]  # `fsdp` alone: test_fsdp.py
 FEW_BOUNDS = 4  # of thousands
+REPRESENTATIVES = (("mnist_fc 256x2", 3), ("oval21 base", 2))
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
-@pytest.mark.parametrize("name", FEW_STEPS)
+@pytest.mark.parametrize(
+    ("name", "ranks"), rest_but(REPRESENTATIVES.__contains__, product(FEW_STEPS, (2, 3, 4)))
+)
 def test_bounds_by_every_method_are_those_of_baseline(
     name: str, ranks: int, bounded: Bounder, asked: Asked
 ) -> None:
@@ -88,6 +92,7 @@ def test_bounds_by_every_method_are_those_of_baseline(
             assert not answer["differ"], what
 
 
+@pytest.mark.exhaustive
 def test_alpha_takes_the_steps_of_baseline_under_tp(bounded: Bounder, asked: Asked) -> None:
     """All twenty, on six layers: with gradients summed in another order, one row in thirty took
     other steps.
@@ -101,15 +106,17 @@ def test_alpha_takes_the_steps_of_baseline_under_tp(bounded: Bounder, asked: Ask
     assert beyond["specs"].max() <= 1
 
 
-@pytest.mark.parametrize("method", [Method.IBP, Method.ALPHA_CROWN])
+@pytest.mark.parametrize("method", [Method.IBP, *rest(Method.ALPHA_CROWN)])
 def test_tp_is_as_tight_by_every_method(method: Method, bounded: Bounder, asked: Asked) -> None:
     question = asked(*MNIST[4])
     one = bounded.baseline(question, method)
     assert farthest(bounded.run(question, "tp", 2, method).bounds, one.bounds) <= 1
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
-@pytest.mark.parametrize("strategy", ["sp", "fsdp+sp"])
+@pytest.mark.parametrize(
+    ("strategy", "ranks"),
+    [("sp", 3), ("fsdp+sp", 2), *rest(("sp", 2), ("sp", 4), ("fsdp+sp", 3), ("fsdp+sp", 4))],
+)
 def test_row_blocks_on_many_ranks_have_the_bits_of_baseline(
     strategy: str, ranks: int, bounded: Bounder, asked: Asked
 ) -> None:
@@ -123,7 +130,7 @@ def test_row_blocks_on_many_ranks_have_the_bits_of_baseline(
 def test_where_weights_rest_and_what_a_gradient_keeps_changes_no_bit(
     strategy: str, bounded: Bounder, asked: Asked
 ) -> None:
-    question = asked(*MNIST[4])
+    question = asked(*MNIST[2])
     one = bounded.baseline(question, Method.ALPHA_CROWN)
     assert same_bits(bounded.run(question, strategy, 1, Method.ALPHA_CROWN).bounds, one.bounds)
 
@@ -161,7 +168,7 @@ def test_the_papers_tp_is_sound_and_loses_more_with_every_pair_of_layers(
 def test_a_rank_holds_the_a_and_alpha_of_one_block_however_many_ranks_there_are(
     bounded: Bounder, asked: Asked
 ) -> None:
-    question = asked(*MNIST[4])
+    question = asked(*MNIST[2])
     one = bounded.baseline(question, Method.ALPHA_CROWN).reports[0].measured
     for report in bounded.run(question, "sp", 2, Method.ALPHA_CROWN).reports:
         assert given(report.measured.peak_alpha_bytes) <= given(one.peak_alpha_bytes)

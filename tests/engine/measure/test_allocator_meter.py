@@ -68,6 +68,7 @@ class Both(ExitStack):
     at_peak_by_kind = peak_by_kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("category", "method"),
     [("digits_mlp", Method.COMPLETE), ("digits_cnn", Method.CROWN), ("car_following", Method.IBP)],

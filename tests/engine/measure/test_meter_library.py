@@ -44,6 +44,7 @@ def test_where_it_was_not_built_the_dispatch_mode_measures_and_the_report_says_s
     assert measured.peak_tensor_bytes == block.nbytes
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_once_built_it_measures_and_is_not_built_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -58,6 +59,7 @@ def test_once_built_it_measures_and_is_not_built_again(
     assert measured.peak_tensor_bytes == block.nbytes
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_two_that_build_at_once_leave_one_whole_library(cache: Path) -> None:
     with ThreadPoolExecutor(2) as pool:

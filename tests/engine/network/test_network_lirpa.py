@@ -36,6 +36,7 @@ def network(tmp_path: Path) -> torch.nn.Module:
 C = torch.tensor([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0], [-1.0, 0.0, 0.0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOUNDS)
 def test_bounds_hold_and_tighter_methods_are_tighter(
     method: Method, network: torch.nn.Module

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx2torch
 import pytest
 import torch
 
@@ -18,8 +17,11 @@ BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 NETWORKS = sorted(path for path in BENCHMARKS.glob("*/onnx/*.onnx*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NETWORKS, ids=lambda path: f"{path.parts[-3]} {path.stem}")
 def test_both_compute_the_same(path: Path) -> None:
+    import onnx2torch  # takes seconds, of all tests that are collected
+
     loaded = load_graph(path)
     content = path.read_bytes()
     content = gzip.decompress(content) if path.suffix == ".gz" else content

@@ -419,6 +419,7 @@ def test_an_input_of_any_size_is_refused(tmp_path: Path) -> None:
         assert "'x' has " in str(error)
 
 
+@pytest.mark.slow
 def test_bytes_changed_anywhere_end_in_an_error_that_names_file_and_remedy(tmp_path: Path) -> None:
     nodes = [
         node("Conv", "x k b", "c", strides=[2, 2]),

@@ -83,6 +83,7 @@ def test_a_patch_lies_where_onnx_runtime_puts_it(tmp_path: Path) -> None:
     assert shown.tolist() == [[1.0, 0.0, 0.0, 4.0], [5.0, 0.0, 0.0, 8.0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", [0.0, 0.3, 1.6])
 def test_what_is_placed_stays_within_its_bounds(radius: float, tmp_path: Path) -> None:
     loaded = load_graph(network(tmp_path, grid("two", "columns")))

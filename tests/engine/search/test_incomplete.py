@@ -77,6 +77,7 @@ def test_a_case_without_disjuncts_is_safe_and_one_without_rows_is_not() -> None:
     assert unsafe.lower_bound == -math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [15, 16, 17, 40])
 def test_a_conjunction_may_have_more_rows_than_a_block(rows: int) -> None:
     """Open for CROWN, so that α has to stop or to go on for each block."""
@@ -245,6 +246,7 @@ def test_specs_have_a_linear_bound_before_rows_of_layers_are_bounded(
     assert found.progress == "crown of 0 of 2 layers"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [0, 1, 3])
 def test_when_the_share_for_layers_is_over_specs_are_bounded_with_what_there_is(
     asked: int, monkeypatch: pytest.MonkeyPatch

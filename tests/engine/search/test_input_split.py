@@ -161,6 +161,7 @@ def asked(seed: int) -> tuple[SmallNetwork, Property]:
     return network, question(case(list(lower), list(upper), *disjuncts), outputs=outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 240, 40))
 def test_no_verdict_contradicts_a_milp(first: int) -> None:
     decided = []
@@ -346,6 +347,7 @@ def test_a_conjunction_that_no_row_refutes_is_refuted_by_a_mix_in_one_box(
     assert progress.domains > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", range(len(POWERS)))
 def test_every_way_of_cutting_has_the_verdict_of_an_exact_search(
     monkeypatch: pytest.MonkeyPatch, way: int

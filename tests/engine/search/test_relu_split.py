@@ -68,6 +68,7 @@ def search(
     return ReluSplit(context, settings).run(), incomplete, progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_no_verdict_contradicts_a_milp(attempt: str) -> None:
     decided = []
@@ -97,6 +98,7 @@ def hard(seed: int = 2) -> tuple[SmallNetwork, Property]:
     return network, question(case([-1] * 4, [1] * 4, unsafe), outputs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trial", [0, 10**6])
 def test_the_batch_changes_no_verdict(trial: int) -> None:
     for batch in (6, 64):
@@ -119,6 +121,7 @@ def test_the_record_tells_what_was_done() -> None:
     assert bounds[-1] == incomplete.lower_bound > 0
 
 
+@pytest.mark.slow
 def test_an_attack_leads_every_fourth_round(monkeypatch: pytest.MonkeyPatch) -> None:
     attacks: list[int] = []
 
@@ -132,6 +135,7 @@ def test_an_attack_leads_every_fourth_round(monkeypatch: pytest.MonkeyPatch) -> 
     assert attacks == list(range(1, progress.rounds, 4))
 
 
+@pytest.mark.slow
 def test_the_deadline_leaves_a_bound_that_holds() -> None:
     network, instance = hard()
     calls = itertools.count()

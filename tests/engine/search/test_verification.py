@@ -81,6 +81,7 @@ def test_unsat_by_the_cheapest_method_that_proves_it(verify: Verify, tmp_path: P
     assert not (tmp_path / "counterexample.gz").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOUNDS)
 def test_unknown_is_the_end_of_the_ladder(verify: Verify, method: Method) -> None:
     found = verify(*hard(), method=method)
@@ -168,6 +169,7 @@ def test_phases_are_measured_apart(tmp_path: Path) -> None:
     assert given(measured.incomplete_s) > 0
 
 
+@pytest.mark.slow
 def test_complete_decides_what_bounds_leave_open(verify: Verify, tmp_path: Path) -> None:
     """By halving boxes where few inputs vary, else by splitting ReLUs."""
     few = verify(*hard(), method=Method.COMPLETE)
