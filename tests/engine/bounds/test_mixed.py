@@ -84,6 +84,7 @@ def within(lower: Tensor, upper: Tensor) -> Tensor:
     return torch.cat([inner, special.clamp(-1e6, 1e6)]).clamp(low, high)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_line_of_any_parameter_holds_at_every_point(name: str, dtype: torch.dtype) -> None:
