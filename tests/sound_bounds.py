@@ -18,7 +18,8 @@ from runner.engine.bounds.backward import Frontier, start_frontier
 from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.engine.bounds.network_bounds import NetworkBounds, Settings
+from runner.engine.bounds.propagate import Propagator
 
 # Roundings of the largest value that the tested values themselves, in float64, may be off by.
 ROUNDINGS = 100

@@ -18,12 +18,8 @@ from runner.engine.attack.pgd import Target
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.propagate import (
-    COARSE_SHARE,
-    NetworkBounds,
-    Propagator,
-    Settings,
-)
+from runner.engine.bounds.network_bounds import NetworkBounds, Settings
+from runner.engine.bounds.propagate import COARSE_SHARE, Propagator
 from runner.engine.bounds.reach import reach
 from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement
 from runner.engine.bounds.rounding import gamma, sums_in

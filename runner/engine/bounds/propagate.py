@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory, Method
-from runner.engine.bounds.alpha import AlphaSettings, optimized_slopes
+from runner.engine.bounds.alpha import optimized_slopes
 from runner.engine.bounds.backward import (
     Frontier,
     WholeCharges,
@@ -27,16 +27,14 @@ from runner.engine.bounds.backward import (
     local_interval,
     start_frontier,
 )
-from runner.engine.bounds.budget import CORE, Budget
 from runner.engine.bounds.crop import Tile, rows_of, tiles_of
 from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.network_bounds import NetworkBounds, Settings
 from runner.engine.bounds.refinement import Refinement
-from runner.engine.bounds.relu import ReluRelaxation
 from runner.engine.bounds.rounding import unit
 from runner.engine.bounds.rows import Rows, WholeRows
-from runner.engine.bounds.rules import RuleRelaxation
 from runner.engine.bounds.tagging import NoTagger, Tagger
 from runner.engine.bounds.tiles import tiles
 from runner.engine.network.graph import Node
@@ -48,47 +46,8 @@ SAMPLE = 8
 # Times by which that share is taken to rise from a start node to the next: while it cannot reach
 # COARSE_SHARE so, it is not looked at. Bounds are charged for all of it either way.
 SHARE_GROWTH = 10.0
-# Of the work of a backward pass, what a forward pass before it may take.
-FORWARD_SHARE = 0.25
 # Of the width of a neuron's form, what a backward pass might take away and is not worth its row.
 SLACK = 0.001
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`row_block`: rows of A that exist at once; both sides of a neuron are two rows.
-
-    `interval_only`: start nodes that keep their interval bounds. `forward_share`: of the work of a
-    backward pass at a start node, what a forward pass before it may take.
-    """
-
-    method: Method = Method.ALPHA_CROWN
-    row_block: int = 256
-    alpha: AlphaSettings = field(default_factory=AlphaSettings)
-    interval_only: frozenset[str] = frozenset()
-    budget: Budget = CORE
-    forward_share: float = FORWARD_SHARE
-
-
-@dataclass(frozen=True)
-class NetworkBounds:
-    """Bounds over one batch of boxes: of every node, and the relaxations made from them.
-
-    `searching`: the relaxations in the precision that α is searched in, rounded outwards, so that
-    they hold. `unstable`: the relaxed nodes whose input changes sign somewhere. `settled`: by start
-    node, neurons [n] whose forms leave nothing to a backward pass.
-    """
-
-    box: Interval
-    intervals: dict[str, Interval]
-    relaxations: dict[str, RuleRelaxation | ReluRelaxation] = field(default_factory=dict)
-    searching: dict[str, RuleRelaxation | ReluRelaxation] = field(default_factory=dict)
-    unstable: set[str] = field(default_factory=set)
-    settled: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.box.lower.dtype
 
 
 def _never(best: Tensor) -> bool:
@@ -236,11 +195,8 @@ class Propagator:
             return found
         batch = bounds.box.lower.shape[0]
         cut = enough is None and len(specs) > 0
-        blocks = (
-            specs.tensor_split(min(len(specs), self._tiles(len(specs), self.settings.method)))
-            if cut
-            else specs.split(self.settings.row_block)
-        )
+        count = min(len(specs), self._tiles(len(specs), self.settings.method))
+        blocks = specs.tensor_split(count) if cut else specs.split(self.settings.row_block)
 
         def bound(block: int) -> Tensor:
             def start(dtype: torch.dtype) -> Frontier:

@@ -10,7 +10,8 @@ import torch
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.engine.bounds.network_bounds import NetworkBounds, Settings
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.split import Space
 from runner.engine.bounds.tagging import Tagger
 

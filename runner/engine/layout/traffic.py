@@ -8,7 +8,7 @@ from runner.contract.layout import Axis
 from runner.contract.strategy import Strategy
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.propagate import Settings
+from runner.engine.bounds.network_bounds import Settings
 from runner.engine.network.graph import Op
 
 VALUE_BYTES = 4

@@ -20,7 +20,7 @@ from runner.engine.attack.pgd import Attack, AttackSettings, Candidate, Goal, ta
 from runner.engine.attack.region import Region
 from runner.engine.bounds.boxes import batch_boxes
 from runner.engine.bounds.budget import budget_of
-from runner.engine.engines import DriverEngine
+from runner.engine.driver_engine import DriverEngine
 from runner.engine.finding import Confirmation, Finding
 from runner.engine.programs.properties import property_of
 from runner.engine.programs.rank import Rank, as_rank

@@ -21,7 +21,7 @@ from runner.contract.vocabulary import Cause, Memory, Method, Phase, Verdict
 from runner.contract.wire import question_from_json, report_to_json
 from runner.engine.bounds.budget import budget_of
 from runner.engine.bounds.rows import Rows
-from runner.engine.engines import DriverEngine
+from runner.engine.driver_engine import DriverEngine
 from runner.engine.finding import Finding
 from runner.engine.layout.traffic import formula_bytes
 from runner.engine.network.blocks import cut_weights, weights_of

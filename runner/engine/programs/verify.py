@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.distributed.distributed_c10d import BackendConfig
 
@@ -14,10 +15,14 @@ from runner.contract.question import Question, Report
 from runner.contract.strategy import Engine, Strategy
 from runner.contract.vocabulary import Cause, Phase, Verdict
 from runner.contract.wire import question_from_json, question_to_json, report_to_json
-from runner.engine.bounds.budget import budget_of
-from runner.engine.engines import engine_for
+from runner.engine.bounds.budget import Budget, budget_of
+from runner.engine.bounds.tagging import Tagger
+from runner.engine.driver_engine import DriverEngine
+from runner.engine.engines import VerificationEngine
 from runner.engine.finding import Confirmation, Finding
 from runner.engine.layout.devices import GLOO
+from runner.engine.layout.group import Group
+from runner.engine.lirpa_engine import LirpaEngine
 from runner.engine.network.graph import Graph
 from runner.engine.network.graph_replay import box_points
 from runner.engine.network.load import prepare
@@ -93,3 +98,18 @@ def verified(question: Question, rank: Rank) -> Finding:
         question.workload,
         question.attack,
     ).run()
+
+
+def engine_for(
+    strategy: Strategy,
+    network: Path,
+    prepared: Path,
+    group: Group,
+    device: torch.device,
+    tag: Tagger,
+    budget: Budget | None = None,
+) -> VerificationEngine:
+    """`budget`: what suits the device where none is given; auto_LiRPA knows none."""
+    if strategy.engine is Engine.LIRPA:
+        return LirpaEngine(network, prepared, device, tag)
+    return DriverEngine(prepared, strategy, group, device, tag, budget)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.propagate import NetworkBounds
+from runner.engine.bounds.network_bounds import NetworkBounds
 from runner.engine.specs import Specs
 
 

@@ -13,7 +13,7 @@ from runner.contract.vocabulary import Memory
 from runner.engine.bounds.boxes import BoxPropagator, batch_boxes
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.propagate import Settings
+from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.cases import CaseProgress
 

@@ -16,7 +16,7 @@ from runner.contract.workload import Workload
 from runner.engine.attack.pgd import Candidate
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.propagate import Settings
+from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.cases import CaseProgress
 from runner.engine.search.sharing import Sharing

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.attack.pgd import Candidate
-from runner.engine.bounds.propagate import NetworkBounds
+from runner.engine.bounds.network_bounds import NetworkBounds
 from runner.engine.clock import Deadline, DeadlineReached, RoundOver
 from runner.engine.finding import Confirmation
 from runner.engine.layout.group import Group

@@ -10,7 +10,8 @@ from torch import Tensor
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.beta import BetaSettings, SplitBounds, Subdomains
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.network_bounds import Settings
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.split_relu import SplitNode, SplitRelaxation
 from runner.engine.bounds.tagging import NoTagger

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.network_bounds import Settings
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.layout.block_owners import plan_blocks
 from runner.engine.layout.blocked_weights import BlockedWeights

@@ -14,7 +14,8 @@ from torch import Tensor
 from runner.contract.vocabulary import BOUNDS, Method
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.engine.bounds.network_bounds import NetworkBounds, Settings
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.relu import ReluRelaxation
 
 QUICK = AlphaSettings(iterations=3)

@@ -15,7 +15,8 @@ from runner.engine.bounds import boxes as of_boxes
 from runner.engine.bounds.boxes import BoxPropagator, RowBounds
 from runner.engine.bounds.budget import CORE, Budget
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.network_bounds import Settings
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.tagging import NoTagger
 
 

@@ -12,7 +12,8 @@ from sound_bounds import assert_sound
 from runner.contract.vocabulary import Method
 from runner.engine.bounds import propagate
 from runner.engine.bounds.crop import Tile, tiles_of
-from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.engine.bounds.network_bounds import NetworkBounds, Settings
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.network.graph import Op
 
 

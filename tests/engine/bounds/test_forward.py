@@ -16,7 +16,8 @@ from runner.engine.bounds.form import Form
 from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.propagate import NetworkBounds, Propagator, Settings
+from runner.engine.bounds.network_bounds import NetworkBounds, Settings
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.network.graph import Op
 
 

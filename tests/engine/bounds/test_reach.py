@@ -6,7 +6,8 @@ import torch
 from small_networks import Builder, SmallNetwork, attention, box_of, mlp
 
 from runner.contract.vocabulary import Method
-from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.network_bounds import Settings
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.reach import reach
 from runner.engine.bounds.refinement import Refinement
 from runner.engine.network.graph import Op

@@ -17,7 +17,8 @@ from runner.contract.vocabulary import BOUNDS, Method
 from runner.engine.bounds import rounding
 from runner.engine.bounds.affine import affine_map
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.network_bounds import Settings
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.rules import AffineRule
 from runner.engine.layout.group import Group
 from runner.engine.network.graph import Op

@@ -12,7 +12,8 @@ from runner.contract.vocabulary import Method
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.budget import CORE, Budget
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.network_bounds import Settings
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.tiles import (
     CACHED_ROWS,
     LEAST_ROWS,

@@ -22,7 +22,7 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.rounding import plain_products
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline
-from runner.engine.engines import DriverEngine
+from runner.engine.driver_engine import DriverEngine
 from runner.engine.layout.group import Group, joined_group
 from runner.engine.network.graph import Graph
 from runner.engine.network.prepared import read_graph

@@ -15,7 +15,8 @@ from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.budget import CORE
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.network_bounds import Settings
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.bounds.tiles import row_block
 from runner.engine.clock import Deadline, DeadlineReached

@@ -20,7 +20,7 @@ from runner.contract.wire import question_to_json
 from runner.engine.bounds.crop import tiles_of
 from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.propagate import FORWARD_SHARE
+from runner.engine.bounds.network_bounds import FORWARD_SHARE
 from runner.engine.network.graph import Op
 from runner.engine.network.load import prepare
 from runner.engine.network.prepared import write_prepared

@@ -17,7 +17,8 @@ from small_networks import SmallNetwork
 
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.propagate import Propagator, Settings
+from runner.engine.bounds.network_bounds import Settings
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.network.convert import converted
 from runner.engine.network.load import load_graph, prepare
 from runner.engine.network.translation import TRANSLATIONS

@@ -20,7 +20,7 @@ from runner.engine.attack.pgd import Target
 from runner.engine.bounds.boxes import BoxPropagator
 from runner.engine.bounds.budget import CORE
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.propagate import Settings
+from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline
 from runner.engine.exact import excluded_exactly

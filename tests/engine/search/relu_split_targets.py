@@ -12,7 +12,7 @@ from runner.engine.attack.pgd import Candidate
 from runner.engine.bounds.rounding import plain_products
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline
-from runner.engine.engines import DriverEngine
+from runner.engine.driver_engine import DriverEngine
 from runner.engine.layout.group import joined_group
 from runner.engine.network.prepared import read_graph
 from runner.engine.search.relu_split import ReluSplit, ReluSplitSettings

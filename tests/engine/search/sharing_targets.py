@@ -22,7 +22,7 @@ from runner.contract.vocabulary import Method
 from runner.engine.attack.pgd import Candidate, Target
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline, DeadlineReached
-from runner.engine.engines import DriverEngine
+from runner.engine.driver_engine import DriverEngine
 from runner.engine.layout.block_owners import plan_blocks
 from runner.engine.layout.blocked_weights import BlockedWeights
 from runner.engine.layout.group import Group, joined_group

@@ -19,10 +19,11 @@ from sound_bounds import counted_rows
 
 from runner.contract.vocabulary import BOUNDS, Method
 from runner.engine.attack.pgd import Target
-from runner.engine.bounds.propagate import NetworkBounds, Propagator
+from runner.engine.bounds.network_bounds import NetworkBounds
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.clock import DeadlineReached
-from runner.engine.engines import LirpaBounding
 from runner.engine.incomplete import TimeShares, ladder
+from runner.engine.lirpa_engine import LirpaBounding
 from runner.engine.network.graph import Op
 from runner.engine.specs import Specs, box_around
 from runner.problem.property.model import Property

@@ -17,7 +17,7 @@ from small_networks import CPU, Builder, SmallNetwork, mlp
 
 from runner.contract.vocabulary import Method
 from runner.engine.attack.pgd import Candidate
-from runner.engine.bounds.propagate import Settings
+from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import DeadlineReached
 from runner.engine.incomplete import Incomplete

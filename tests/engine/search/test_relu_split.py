@@ -16,7 +16,7 @@ from test_input_split import TOLERANCE, asked, deepest, direct, holds
 
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.beta import BetaSettings
-from runner.engine.bounds.propagate import Settings
+from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import DeadlineReached
 from runner.engine.incomplete import Incomplete
