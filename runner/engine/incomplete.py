@@ -36,6 +36,9 @@ EARLY_WORK = 5_000_000_000
 LAST_SHARES = {Method.CROWN: 0.8, Method.ALPHA_CROWN: 0.9}
 # Where CROWN has taken so much of the time, α-CROWN would not get far with them.
 ALPHA_SHARE = 0.5
+# Where CROWN of dear rows has taken so much of it, even a few steps of α on them would leave too
+# little for branch and bound.
+DEAR_SHARE = 0.1
 # α of dear rows at first: for a Transformer (vit, pgd_2_3_16) a third of the time of all steps, and
 # nine tenths of what they gain.
 FEW_ITERATIONS, FEW_STEP = 4, 0.5
@@ -199,6 +202,8 @@ class Incomplete:
             self._bound_with(case, method, self._refinement(case, method))
             return
         self._bound_with(case, method, NO_REFINEMENT)
+        if method is Method.ALPHA_CROWN and self._shares.passed(DEAR_SHARE):
+            return
         few = replace(self._settings.alpha, iterations=FEW_ITERATIONS, step=FEW_STEP)
         for alpha in (few, None) if method is Method.ALPHA_CROWN else (None,):
             refinement = self._refinement(case, method)

@@ -17,7 +17,7 @@ from runner.engine.bounds.bent_space import BentSpace
 from runner.engine.bounds.beta import DomainBounds, Inspection, Subdomains, units
 from runner.engine.bounds.bundles import bundle, bundle_where
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.mixed import Bundle, MixedRelaxation
+from runner.engine.bounds.mixed import Bundle, MixedRelaxation, Parametrised
 from runner.engine.bounds.network import PLAIN, BoundNetwork
 from runner.engine.bounds.pull import Pull
 from runner.engine.bounds.relu import ReluRelaxation
@@ -25,8 +25,8 @@ from runner.engine.bounds.rules import RuleRelaxation
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import Node, Op
 
-# Their lines have no parameter; their inputs may be split all the same.
-WITHOUT_PARAMETER = frozenset({Op.MAXPOOL, Op.MATMUL, Op.EXP_SUMS})
+# Each value takes many, so that no limit leaves any of its lines as they were.
+_OF_MANY = frozenset({Op.MAXPOOL, Op.MATMUL, Op.EXP_SUMS})
 # What a line costs where it may be dearest, as a share of what it costs where the bound is taken.
 MIDDLE_SHARE = 0.1
 
@@ -81,18 +81,22 @@ class BentBounds(DomainBounds[BentSpace, _Lines]):
         self._tuned: list[tuple[str, int]] = []
         on_way = {node.name for node in network.ancestors(network.graph.output)}
         for node in network.graph.nodes:
-            if node.name not in network.relaxed or node.name not in on_way:
-                continue
-            if node.op not in WITHOUT_PARAMETER:
-                before = self._local(node.inputs[0], intervals[node.inputs[0]])
-                if node.op is Op.RELU:
-                    crossing = (before.lower < 0) & (before.upper > 0)
-                    self._unstable[node.name] = crossing.flatten().nonzero()[:, 0]
-                    count = len(self._unstable[node.name])
-                else:
-                    halved = 2 if node.op is Op.PRODUCT else 1
-                    count = before.lower[0].numel() // halved
-                self._tuned.append((node.name, count))
+            if node.name in network.relaxed and node.name in on_way and node.op is not Op.MAXPOOL:
+                self._tuned.append((node.name, self._count(node)))
+
+    def _count(self, node: Node) -> int:
+        """Parameters of a relaxed node, of one row."""
+        before = self._local(node.inputs[0], self.intervals[node.inputs[0]])
+        if node.op is Op.RELU:
+            crossing = (before.lower < 0) & (before.upper > 0)
+            self._unstable[node.name] = crossing.flatten().nonzero()[:, 0]
+            return len(self._unstable[node.name])
+        if node.op not in _OF_MANY:
+            return before.lower[0].numel() // (2 if node.op is Op.PRODUCT else 1)
+        made = self._network.relaxed[node.name].relax(before)
+        if not isinstance(made, Parametrised):
+            raise TypeError(f"lines of {node.op} have no parameters (node {node.name})")
+        return made.initial(1).shape[2]
 
     @property
     def slots(self) -> list[int]:
@@ -257,7 +261,7 @@ class BentBounds(DomainBounds[BentSpace, _Lines]):
         """Lines of what no limit has changed are made once."""
         rule, before = self._network.relaxed[node.name], node.inputs[0]
         mine = self._local(before, limits[before])
-        if node.op is Op.RELU or node.op in WITHOUT_PARAMETER:
+        if node.op is Op.RELU or node.op in _OF_MANY:
             return rule.relax(mine)
         root = self._local(before, self.intervals[before])
         if node.name not in self._bundles:
