@@ -28,7 +28,8 @@ from runner.engine.bounds.backward import (
 )
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.split import Space, SplitSpace
+from runner.engine.bounds.space import Space, Splittable
+from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.split_relu import SplitRelaxation
 from runner.engine.bounds.tagging import Tagger
 
@@ -38,7 +39,7 @@ ALONE_SHARE = 0.7
 LEAST_SCALE = 0.1
 
 
-S = TypeVar("S", bound=Space)
+S = TypeVar("S", bound=Space[Splittable])
 L = TypeVar("L")
 
 

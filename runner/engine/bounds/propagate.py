@@ -195,7 +195,7 @@ class Propagator:
             return found
         batch = bounds.box.lower.shape[0]
         cut = enough is None and len(specs) > 0
-        count = min(len(specs), self._tiles(len(specs), self.settings.method))
+        count = min(len(specs), self._tiles(len(specs)))
         blocks = specs.tensor_split(count) if cut else specs.split(self.settings.row_block)
 
         def bound(block: int) -> Tensor:
@@ -261,9 +261,7 @@ class Propagator:
             lower = interval.lower.reshape(batch, -1).clone()
             upper = interval.upper.reshape(batch, -1).clone()
         tiles = self._cropped(name, lower, upper, bounds, method)
-        blocks = [tile.neurons for tile in tiles] or self._blocks(
-            name, lower, upper, bounds, method
-        )
+        blocks = [tile.neurons for tile in tiles] or self._blocks(name, lower, upper, bounds)
         cut = False
 
         def bound(block: int) -> Tensor:
@@ -303,11 +301,11 @@ class Propagator:
         return tiles_of(self.network, name, neurons, self.settings.row_block // 2)
 
     def _blocks(
-        self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds, method: Method
+        self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds
     ) -> list[Tensor]:
         """Neurons whose bounds are wanted, in blocks of fixed size."""
         neurons = self._wanted(name, lower, upper, bounds)
-        count = min(self._tiles(2 * len(neurons), method), len(neurons))
+        count = min(self._tiles(2 * len(neurons)), len(neurons))
         return list(neurons.tensor_split(count)) if count else []
 
     def _wanted(self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds) -> Tensor:
@@ -335,10 +333,8 @@ class Propagator:
             total += rows * self.network.work(self.network.ancestors(node.name))
         return total
 
-    def _tiles(self, rows: int, method: Method) -> int:
-        settings, chosen = self.settings, method is Method.ALPHA_CROWN
-        most, graph = settings.row_block, self.network.graph
-        return tiles(rows, most, graph, settings.budget, chosen=chosen)
+    def _tiles(self, rows: int) -> int:
+        return tiles(rows, self.settings.row_block, self.network.graph, self.settings.budget)
 
     def _start(
         self, network: BoundNetwork, name: str, neurons: Tensor, batch: int, dtype: torch.dtype

@@ -15,24 +15,15 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from runner.engine.bounds.rounding import relu_line, summed
+from runner.engine.bounds.space import Splittable
 
 
 @dataclass(frozen=True)
-class SplitNode:
-    """The unstable neurons of one ReLU node, in the root's box.
-
-    `neurons` [U]: flat, of the whole node; columns `start` to `stop` of every phase belong to
-    them. Of those, `own` [V] are this rank's, and lie at `at` [V] in its own columns [n].
-    `slope` [n]: of the function itself where it is stable.
+class SplitNode(Splittable):
+    """The unstable neurons before one ReLU node. `slope` [n]: of the function itself where it is
+    stable.
     """
 
-    name: str
-    before: str
-    neurons: Tensor
-    start: int
-    stop: int
-    own: Tensor
-    at: Tensor
     slope: Tensor
 
     def to(self, dtype: torch.dtype) -> SplitNode:

@@ -12,7 +12,7 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
 from runner.engine.bounds.propagate import Propagator
-from runner.engine.bounds.split import Space
+from runner.engine.bounds.space import Space, Splittable
 from runner.engine.bounds.tagging import Tagger
 
 # Start rows that exist at once, over all sub-domains of a part; of a core.
@@ -26,7 +26,7 @@ class Tightener:
         self,
         network: BoundNetwork,
         settings: Settings,
-        space: Space,
+        space: Space[Splittable],
         intervals: dict[str, Interval],
         tag: Tagger,
         checkpoint: Callable[[], None],

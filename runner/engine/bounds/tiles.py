@@ -21,22 +21,20 @@ CACHED_ROWS = 128
 
 
 def row_block(graph: Graph, budget: Budget) -> int:
-    """Rows of a start block; even, as both sides of a neuron are rows."""
-    fits = budget.bytes // (4 * _widest(graph) * LIVE_COPIES)
+    """Rows of a start block; even, as both sides of a neuron are rows. Each may have parameters of
+    its own.
+    """
+    fits = budget.bytes // (4 * max(map(_parameters, graph.nodes)) * LIVE_COPIES)
     rows = min(fits, budget.scaled(MOST_ROWS))
     return max(rows - rows % 2, LEAST_ROWS)
 
 
-def tiles(rows: int, most_rows: int, graph: Graph, budget: Budget, *, chosen: bool = False) -> int:
-    """Into how many tiles, of equal length, the rows of one start node are cut; `chosen`: each with
-    parameters of its own.
+def tiles(rows: int, most_rows: int, graph: Graph, budget: Budget) -> int:
+    """Into how many tiles, of equal length, the rows of one start node are cut.
 
     An even number: two ranks then have the same work, and more lose little. About TILES_WANTED of
     many rows; one alone where half of it would not pay.
     """
-    if chosen:
-        fits = budget.bytes // (4 * max(map(_parameters, graph.nodes)) * LIVE_COPIES)
-        most_rows = min(most_rows, max(fits, LEAST_ROWS))
     length = min(most_rows, max(_cached_rows(graph, budget), -(-rows // TILES_WANTED)))
     count = -(-rows // length)
     if count == 1 and rows * _widest(graph) < 2 * budget.scaled(LEAST_VALUES):
