@@ -25,7 +25,7 @@ POINTS, LEAST_POINTS = 100, 3
 # Rows whose worst corner, as the gradient at the centre sees it, is among the points.
 CORNERS = 32
 # Values of all nodes that one batch of points may take, in bytes; of a core.
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 2 * 1024 * 1024
 
 # Flat points [points, inputs] and the number of outputs, to outputs [points, outputs] of ONNX
 # Runtime, the same on all ranks.
