@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import pandas as pd
 
 from runner.contract.errors import UsageError
 from runner.contract.question import Question
-from runner.contract.whole import replace_file
 from runner.contract.wire import question_to_json
 from runner.execute.executor import Executor, Gang
 from runner.problem.instances import Instance
+from runner.record.append import append_line
+from runner.record.folder import read_rows, settle
 from runner.record.lock import exclusive
 from runner.record.manifest import Command
+from runner.record.schema import columns, format_row, header
 from runner.run.judge import preparation_failure
 from runner.run.plan import Task, plan
 from runner.run.prepare import Preparer
@@ -67,8 +69,11 @@ class AttackRow:
     passes: int | None = None
     trouble: str = ""
 
+    def key(self) -> tuple[str, ...]:
+        return self.category, self.network, self.property, self.attack, self.budget
 
-_KEY = ("category", "network", "property", "attack", "budget")
+
+_DTYPES = {column.name: column.dtype() for column in columns(AttackRow)}
 Told = Callable[[AttackRow], None]
 
 
@@ -104,20 +109,21 @@ def attack_all(
         raise UsageError(f"unknown attack {unknown[0]!r}; known: {', '.join(ATTACKS)}")
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder), tempfile.TemporaryDirectory() as scratch:
-        frame = _read(folder / ROWS)
-        done = set(zip(*(frame[name] for name in _KEY), strict=True))
+        file = folder / ROWS
+        rows = read_rows(file, AttackRow)
+        settle(file, header(AttackRow) + "".join(map(format_row, rows)))
+        done = {row.key() for row in rows}
         preparer = Preparer(executor, Path(scratch), None)
         for task in tasks:
             for attack in attacks:
                 row = _row_of(task, attack, budget)
-                if tuple(getattr(row, name) for name in _KEY) in done:
+                if row.key() in done:
                     continue
                 asked = _Asked(row, task, budget, seed)
-                made = _attacked(asked, preparer, executor, Path(scratch))
-                frame = pd.concat([frame, pd.DataFrame([asdict(made)])], ignore_index=True)
-                replace_file(folder / ROWS, frame.to_csv(index=False))
-                told(made)
-    return frame
+                rows.append(_attacked(asked, preparer, executor, Path(scratch)))
+                append_line(file, format_row(rows[-1]))
+                told(rows[-1])
+    return pd.DataFrame(rows, columns=list(_DTYPES)).astype(_DTYPES)
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -197,9 +203,3 @@ def _attacked(asked: _Asked, preparer: Preparer, executor: Executor, scratch: Pa
     failure = preparation_failure(result)
     why = f"{failure.cause}: {failure.message}" if failure else f"{result.ended}: no report"
     return replace(row, trouble=why)
-
-
-def _read(file: Path) -> pd.DataFrame:
-    if file.exists():
-        return pd.read_csv(file, dtype=dict.fromkeys(_KEY, str))
-    return pd.DataFrame([asdict(AttackRow("", "", "", "", ""))]).iloc[:0]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from runner.contract.errors import UsageError
 from runner.contract.vocabulary import Meter, Verdict
-from runner.contract.whole import replace_file
+from runner.contract.whole import remove_drafts, replace_file
 from runner.record.append import (
     append_line,
     disk_full_named,
@@ -162,20 +162,22 @@ class RunFolder:
 
     def _recover(self) -> None:
         """Brings every table to what the commit records in outcomes.csv say."""
+        official = dict.fromkeys(self.path.glob(f"*/*/{OFFICIAL}"), "")
+        for folder in {self.path, *(path.parent for path in official)}:
+            remove_drafts(folder)
         outcomes = read_rows(self.path / OUTCOMES, Outcome)
         self._done = {outcome.key(): outcome.verdict for outcome in outcomes}
         self._meters = {outcome.meter for outcome in outcomes}
         ranks = read_rows(self.path / RANKS, RankRow)
         committed = [row for row in ranks if row.key() in self._done]
-        _settle(self.path / OUTCOMES, header(Outcome) + "".join(map(format_row, outcomes)))
-        _settle(self.path / RANKS, header(RankRow) + "".join(map(format_row, committed)))
-        official = dict.fromkeys(self.path.glob(f"*/*/{OFFICIAL}"), "")
+        settle(self.path / OUTCOMES, header(Outcome) + "".join(map(format_row, outcomes)))
+        settle(self.path / RANKS, header(RankRow) + "".join(map(format_row, committed)))
         for outcome in (outcome for outcome in outcomes if outcome.repeat == 1):
             path = self._official(outcome.strategy, outcome.category)
             official[path] = official.get(path, "") + official_row(outcome)
         for path, text in official.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _settle(path, text)
+            settle(path, text)
 
 
 @contextmanager
@@ -253,7 +255,8 @@ def file_name(name: str) -> str:
     return plain.encode()[: _LONGEST_NAME - 13].decode(errors="ignore") + "-" + digest
 
 
-def _settle(path: Path, text: str) -> None:
+def settle(path: Path, text: str) -> None:
+    """Makes `text` all that is in the file."""
     if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
         replace_file(path, text)
 

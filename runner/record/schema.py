@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from types import NoneType
-from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, get_args, get_type_hints
 
 from runner.contract.measurements import Measurements
 from runner.contract.vocabulary import Cause, Verdict
@@ -87,7 +87,13 @@ class RankRow(Measurements, _Rank):
     """A row of ranks.csv; measurements are empty for a rank that left no report."""
 
 
-Row = TypeVar("Row", Outcome, RankRow)
+class DataRow(Protocol):
+    """A dataclass whose fields are cells, which a line of a table is made from."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Row = TypeVar("Row", bound=DataRow)
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,8 @@ class CsvColumn:
         return None if self.optional and cell == "" else self.kind(cell)
 
 
-def columns(row_type: type) -> tuple[CsvColumn, ...]:
-    """The columns of `Outcome` or `RankRow`, in file order."""
+def columns(row_type: type[DataRow]) -> tuple[CsvColumn, ...]:
+    """The columns of a table, in file order."""
     hints = get_type_hints(row_type)
     return tuple(_column(field.name, hints[field.name]) for field in fields(row_type))
 
@@ -121,12 +127,12 @@ def _column(name: str, hint: type) -> CsvColumn:
     return CsvColumn(name, kind, optional=True)
 
 
-def header(row_type: type) -> str:
+def header(row_type: type[DataRow]) -> str:
     """The first line of a table."""
     return csv_line([column.name for column in columns(row_type)])
 
 
-def format_row(row: Outcome | RankRow) -> str:
+def format_row(row: DataRow) -> str:
     """One line of a table, newline included."""
     return csv_line(astuple(row))
 

@@ -123,8 +123,7 @@ def printed(said: Reply, asked: Posed) -> str:
 
 
 def _answered(asked: Posed, until: float, executor: Executor, scratch: Path, kept: Kept) -> Reply:
-    taken = scratch / "taken.safetensors"
-    done = kept.take(asked.instance.network, asked.instance.property, taken)
+    done = kept.take(asked.instance.network, asked.instance.property, scratch)
     if done is None:
         done = _prepared(asked, executor, scratch)
     left = until - time.monotonic()

@@ -1,4 +1,5 @@
-"""What one command leaves for the next, in a private folder: a warm server and converted networks.
+"""What one command leaves for the next, in a private folder: a warm server, converted networks and
+properties that were read.
 
 Everything in it is named by a digest of the code, the Python and the settings that it comes from,
 or of the files too: another version or checkout finds nothing, and so cannot be given it.
@@ -18,7 +19,7 @@ from shutil import rmtree
 
 from runner.contract.errors import InstanceError, UsageError
 from runner.contract.vocabulary import Cause
-from runner.problem.files import find_maybe_gz, read_bytes
+from runner.problem.files import find_maybe_gz, read_bytes, source_digest
 from runner.run.prepare import Preparation
 
 KEPT_NETWORKS = 4
@@ -66,30 +67,39 @@ class Kept:
             rmtree(path, ignore_errors=True)
 
     def keep(self, done: Preparation, network: Path, property: Path) -> None:
-        """What `network` was converted to, fitted to `property`: for whoever asks next.
+        """What `network` was converted to, and `property` as it was read, for whoever asks next.
 
         A network with weights in files beside it is not kept: its own content does not tell when
         those change.
         """
         if _EXTERNAL in read_bytes(network, Cause.MALFORMED_NETWORK):
             return
-        done.prepared.replace(
-            self._folder / f"{self._named(network, property)}-{done.inputs}.network"
-        )
+        name = self._named(network, property)
+        if done.fitted is not None:
+            done.fitted.replace(self._folder / f"{name}.property")
+        # Last, as its presence says that all is there.
+        done.prepared.replace(self._folder / f"{name}-{done.inputs}.network")
         newest = sorted(self._folder.glob("*.network"), key=lambda path: -path.stat().st_mtime)
         for old in newest[KEPT_NETWORKS:]:
             old.unlink(missing_ok=True)
+            old.with_name(f"{_pair(old)}.property").unlink(missing_ok=True)
 
     def take(self, network: Path, property: Path, into: Path) -> Preparation | None:
-        """What was kept, which now has the name `into` too, in a folder of `scratch`."""
+        """What was kept, in the folder `into` too from now on, which is one of `scratch`."""
         try:
             found = next(self._folder.glob(f"{self._named(network, property)}-*.network"), None)
             if found is None:
                 return None
-            os.link(found, into)
+            prepared = into / "taken.safetensors"
+            fitted = into / f"{source_digest(property)}.property"
+            os.link(found, prepared)
+            read = found.with_name(f"{_pair(found)}.property")
+            if read.exists():
+                os.link(read, fitted)
         except (OSError, InstanceError):
             return None
-        return Preparation(into, 0.0, None, int(found.stem.rpartition("-")[2]))
+        inputs = int(found.stem.rpartition("-")[2])
+        return Preparation(prepared, 0.0, None, inputs, fitted if fitted.exists() else None)
 
     def tidy(self) -> None:
         """Remove what killed commands left, an hour ago or more."""
@@ -103,6 +113,11 @@ class Kept:
         for path in (network, property):
             digest.update(sha256(_content(path)).digest())
         return digest.hexdigest()[:32]
+
+
+def _pair(network: Path) -> str:
+    """What both files of a question are named after."""
+    return network.stem.rpartition("-")[0]
 
 
 def _content(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from runner.contract.whole import replace_file, replaced
+from runner.contract.whole import remove_drafts, replace_file, replaced
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Shared:
         """For the others; gives the path that it has then. Of two that leave one, the last does."""
         note = self._note(network)
         self._folder.mkdir(parents=True, exist_ok=True)
+        remove_drafts(self._folder)
         place = note.with_suffix(".safetensors")
         with replaced(place, durable=False) as draft:
             shutil.copyfile(prepared, draft)

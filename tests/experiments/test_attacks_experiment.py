@@ -63,6 +63,13 @@ def test_every_attack_spends_its_budget_and_what_it_finds_is_confirmed(
             assert row.nearest <= 0
     again = attack_all(tasks, ATTACKS, budget, tmp_path / "out", rank_server, told.append)
     assert len(told) == len(again) == 3 * len(ATTACKS), "what is there is not done again"
+    pd.testing.assert_frame_equal(again, frame)
+
+    rows = tmp_path / "out" / ROWS
+    rows.write_bytes(rows.read_bytes()[:-5])
+    attack_all(tasks, ATTACKS, budget, tmp_path / "out", rank_server, told.append)
+    assert len(told) == 3 * len(ATTACKS) + 1, "but for a row that a kill cut off"
+    assert len(pd.read_csv(rows)) == 3 * len(ATTACKS)
 
 
 def test_the_command_prints_and_writes_a_table(category: Path, tmp_path: Path, warm: None) -> None:

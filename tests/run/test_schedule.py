@@ -48,13 +48,11 @@ def run(
 
 
 def content(run_folder: Path) -> dict[str, bytes]:
-    """Everything a run left, but for run.json and the lock, which tell of processes, and the hidden
-    drafts that stay where one was killed while it wrote.
-    """
+    """Everything a run left, but for run.json and the lock, which tell of processes."""
     return {
         str(path.relative_to(run_folder)): path.read_bytes()
         for path in sorted(run_folder.rglob("*"))
-        if path.is_file() and path.name not in {"run.json", "lock"} and path.suffix != ".draft"
+        if path.is_file() and path.name not in {"run.json", "lock"}
     }
 
 
