@@ -19,6 +19,7 @@ from runner.contract.vocabulary import Device
 from runner.contract.wire import from_json, to_json
 from runner.execute.executor import Gang, GangResult
 from runner.execute.gang import RankServer
+from runner.problem.files import find_maybe_gz
 from runner.report.grid import Grid
 from runner.report.render import rich_table
 from runner.report.text import size
@@ -49,7 +50,8 @@ def plan(
         if wanted.engine is not Engine.DRIVER:
             raise UsageError(f"strategy {strategy} lays nothing out: it is not the driver's")
         count = ranks_of(wanted, ranks, Device.AUTO)
-        choice, nodes = _planned(network.absolute(), wanted, count, Path(folder))
+        found = find_maybe_gz(network.absolute()) or network.absolute()
+        choice, nodes = _planned(found, wanted, count, Path(folder))
         _print(nodes, f"{network.name} under {wanted.name} on {count} rank(s)", out)
         _print_groups(choice.strategy, count, out)
         if choice.why:

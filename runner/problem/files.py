@@ -26,12 +26,6 @@ def find_maybe_gz(path: Path) -> Path | None:
     return next((candidate for candidate in (path, twin) if os.path.isfile(candidate)), None)
 
 
-def stored_bytes(path: Path) -> int:
-    """Of the file as it lies on disk, packed or not; 0 where there is none."""
-    found = find_maybe_gz(path)
-    return found.stat().st_size if found else 0
-
-
 def source_digest(path: Path) -> str:
     """Of the file as it lies on disk, packed or not; empty where it cannot be read."""
     try:

@@ -72,11 +72,10 @@ class Kept:
         A network with weights in files beside it is not kept: its own content does not tell when
         those change.
         """
-        if _EXTERNAL in read_bytes(network, Cause.MALFORMED_NETWORK):
+        if done.fitted is None or _EXTERNAL in read_bytes(network, Cause.MALFORMED_NETWORK):
             return
         name = self._named(network, property)
-        if done.fitted is not None:
-            done.fitted.replace(self._folder / f"{name}.property")
+        done.fitted.replace(self._folder / f"{name}.property")
         # Last, as its presence says that all is there.
         done.prepared.replace(self._folder / f"{name}-{done.inputs}.network")
         newest = sorted(self._folder.glob("*.network"), key=lambda path: -path.stat().st_mtime)
@@ -93,13 +92,11 @@ class Kept:
             prepared = into / "taken.safetensors"
             fitted = into / f"{source_digest(property)}.property"
             os.link(found, prepared)
-            read = found.with_name(f"{_pair(found)}.property")
-            if read.exists():
-                os.link(read, fitted)
+            os.link(found.with_name(f"{_pair(found)}.property"), fitted)
         except (OSError, InstanceError):
             return None
         inputs = int(found.stem.rpartition("-")[2])
-        return Preparation(prepared, 0.0, None, inputs, fitted if fitted.exists() else None)
+        return Preparation(prepared, 0.0, None, inputs, fitted)
 
     def tidy(self) -> None:
         """Remove what killed commands left, an hour ago or more."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from runner.contract.vocabulary import Cause
 from runner.execute.executor import Executor, Gang, GangResult
-from runner.problem.files import source_digest, stored_bytes
+from runner.problem.files import source_digest
 from runner.problem.instances import Instance
 from runner.run.judge import Answer, preparation_failure
 from runner.run.programs import PREPARE, PREPARE_PROPERTY
@@ -35,16 +35,12 @@ _OF_THE_PROPERTY = frozenset(
     }
 )
 
-# Of a property as it lies on disk, mostly packed: a rank reads a smaller one (ACAS Xu 1 ms,
-# MNIST-FC 80 ms) in about the time that a process for it takes to start, 75 ms.
-SMALL_BYTES = 16 * 1024
-
 
 class Preparation(NamedTuple):
     """The converted network, how long converting took, and why it failed if it did.
 
-    `inputs`: of the network; 0 where it failed. `fitted`: the property as it was read; None where
-    ranks are to read it.
+    `inputs`: of the network; 0 where it failed. `fitted`: the property as it was read, fitted to
+    the network; None where it failed.
     """
 
     prepared: Path
@@ -63,8 +59,7 @@ class Preparer:
     """Converts each network once, and reads each property once; `scratch` keeps the results.
 
     `memory_limit_bytes`: what converting may take; None: a quarter of the machine's memory.
-    `shared`: a folder where others leave what they converted, and find it. `small_bytes`: ranks
-    read a property themselves whose file is smaller, unless it came with its network.
+    `shared`: a folder where others leave what they converted, and find it.
     """
 
     def __init__(
@@ -73,9 +68,7 @@ class Preparer:
         scratch: Path,
         memory_limit_bytes: int | None,
         shared: Path | None = None,
-        small_bytes: int = SMALL_BYTES,
     ) -> None:
-        self._small_bytes = small_bytes
         self._shared = Shared(shared) if shared else None
         self._executor = executor
         self._scratch = scratch
@@ -90,8 +83,7 @@ class Preparer:
         done, had_s = self._fitted.get(pair, (None, 0.0))
         if done is None or (_ran_out_of_time(done) and had_s < timeout_s):
             done = self._network(instance, gang_folder)
-            small = stored_bytes(instance.property) < self._small_bytes
-            if done.failure is None and done.fitted is None and not small:
+            if done.failure is None and done.fitted is None:
                 done = self._property(instance, gang_folder, done)
             if done.fitted is not None:
                 self._fitted[pair] = done, timeout_s

@@ -25,12 +25,12 @@ def ask(folder: Path, limit: str) -> tuple[Path, Path]:
     return network, property
 
 
-def prepared(folder: Path, property: Path, *, read: bool = True) -> Preparation:
+def prepared(folder: Path, property: Path) -> Preparation:
     folder.mkdir(exist_ok=True)
     network, fitted = folder / "network.safetensors", folder / f"{source_digest(property)}.property"
     network.write_text("converted")
     fitted.write_text(f"read from {property.name}")
-    return Preparation(network, 0.5, None, inputs=3, fitted=fitted if read else None)
+    return Preparation(network, 0.5, None, inputs=3, fitted=fitted)
 
 
 def test_the_next_takes_the_network_and_the_property_as_it_was_read(
@@ -48,15 +48,6 @@ def test_the_next_takes_the_network_and_the_property_as_it_was_read(
         assert taken.fitted.stem == source_digest(property), "which reading it checks"
     with kept.scratch() as scratch:
         assert kept.take(network, property, scratch) is not None, "and so does the one after"
-
-
-def test_a_property_that_ranks_are_to_read_is_left_to_them(kept: Kept, tmp_path: Path) -> None:
-    network, property = ask(tmp_path, "1.0")
-    kept.keep(prepared(tmp_path / "made", property, read=False), network, property)
-    with kept.scratch() as scratch:
-        taken = kept.take(network, property, scratch)
-        assert taken is not None
-        assert taken.fitted is None
 
 
 def test_another_property_of_the_network_finds_nothing(kept: Kept, tmp_path: Path) -> None:

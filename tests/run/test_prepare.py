@@ -170,7 +170,7 @@ def test_a_property_is_read_once_and_ranks_need_its_file_no_more(tmp_path: Path)
     second = replace(second, property=tmp_path / "other.vnnlib")
     second.property.write_text(first.property.read_text().replace(">= Y_0 5", ">= Y_0 1.5"))
     with RankServer(tmp_path / "server.log") as server:
-        preparer = Preparer(server, tmp_path, None, small_bytes=0)
+        preparer = Preparer(server, tmp_path, None)
         done = [preparer.prepare(row, tmp_path / "gang") for row in (first, second)]
         for row in (first, second):
             row.property.unlink()
@@ -198,24 +198,10 @@ def test_a_property_of_a_known_network_that_does_not_fit_is_refused_before_ranks
     wide.property.write_text(good.property.read_text() + wide.property.read_text())
     gone = replace(good, property=tmp_path / "gone.vnnlib")
     with RankServer(tmp_path / "server.log") as server:
-        preparer = Preparer(server, tmp_path, None, small_bytes=0)
+        preparer = Preparer(server, tmp_path, None)
         done = [preparer.prepare(row, tmp_path / "gang") for row in (good, wide, gone, good)]
     causes = [one.failure.cause if one.failure else Cause.NONE for one in done]
     assert causes == [Cause.NONE, Cause.SHAPE_MISMATCH, Cause.MISSING_FILE, Cause.NONE]
-
-
-def test_a_small_property_of_a_known_network_is_left_to_the_ranks(tmp_path: Path) -> None:
-    first = instance(tmp_path)
-    vector_network(first.network, 1)
-    identity_property(first.property)
-    second = replace(first, property=tmp_path / "other.vnnlib")
-    second.property.write_text(first.property.read_text())
-    with RankServer(tmp_path / "server.log") as server:
-        preparer = Preparer(server, tmp_path, None)
-        done = [preparer.prepare(row, tmp_path / "gang") for row in (first, second)]
-    assert done[0].fitted is not None
-    assert done[1].fitted is None
-    assert done[1].failure is None
 
 
 def report_of(server: RankServer, row: Instance, done: Preparation) -> Report:
