@@ -85,6 +85,10 @@ def targets_of(instance: Property) -> list[Target]:
     ]
 
 
+def _never() -> bool:
+    return False
+
+
 Candidate = tuple[NDArray[np.floating], Target]
 
 
@@ -150,24 +154,31 @@ class Attack:
         nearest = sorted(self._ends.items(), key=lambda item: item[1][0])
         return [(target, point) for target, (_, point) in nearest[:MOST_ENDS]]
 
-    def search(self, targets: list[Target], settings: AttackSettings) -> bool:
-        """Whether a confirmed counterexample was found. One round: one start of each restart."""
+    def search(
+        self, targets: list[Target], settings: AttackSettings, ended: Callable[[], bool] = _never
+    ) -> bool:
+        """Whether a confirmed counterexample was found. One round: one start of each restart.
+        `ended` is asked between steps, the same on every rank: whether to give up.
+        """
         room = self._network.budget.scaled(BATCH_BYTES)
         fits = max(1, room // (4 * self._network.neurons * settings.restarts))
         if settings.goal is not Goal.OWN:
             return any(
-                self._search_batch(rest[:1], rest, settings) for rest in self._by_case(targets)
+                self._search_batch(rest[:1], rest, settings, ended)
+                for rest in self._by_case(targets)
             )
         others = self._others(targets, targets)
         # All targets at the price of one: worth more steps.
         steps = max(NEAREST_STEPS, settings.steps)
         nearest = replace(settings, goal=Goal.NEAREST, steps=steps)
-        if others and self._search_batch(others[:1], others, nearest):
+        if others and self._search_batch(others[:1], others, nearest, ended):
             return True
         for first in range(0, len(targets), fits):
             batch = targets[first : first + fits]
-            if self._search_batch(batch, self._others(batch, targets), settings):
+            if self._search_batch(batch, self._others(batch, targets), settings, ended):
                 return True
+            if ended():
+                return False
         return False
 
     def _by_case(self, targets: list[Target]) -> list[list[Target]]:
@@ -212,7 +223,11 @@ class Attack:
         return others if len(cases) == 1 and 1 < len(others) <= MOST_OTHERS else []
 
     def _search_batch(
-        self, targets: list[Target], others: list[Target], settings: AttackSettings
+        self,
+        targets: list[Target],
+        others: list[Target],
+        settings: AttackSettings,
+        ended: Callable[[], bool],
     ) -> bool:
         with self._tag.kind(Memory.OTHER):
             batch = self._batch(targets, others)
@@ -220,7 +235,7 @@ class Attack:
             direction = self._random(*x.shape[:2], self._property.outputs).to(batch.region.rhs)
             for descent in range(settings.descents):
                 turned = replace(settings, diversify=0) if descent else settings
-                below = self._descended(batch, x, direction * 2 - 1, turned)
+                below = self._descended(batch, x, direction * 2 - 1, turned, ended)
                 if below is None:
                     return True
                 x = below
@@ -245,7 +260,12 @@ class Attack:
         return _Batch(targets, others, lower, upper, own, beside, nearest, lower)
 
     def _descended(
-        self, batch: _Batch, x: Tensor, direction: Tensor, settings: AttackSettings
+        self,
+        batch: _Batch,
+        x: Tensor,
+        direction: Tensor,
+        settings: AttackSettings,
+        ended: Callable[[], bool],
     ) -> Tensor | None:
         """Where points [T, R, *input] end; None where one of them is a counterexample."""
         lower, upper, region = batch.lower[:, None], batch.upper[:, None], batch.region
@@ -262,6 +282,8 @@ class Attack:
             if self._reached(here, outputs.detach(), batch):
                 return None
             batch.nearest, batch.points = _nearer(batch.nearest, batch.points, worst, here)
+            if ended():
+                return here
             diversify = step < settings.diversify
             goal = (
                 (direction * outputs).sum()

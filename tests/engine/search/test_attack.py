@@ -150,6 +150,22 @@ def test_the_deadline_is_asked_at_every_step() -> None:
     assert len(calls) == 5
 
 
+def test_a_search_that_is_told_to_end_keeps_what_it_came_to() -> None:
+    stub, instance = DriverStub(identity()), question(case([0], [1], region([[1]], [-1])))
+    chosen = Attack(stub, instance, CPU, 0, NoTagger(), lambda: None, bool)
+    asked: list[None] = []
+
+    def ended() -> bool:
+        asked.append(None)
+        return len(asked) >= 3
+
+    assert not chosen.search(targets_of(instance), SETTINGS, ended)
+    assert len(stub.points) == 3
+    ((target, point),) = chosen.ends
+    assert target == Target(0, 0)
+    assert float(point) == pytest.approx(0.0), "the nearest so far"
+
+
 def test_many_targets_are_searched_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runner.engine.attack.pgd.BATCH_BYTES", 1)
     never, reached = region([[1]], [-1e3]), region([[1]], [0.5])
