@@ -26,7 +26,7 @@ from runner.engine.bounds.rounding import gamma, sums_in
 from runner.engine.bounds.rows import Rows
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.cases import CaseProgress
-from runner.engine.search.many_cases import MANY, bound_together
+from runner.engine.search.many_boxes import MANY, bound_together
 from runner.engine.specs import Room, Specs, box_around, boxes_around, no_room
 from runner.problem.property.model import Property
 

@@ -21,7 +21,12 @@ from runner.engine.engines import Bounding, VerificationEngine
 from runner.engine.finding import Confirmation, Finding
 from runner.engine.incomplete import OpenCase
 from runner.engine.measure.probe import Probe
-from runner.engine.search.complete import Complete, few_inputs, tightest_bounds
+from runner.engine.search.complete import (
+    Complete,
+    few_inputs,
+    halved_together,
+    tightest_bounds,
+)
 from runner.engine.search.search import Progress, SearchEnd
 from runner.problem.property.model import Property
 
@@ -147,11 +152,11 @@ class Verification:
             bounding.close(target)
 
     def _bound(self, bounding: Bounding) -> None:
-        if self.method is Method.COMPLETE:
+        if self.method is not Method.COMPLETE:
+            bounding.run(self.method)
+        elif not halved_together(bounding.open_cases):
             bounding.run(Method.CROWN)
             bounding.run(tightest_bounds(bounding.open_cases))
-        else:
-            bounding.run(self.method)
 
     def _searches(self) -> Complete:
         return Complete(

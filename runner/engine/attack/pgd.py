@@ -30,6 +30,8 @@ MOST_ENDS = 64
 # Disjuncts of a case that each point is held against, whichever it was made for.
 MOST_OTHERS = 256
 NEAREST_STEPS = 40
+# Of a round, over all targets: thousands of boxes are small, and three of their points say much.
+MOST_STARTS = 640
 # Values of all nodes that one batch of points may keep for its gradient, in bytes; of a core.
 BATCH_BYTES = 16 * 1024 * 1024
 # As many more points without one.
@@ -160,12 +162,14 @@ class Attack:
         """Whether a confirmed counterexample was found. One round: one start of each restart.
         `ended` is asked between steps, the same on every rank: whether to give up.
         """
+        most = max(1, MOST_STARTS // max(1, len(targets)))
+        settings = replace(settings, restarts=min(settings.restarts, most))
         room = self._network.budget.scaled(BATCH_BYTES)
         fits = max(1, room // (4 * self._network.neurons * settings.restarts))
         if settings.goal is not Goal.OWN:
             return any(
-                self._search_batch(rest[:1], rest, settings, ended)
-                for rest in self._by_case(targets)
+                self._search_batch(rest[:1], rest[:MOST_OTHERS], settings, ended)
+                for rest in _by_case(targets).values()
             )
         others = self._others(targets, targets)
         # All targets at the price of one: worth more steps.
@@ -181,17 +185,11 @@ class Attack:
                 return False
         return False
 
-    def _by_case(self, targets: list[Target]) -> list[list[Target]]:
-        """At most MOST_OTHERS of each case."""
-        cases = dict.fromkeys(target.case for target in targets)
-        return [[t for t in targets if t.case == case][:MOST_OTHERS] for case in cases]
-
     def search_whole(self, targets: list[Target], ended: Callable[[], bool]) -> bool:
         """Whether one of the points that `whole_points` gives is a confirmed counterexample.
         `ended` is asked between some of them, the same on every rank: whether to give up.
         """
-        for case in dict.fromkeys(target.case for target in targets):
-            mine = [target for target in targets if target.case == case]
+        for case, mine in _by_case(targets).items():
             points = whole_points(self._property.cases[case])
             if len(points) and self._is_one_of(points, mine, ended):
                 return True
@@ -218,9 +216,12 @@ class Attack:
 
     def _others(self, batch: list[Target], targets: list[Target]) -> list[Target]:
         """Targets in the box of the whole batch: a point may reach another one than its own."""
-        cases = {target.case for target in batch}
-        others = [target for target in targets if target.case in cases]
-        return others if len(cases) == 1 and 1 < len(others) <= MOST_OTHERS else []
+        case = batch[0].case
+        # Of boxes by the thousand, each batch would look at all.
+        if any(target.case != case for target in batch):
+            return []
+        others = [target for target in targets if target.case == case]
+        return others if 1 < len(others) <= MOST_OTHERS else []
 
     def _search_batch(
         self,
@@ -341,6 +342,14 @@ class Attack:
     def _random(self, *shape: int) -> Tensor:
         """Uniform in [0, 1), the same on every rank and every device."""
         return torch.rand(shape, generator=self._generator).to(self._device, self._dtype)
+
+
+def _by_case(targets: list[Target]) -> dict[int, list[Target]]:
+    """In the order of the first of each."""
+    found: dict[int, list[Target]] = {}
+    for target in targets:
+        found.setdefault(target.case, []).append(target)
+    return found
 
 
 def _nearer(nearest: Tensor, points: Tensor, worst: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -43,17 +43,20 @@ class Boxes:
         """[N]: the least margin of each box."""
         return self.margins.amin(1)
 
-    def select(self, index: Tensor) -> Boxes:
+    def select(self, index: Tensor) -> Self:
         """By number or by mask."""
-        return Boxes(*(getattr(self, field.name)[index] for field in fields(self)))
+        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
 
-    @staticmethod
-    def joined(parts: list[Boxes]) -> Boxes:
-        names = [field.name for field in fields(Boxes)]
-        return Boxes(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+    @classmethod
+    def joined(cls, parts: list[Self]) -> Self:
+        names = [field.name for field in fields(cls)]
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
     def interval(self, shape: tuple[int, ...]) -> Interval:
         return Interval(self.lower.reshape(-1, *shape), self.upper.reshape(-1, *shape))
+
+
+B = TypeVar("B", bound=Boxes)
 
 
 def middles(boxes: Boxes) -> Tensor:
@@ -68,23 +71,21 @@ def divisible(boxes: Boxes) -> Tensor:
     return (boxes.lower < middle) & (middle < boxes.upper)
 
 
-def halves(boxes: Boxes, at: Tensor) -> Boxes:
+def halves(boxes: B, at: Tensor) -> B:
     """Cuts input `at` [N] of each box. Both halves keep the cut, so together they are the box."""
     index = at[:, None]
     cut = middles(boxes).gather(1, index)
-    depth = boxes.depth + 1
-    changed: dict[str, Any] = {field.name: getattr(boxes, field.name) for field in fields(boxes)}
-    changed["depth"] = depth
-    left = Boxes(**{**changed, "upper": boxes.upper.scatter(1, index, cut)})
-    right = Boxes(**{**changed, "lower": boxes.lower.scatter(1, index, cut)})
-    return Boxes.joined([left, right])
+    deeper = replace(boxes, depth=boxes.depth + 1)
+    left = replace(deeper, upper=boxes.upper.scatter(1, index, cut))
+    right = replace(deeper, lower=boxes.lower.scatter(1, index, cut))
+    return boxes.joined([left, right])
 
 
-class BoxStore:
+class BoxStore(Generic[B]):
     """Boxes still to be decided."""
 
     def __init__(self) -> None:
-        self._parts: list[Boxes] = []
+        self._parts: list[B] = []
 
     def __len__(self) -> int:
         return sum(map(len, self._parts))
@@ -98,14 +99,14 @@ class BoxStore:
         """Of each disjunct [disjuncts], over all boxes and what the closed ones had."""
         return torch.stack([closed, *(part.margins.amin(0) for part in self._parts)]).amin(0)
 
-    def put(self, boxes: Boxes) -> None:
+    def put(self, boxes: B) -> None:
         if len(boxes):
             self._parts.append(boxes)
 
-    def take(self, count: int) -> Boxes:
+    def take(self, count: int) -> B:
         """At most so many; raises IndexError when there are none."""
         if len(self._parts) > 1 and len(self) <= SORTED_BOXES:
-            self._parts = [Boxes.joined(self._parts)]
+            self._parts = [self._parts[0].joined(self._parts)]
         newest = self._parts.pop()
         if len(newest) <= count:
             return newest
@@ -113,9 +114,9 @@ class BoxStore:
         self._parts.append(newest.select(order[count:]))
         return newest.select(order[:count])
 
-    def give(self, count: int) -> Boxes:
+    def give(self, count: int) -> B:
         """So many; every second of the most urgent, so that those that stay are worth as much."""
-        parts: list[Boxes] = []
+        parts: list[B] = []
         while count:
             taken = self.take(2 * count)
             chosen = torch.zeros(len(taken), dtype=torch.bool)
@@ -123,4 +124,4 @@ class BoxStore:
             parts.append(taken.select(chosen))
             self.put(taken.select(~chosen))
             count -= len(parts[-1])
-        return Boxes.joined(parts)
+        return parts[0].joined(parts)

@@ -15,6 +15,7 @@ from runner.engine.clock import Deadline
 from runner.engine.incomplete import OpenCase
 from runner.engine.network.graph import Op
 from runner.engine.search.input_split import InputSplit
+from runner.engine.search.many_boxes import MANY, ManyBoxes
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
 from runner.engine.search.sharing import Sharing
@@ -30,11 +31,21 @@ TRIAL_SHARE = 0.2
 # A first search that has closed so much in its trial goes on without a look at the other.
 GOOD_SHARE = 0.5
 
+# Of all time: how long many boxes are halved together.
+TOGETHER_SHARE = 0.7
+
 MakeSearch = Callable[[SearchContext], Search]
 
 
 def few_inputs(case: OpenCase) -> bool:
     return case.free_inputs <= FEW_INPUTS
+
+
+def halved_together(cases: list[OpenCase]) -> bool:
+    """Whether there are so many boxes, of few inputs each, that nothing is done for one alone until
+    all of them were halved together.
+    """
+    return len(cases) >= MANY and all(map(few_inputs, cases))
 
 
 def tightest_bounds(cases: list[OpenCase]) -> Method:
@@ -68,6 +79,9 @@ class Complete:
     def run(self, cases: list[OpenCase]) -> SearchEnd:
         """PROVED when every case is; may raise DeadlineReached."""
         outcomes = []
+        if self.workload is None and halved_together(cases):
+            self._halve_together(cases)
+            cases = [case for case in cases if bool(case.progress.open.any())]
         for case in cases:
             outcome = self._decide(case)
             if outcome is SearchEnd.GAVE_UP and self.workload is None:
@@ -76,6 +90,14 @@ class Complete:
             if outcomes[-1] is SearchEnd.COUNTEREXAMPLE:
                 return SearchEnd.COUNTEREXAMPLE
         return SearchEnd.GAVE_UP if SearchEnd.GAVE_UP in outcomes else SearchEnd.PROVED
+
+    def _halve_together(self, cases: list[OpenCase]) -> None:
+        network, settings = cases[0].network, cases[0].settings
+        states = [case.progress for case in cases]
+        boxes = ManyBoxes(network, states, settings, self.tag, self.deadline.check)
+        self.progress.start(boxes.name)
+        # A case that is left is searched by itself: that takes time too.
+        boxes.run(lambda: self.deadline.passed(TOGETHER_SHARE), self.progress.round)
 
     def _decide(self, case: OpenCase) -> SearchEnd:
         """By the search that fits best, or by the other where trials speak for it."""

@@ -61,7 +61,7 @@ class InputSplit:
             if workload is not None
             else batch_boxes(context.network.graph, budget)
         )
-        self.store = BoxStore()
+        self.store = BoxStore[Boxes]()
         self._cuts = Cuts()
         self.begun, self.complete, self.open_share = False, True, 1.0
         # Disjuncts are counted anew, only those that are open.

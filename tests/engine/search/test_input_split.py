@@ -225,7 +225,8 @@ def test_neighbouring_floats_are_not_divisible() -> None:
 
 def test_a_store_gives_every_box_once_and_the_worst_first() -> None:
     generator = torch.Generator().manual_seed(0)
-    store, parts = BoxStore(), [boxes(20, 2, generator) for _ in range(4)]
+    store: BoxStore[Boxes] = BoxStore()
+    parts = [boxes(20, 2, generator) for _ in range(4)]
     for part in parts:
         store.put(part)
     taken = []
