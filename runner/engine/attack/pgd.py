@@ -216,10 +216,10 @@ class Attack:
 
     def _others(self, batch: list[Target], targets: list[Target]) -> list[Target]:
         """Targets in the box of the whole batch: a point may reach another one than its own."""
-        case = batch[0].case
         # Of boxes by the thousand, each batch would look at all.
-        if any(target.case != case for target in batch):
+        if len({target.case for target in batch}) != 1:
             return []
+        case = batch[0].case
         others = [target for target in targets if target.case == case]
         return others if 1 < len(others) <= MOST_OTHERS else []
 

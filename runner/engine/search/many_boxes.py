@@ -97,6 +97,8 @@ class ManyBoxes:
         """Until each piece is excluded or given up, or `ended`, which is asked between batches, the
         same on all ranks. What is proved of a case is in its margins then.
         """
+        if not self._cases:
+            return
         while len(self._store) and not ended():
             with self._tag.kind(Memory.BOUNDS):
                 batch = self._store.take(self._batch)
@@ -147,7 +149,7 @@ class ManyBoxes:
         while len(self._store):
             rest = self._store.take(self._batch)
             self._note(rest.case, rest.margins)
-        for case, margins in zip(self._cases, self._closed, strict=False):
+        for case, margins in zip(self._cases, self._closed, strict=True):
             found = margins[: len(case.open)]
             case.margins = torch.where(case.open, torch.fmax(case.margins, found), case.margins)
             case.open = case.open & ~(found > 0)
