@@ -103,7 +103,7 @@ def rank_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankServer
 def warm(rank_server: RankServer) -> Iterator[None]:
     """Commands that would start a rank server of their own use the one that runs."""
     with pytest.MonkeyPatch.context() as patch:
-        modules = ("attacks", "job", "plan", "train", "training")
+        modules = ("ablation", "attacks", "job", "plan", "train", "training")
         for module in (*(f"cli.{name}_command" for name in modules), "experiments.experiment"):
             name = f"runner.{module}.RankServer"
             patch.setattr(name, lambda log, preload=(): nullcontext(rank_server))

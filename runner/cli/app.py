@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import runner
+from runner.cli.ablation_command import PARTS, ablation
 from runner.cli.attacks_command import attacks
 from runner.cli.compare_command import EXIT_CODES as COMPARE_EXIT_CODES
 from runner.cli.compare_command import compare
@@ -63,6 +64,7 @@ app.command("job")(job)
 app.add_typer(experiments, name="experiment")
 experiments.command("training")(training)
 experiments.command("attacks")(attacks)
+experiments.command("ablation", epilog=PARTS)(ablation)
 app.command("train")(train)
 app.command("shard", hidden=True)(shard)
 app.command("doctor")(doctor)

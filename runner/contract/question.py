@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from runner.contract.measurements import Measurements
 from runner.contract.strategy import Strategy
-from runner.contract.vocabulary import AttackKind, Cause, Device, Method, Verdict
+from runner.contract.vocabulary import AttackKind, Cause, Device, EnginePart, Method, Verdict
 from runner.contract.workload import Workload
 
 # Of both; a harness and a verifier of different versions do not understand each other.
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Question:
     fitted: str = ""
     """Absolute path of the property as preparation read it (runner.problem.property.fitted); empty
     where ranks are to read `property` themselves."""
+    without: frozenset[EnginePart] = frozenset()
+    """What is not to be tried, in an experiment; the bounds of auto_LiRPA have no parts."""
     version: int = CONTRACT_VERSION
     """Of the contract that it was made under."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 
 class Verdict(StrEnum):
@@ -62,6 +63,35 @@ class AttackKind(StrEnum):
 
     PGD = "pgd"  # down gradients alone
     INTERVAL = "interval"  # and along those of bounds over small boxes, between descents
+
+
+class EnginePart(StrEnum):
+    """What can be left out of a verification, to see what it buys; each has a docstring. Without
+    any of them less is tried, and what is said still holds.
+    """
+
+    def __new__(cls, value: str, does: str) -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.__doc__ = does
+        return member
+
+    FORWARD = "forward", "forms: linear bounds of neurons from the free inputs on, before rows"
+    EARLY = (
+        "early-specs",
+        "a bound of the specs before rows that take long, and rows for what they see",
+    )
+    ALPHA = "alpha", "α-CROWN before branch and bound"
+    PARAMETERS = "parameters", "of α, the lines of what is no ReLU"
+    BENT = "bent-splits", "splits of neurons where a network bends otherwise than by ReLUs"
+    CUTS = "cuts", "several ways to choose the input that a box is halved at, not the first alone"
+    NEAR = "near-alpha", "α on boxes of an input split that are near their threshold"
+    BOX_ATTACK = "box-attack", "attacks from the open boxes of an input split"
+    WHOLE = "whole-points", "all points of boxes that few inputs span, over whole numbers"
+    LEAVES = "leaf-lp", "a linear program where all ReLUs are split"
+    EXACT = "exact-ties", "rational arithmetic on strict and tied properties of small networks"
+    MIXES = "mixes", "mixes of the rows of a conjunction, in input splits"
+    TOGETHER = "together", "many boxes of a property bounded at once"
 
 
 BOUNDS = (Method.IBP, Method.CROWN, Method.ALPHA_CROWN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from runner.contract.layout import Axis
 from runner.contract.strategy import Strategy
-from runner.contract.vocabulary import Method
+from runner.contract.vocabulary import EnginePart, Method
 from runner.engine.attack.interval_steps import IntervalSteps
 from runner.engine.attack.pgd import Guide, Target
 from runner.engine.bounds.alpha import AlphaSettings
@@ -53,7 +54,9 @@ class DriverEngine:
         device: torch.device,
         tag: Tagger,
         budget: Budget | None = None,
+        without: AbstractSet[EnginePart] = frozenset(),
     ) -> None:
+        """`budget`: what suits the device where none is given; `without`: parts left out."""
         graph, source = read_graph(prepared), PreparedWeights(prepared)
         self.budget = budget = budget or budget_of(device)
         self._strategy = strategy
@@ -81,6 +84,7 @@ class DriverEngine:
             budget=budget,
             alpha=AlphaSettings(checkpoint=strategy.checkpoint),
             interval_only=column_row_zones(graph) if strategy.interval_zones else frozenset(),
+            without=frozenset(without),
         )
         self.graph = graph
         self.dtype = self._network.dtype
@@ -123,7 +127,8 @@ class DriverEngine:
 
     def boxes(self, checkpoint: Callable[[], None]) -> BoxPropagator:
         """For bounds over many small boxes."""
-        return BoxPropagator(self._network, self._tag, checkpoint, budget=self.budget)
+        budget, without = self.budget, self._settings.without
+        return BoxPropagator(self._network, self._tag, checkpoint, budget=budget, without=without)
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
         searchers, world = self._mesh.along(Axis.DOMAINS), self._mesh.world

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runner.contract.vocabulary import BOUNDS, Method
+from runner.contract.vocabulary import BOUNDS, EnginePart, Method
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.interval import Interval
@@ -26,7 +26,7 @@ from runner.engine.bounds.rounding import gamma, sums_in
 from runner.engine.bounds.rows import Rows
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.cases import CaseProgress
-from runner.engine.search.many_boxes import MANY, bound_together
+from runner.engine.search.many_boxes import are_many, bound_together
 from runner.engine.specs import Room, Specs, box_around, boxes_around, no_room
 from runner.problem.property.model import Property
 
@@ -143,7 +143,7 @@ class Incomplete:
             if method in self._done:
                 continue
             self._done.add(method)
-            if method is Method.IBP and tightest is not method and len(self.open_cases) >= MANY:
+            if method is Method.IBP and tightest is not method and self._many:
                 # A batch takes no longer by CROWN than box after box by interval bounds.
                 self.method = Method.CROWN
                 self._bound_together()
@@ -191,6 +191,10 @@ class Incomplete:
         """The least margin over all cases and disjuncts; inf when nothing is unsafe."""
         return min((case.bound for case in self.cases), default=math.inf)
 
+    @property
+    def _many(self) -> bool:
+        return are_many(len(self.open_cases), self._settings.without)
+
     def _bound_together(self) -> None:
         bound_together(self._network, self.cases, self._settings, self._tag, self._check)
 
@@ -213,7 +217,7 @@ class Incomplete:
 
     def _dear(self, case: CaseProgress, method: Method) -> bool:
         """Whether rows of start nodes take long, as far as bounds tell that are known."""
-        if case.known is None:
+        if case.known is None or EnginePart.EARLY in self._settings.without:
             return False
         work = self._propagator(Method.CROWN, Refinement()).work(case.known)
         # A step of α goes back and forth.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from runner.contract.vocabulary import BOUNDS, AttackKind, Cause, Method, Phase, Verdict
+from runner.contract.vocabulary import BOUNDS, AttackKind, Cause, EnginePart, Method, Phase, Verdict
 from runner.contract.workload import Workload
 from runner.engine.agreement import SAFETY, Agreement, Nearest, compare
 from runner.engine.attack.pgd import Attack, AttackSettings, Target, targets_of
@@ -59,6 +59,7 @@ class Verification:
     progress: Progress
     workload: Workload | None = None
     attack: AttackKind = AttackKind.PGD
+    without: frozenset[EnginePart] = frozenset()
     _bounding: Bounding | None = None
     _aside: dict[Target, Nearest] = field(default_factory=dict)
     _step: str = "start"
@@ -80,7 +81,7 @@ class Verification:
             self._step = "attack"
             if self._attacked(
                 attack, targets, FIRST_ATTACK, FIRST_ATTACK_ROUNDS, FIRST_SHARE
-            ) or attack.search_whole(targets, lambda: self.deadline.passed(WHOLE_SHARE)):
+            ) or self._enumerated(attack, targets):
                 return Finding(Verdict.SAT, Cause.NONE, "attack")
         with self.probe.phase(Phase.INCOMPLETE):
             self._step = "comparison with ONNX Runtime"
@@ -147,6 +148,7 @@ class Verification:
                 continue
             region = self.instance.cases[target.case].unsafe[target.disjunct]
             strict = bool(region.strict.any()) and nearest.room == 0
+            strict &= EnginePart.EXACT not in self.without
             if not (strict and self.engine.excluded_exactly(self.instance, target)):
                 self._aside[target] = nearest
             bounding.close(target)
@@ -198,6 +200,12 @@ class Verification:
             not self.deadline.passed(share) and attack.search(targets, settings, ended)
             for _ in range(rounds)
         )
+
+    def _enumerated(self, attack: Attack, targets: list[Target]) -> bool:
+        """Whether one of finitely many points is a counterexample."""
+        if EnginePart.WHOLE in self.without:
+            return False
+        return attack.search_whole(targets, lambda: self.deadline.passed(WHOLE_SHARE))
 
     def _proved(self) -> Finding:
         """`unsat`, unless VNN-COMP's checker would accept a point that lies outside of the box."""

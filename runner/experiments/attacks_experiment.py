@@ -78,7 +78,11 @@ Told = Callable[[AttackRow], None]
 
 
 def tasks_of(
-    categories: Sequence[Path], filter_glob: str | None, limit: int | None, seed: int
+    categories: Sequence[Path],
+    filter_glob: str | None,
+    limit: int | None,
+    seed: int,
+    timeout_s: float | None = None,
 ) -> list[Task]:
     """The instances that are attacked. Raises UsageError as `plan` does."""
     return plan(
@@ -86,7 +90,7 @@ def tasks_of(
             categories=tuple(str(category.absolute()) for category in categories),
             strategies=("baseline",),
             ranks=1,
-            timeout_s=None,
+            timeout_s=timeout_s,
             filter=filter_glob,
             limit=limit,
             seed=seed,

@@ -54,6 +54,8 @@ def optimized_slopes(
     tag: Tagger,
     enough: Callable[[Tensor], bool],
     finished: Callable[[bool], bool],
+    *,
+    relus_alone: bool = False,
 ) -> dict[str, Tensor]:
     """For each row, the slopes [S, B, U] by node of the iteration with its best bound.
 
@@ -61,13 +63,14 @@ def optimized_slopes(
 
     `unstable`: the ReLU nodes that have an unstable neuron, on whichever rank.
     `enough` is asked between iterations with the best bounds so far; once true they are final,
-    and the search ends as soon as `finished`, given that, agrees.
+    and the search ends as soon as `finished`, given that, agrees. `relus_alone`: all that is no
+    ReLU keeps its lines.
     """
     with torch.no_grad(), tag.kind(Memory.A):
         # The way to the first relaxed node does not depend on α: it is gone once.
         fixed = advance(network, frontier, relaxations, {}, stop_at_relaxed=True)
     with tag.kind(Memory.ALPHA):
-        slopes = _initial_slopes(fixed, relaxations, unstable)
+        slopes = _initial_slopes(fixed, relaxations, unstable, relus_alone)
         found = {name: slope.detach().clone() for name, slope in slopes.items()}
     if not slopes:
         return {}
@@ -103,7 +106,7 @@ def _keep(bound: Tensor, slopes: dict[str, Tensor], best: Tensor, found: dict[st
 
 
 def _initial_slopes(
-    frontier: Frontier, relaxations: Relaxations, unstable: AbstractSet[str]
+    frontier: Frontier, relaxations: Relaxations, unstable: AbstractSet[str], relus_alone: bool
 ) -> dict[str, Tensor]:
     """By node. A rank may hold no unstable neuron of a node: its α is then empty, but there."""
     rows = frontier.constant.shape[0]
@@ -112,6 +115,6 @@ def _initial_slopes(
         relaxation = relaxations.get(node.name)
         if isinstance(relaxation, ReluRelaxation) and node.name in unstable:
             slopes[node.name] = relaxation.initial_slopes(rows).requires_grad_()
-        elif isinstance(relaxation, Parametrised):
+        elif isinstance(relaxation, Parametrised) and not relus_alone:
             slopes[node.name] = relaxation.initial(rows).requires_grad_()
     return slopes

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runner.contract.vocabulary import Memory
+from runner.contract.vocabulary import EnginePart, Memory
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.backward import (
     Frontier,
@@ -26,7 +26,7 @@ from runner.engine.bounds.backward import (
 )
 from runner.engine.bounds.box_alpha import Chosen, Mixes, row_relaxations, searched
 from runner.engine.bounds.budget import CORE, Budget
-from runner.engine.bounds.forward import ForwardPass
+from runner.engine.bounds.forward import ForwardPass, budget_for_forms
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
@@ -84,7 +84,7 @@ class BoxPropagator:
     """Bounds of one network. `checkpoint` is called before each pass; it may raise.
 
     `start_nodes`: those whose bounds come from CROWN; `interval_only`: those that keep IBP's.
-    `work`: rows that passed a node so far.
+    `without`: parts that are left out; `work`: rows that passed a node so far.
     """
 
     def __init__(
@@ -94,12 +94,13 @@ class BoxPropagator:
         checkpoint: Callable[[], None] = lambda: None,
         interval_only: AbstractSet[str] = frozenset(),
         budget: Budget = CORE,
+        without: AbstractSet[EnginePart] = frozenset(),
     ) -> None:
         self._network = network
+        self._for_forms = budget_for_forms(budget, without)
         self.start_nodes = network.start_nodes - network.exact - interval_only
         self._tag = tag
         self._checkpoint = checkpoint
-        self._budget = budget
         widest = max(node.size for node in network.graph.nodes)
         self._pass_rows = max(16, budget.scaled(PASS_VALUES) // widest)
         self.work = 0
@@ -113,7 +114,7 @@ class BoxPropagator:
         network = self._network
         bounds = BoxBounds(box, {network.graph.input.name: box})
         lines = _Lines(network, bounds, box.lower.dtype)
-        forward = ForwardPass(network, box, 0.0, self._tag, self._budget)
+        forward = ForwardPass(network, box, 0.0, self._tag, self._for_forms)
         for node in network.graph.nodes[1:]:
             with self._tag.kind(Memory.BOUNDS):
                 inputs = [bounds.intervals[name] for name in node.inputs]

@@ -8,11 +8,12 @@ where they leave few neurons to the backward pass (`ForwardPass.columns` compare
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 import torch
 from torch import Tensor
 
-from runner.contract.vocabulary import Memory
+from runner.contract.vocabulary import EnginePart, Memory
 from runner.engine.bounds.bands import relaxed
 from runner.engine.bounds.budget import CORE, Budget
 from runner.engine.bounds.form import Form, through
@@ -28,6 +29,11 @@ LIVE_COPIES = 3
 ROW_CALLS, FORM_CALLS = 50_000, 300_000
 # Of a node's rows, what its form may leave for the pass to go on.
 MOST_LEFT = 0.9
+
+
+def budget_for_forms(budget: Budget, without: AbstractSet[EnginePart]) -> Budget:
+    """No room for any where they are left out."""
+    return Budget(0) if EnginePart.FORWARD in without else budget
 
 
 class ForwardPass:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from runner.contract.vocabulary import Method
+from runner.contract.vocabulary import EnginePart, Method
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.budget import CORE, Budget
 from runner.engine.bounds.interval import Interval
@@ -23,7 +23,8 @@ class Settings:
     """`row_block`: rows of A that exist at once; both sides of a neuron are two rows.
 
     `interval_only`: start nodes that keep their interval bounds. `forward_share`: of the work of a
-    backward pass at a start node, what a forward pass before it may take.
+    backward pass at a start node, what a forward pass before it may take. `without`: parts that are
+    left out, each where it would be tried.
     """
 
     method: Method = Method.ALPHA_CROWN
@@ -32,6 +33,7 @@ class Settings:
     interval_only: frozenset[str] = frozenset()
     budget: Budget = CORE
     forward_share: float = FORWARD_SHARE
+    without: frozenset[EnginePart] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from runner.contract.vocabulary import Memory, Method
+from runner.contract.vocabulary import EnginePart, Memory, Method
 from runner.engine.bounds.alpha import optimized_slopes
 from runner.engine.bounds.backward import (
     Frontier,
@@ -28,7 +28,7 @@ from runner.engine.bounds.backward import (
     start_frontier,
 )
 from runner.engine.bounds.crop import Tile, rows_of, tiles_of
-from runner.engine.bounds.forward import ForwardPass
+from runner.engine.bounds.forward import ForwardPass, budget_for_forms
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
@@ -113,7 +113,8 @@ class Propagator:
         linear = known is not None and known.relaxations
         if settings.method is Method.IBP or linear or not settings.forward_share:
             return None
-        return ForwardPass(self.network, box, settings.forward_share, self._tag, settings.budget)
+        budget = budget_for_forms(settings.budget, settings.without)
+        return ForwardPass(self.network, box, settings.forward_share, self._tag, budget)
 
     def _by_form(
         self, name: str, interval: Interval, bounds: NetworkBounds, forward: ForwardPass
@@ -370,6 +371,7 @@ class Propagator:
                 self._tag,
                 stop,
                 self._share.finished,
+                relus_alone=EnginePart.PARAMETERS in self.settings.without,
             )
         whole = start(bounds.dtype)
         count = whole.constant.shape[0]

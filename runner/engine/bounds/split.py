@@ -35,6 +35,11 @@ class SplitSpace(Space[SplitNode]):
         return SplitSpace(tuple(node.to(dtype) for node in self.nodes), self.size)
 
 
+def bends_otherwise(network: BoundNetwork) -> bool:
+    """Whether there is more to split than ReLUs."""
+    return any(network.graph.node(name).op is not Op.RELU for name in network.relaxed)
+
+
 def _split_node(
     network: BoundNetwork, name: str, before: str, intervals: dict[str, Interval], start: int
 ) -> SplitNode:

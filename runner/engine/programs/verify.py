@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.distributed.distributed_c10d import BackendConfig
 
 from runner.contract.question import Question, Report
 from runner.contract.strategy import Engine, Strategy
-from runner.contract.vocabulary import Cause, Phase, Verdict
+from runner.contract.vocabulary import Cause, EnginePart, Phase, Verdict
 from runner.contract.wire import question_from_json, question_to_json, report_to_json
 from runner.engine.bounds.budget import Budget, budget_of
 from runner.engine.bounds.tagging import Tagger
@@ -83,7 +84,9 @@ def verified(question: Question, rank: Rank) -> Finding:
         if question.prepared and not question.fitted:
             check_fit(instance, read_graph(prepared), question.property, network)
         budget = budget_of(device, question.work_bytes)
-        engine = engine_for(question.strategy, network, prepared, group, device, probe, budget)
+        engine = engine_for(
+            question.strategy, network, prepared, group, device, probe, budget, question.without
+        )
         rank.weight_bytes = engine.weight_bytes
     return Verification(
         engine,
@@ -97,6 +100,7 @@ def verified(question: Question, rank: Rank) -> Finding:
         rank.progress,
         question.workload,
         question.attack,
+        question.without,
     ).run()
 
 
@@ -108,8 +112,9 @@ def engine_for(
     device: torch.device,
     tag: Tagger,
     budget: Budget | None = None,
+    without: AbstractSet[EnginePart] = frozenset(),
 ) -> VerificationEngine:
-    """`budget`: what suits the device where none is given; auto_LiRPA knows none."""
+    """`budget`: what suits the device where none is given; auto_LiRPA knows none, and no parts."""
     if strategy.engine is Engine.LIRPA:
         return LirpaEngine(network, prepared, device, tag)
-    return DriverEngine(prepared, strategy, group, device, tag, budget)
+    return DriverEngine(prepared, strategy, group, device, tag, budget, without)

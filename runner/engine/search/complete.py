@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import torch
 
-from runner.contract.vocabulary import Method
+from runner.contract.vocabulary import EnginePart, Method
 from runner.contract.workload import Workload
+from runner.engine.bounds.split import bends_otherwise
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.clock import Deadline
 from runner.engine.incomplete import OpenCase
 from runner.engine.network.graph import Op
 from runner.engine.search.input_split import InputSplit
-from runner.engine.search.many_boxes import MANY, ManyBoxes
+from runner.engine.search.many_boxes import ManyBoxes, are_many
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
 from runner.engine.search.sharing import Sharing
@@ -45,12 +46,14 @@ def halved_together(cases: list[OpenCase]) -> bool:
     """Whether there are so many boxes, of few inputs each, that nothing is done for one alone until
     all of them were halved together.
     """
-    return len(cases) >= MANY and all(map(few_inputs, cases))
+    without = cases[0].settings.without if cases else frozenset()
+    return are_many(len(cases), without) and all(map(few_inputs, cases))
 
 
 def tightest_bounds(cases: list[OpenCase]) -> Method:
     """The bounds that pay before the searches: a box is halved in less time than α-CROWN takes."""
-    return Method.CROWN if all(map(few_inputs, cases)) else Method.ALPHA_CROWN
+    left_out = any(EnginePart.ALPHA in case.settings.without for case in cases)
+    return Method.CROWN if left_out or all(map(few_inputs, cases)) else Method.ALPHA_CROWN
 
 
 @dataclass
@@ -169,7 +172,8 @@ class Complete:
 def fitting(case: OpenCase) -> list[MakeSearch]:
     """The searches that apply, the more hopeful first: it has less to split."""
     makers: list[MakeSearch] = []
-    if case.network.relaxed and case.progress.known is not None:
+    left_out = EnginePart.BENT in case.settings.without and bends_otherwise(case.network)
+    if case.network.relaxed and case.progress.known is not None and not left_out:
         makers.append(ReluSplit)
     if case.free_inputs <= MOST_INPUTS:
         makers.append(InputSplit)

@@ -29,9 +29,12 @@ NO_WAY = -1
 
 
 class Cuts:
-    """Of each way, what boxes that it cut still miss of what their parents missed."""
+    """Of each way, what boxes that it cut still miss of what their parents missed. Without
+    `several`, the first way is the only one.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, several: bool = True) -> None:
+        self._several = several
         self._left = torch.zeros(len(POWERS), dtype=torch.float64)
         self._seen = torch.zeros(len(POWERS), dtype=torch.float64)
         self._counts = torch.zeros(len(POWERS), dtype=torch.long)
@@ -48,6 +51,8 @@ class Cuts:
 
     def ways(self, count: int) -> Tensor:
         """Of so many boxes [N] in turn."""
+        if not self._several:
+            return torch.zeros(count, dtype=torch.int8)
         better = self.better
         if better is None:
             return torch.tensor(TRIED, dtype=torch.int8).repeat(count // len(TRIED) + 1)[:count]

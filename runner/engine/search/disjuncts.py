@@ -23,10 +23,13 @@ MOSTLY = 0.9
 
 
 class Disjuncts:
-    """Which rows [S] belong to which disjunct, padded to the longest."""
+    """Which rows [S] belong to which disjunct, padded to the longest. Without `mixes` each is
+    excluded by one of its rows or not at all.
+    """
 
-    def __init__(self, specs: Specs) -> None:
+    def __init__(self, specs: Specs, *, mixes: bool = True) -> None:
         self._specs = specs
+        self._mixes = mixes
         counts = torch.bincount(specs.disjunct, minlength=specs.disjuncts).tolist()
         most = max(1, *counts) if counts else 1
         self._rows = specs.disjunct.new_zeros((len(counts), most))
@@ -37,15 +40,15 @@ class Disjuncts:
 
     @property
     def several(self) -> bool:
-        """Whether any has more than one row."""
-        return self._rows.shape[1] > 1
+        """Whether rows are mixed of any."""
+        return self._mixes and self._rows.shape[1] > 1
 
     @property
     def cancel(self) -> bool:
         """Whether rows of a disjunct have something in common that is less in their mean."""
         rows = self._specs.rows[self._rows] * self._real.unsqueeze(2)
         whole = rows.abs().sum((1, 2))
-        return bool((rows.sum(1).abs().sum(1) < MOSTLY * whole).any())
+        return self._mixes and bool((rows.sum(1).abs().sum(1) < MOSTLY * whole).any())
 
     def best(self, values: Tensor) -> Tensor:
         """Of rows [N, S]: the greatest of each disjunct [N, disjuncts], -inf without rows."""
@@ -55,7 +58,8 @@ class Disjuncts:
         """Of disjuncts [M] over boxes [M], with the weights that `mixed` found."""
         specs, rows = self._specs, self._rows[disjunct]
         mine = weights[box, disjunct].gather(1, rows).masked_fill(~self._real[disjunct], 0.0)
-        return Mixes(box, specs.rows[rows], specs.thresholds[rows], mine, self._real[disjunct])
+        real = self._real[disjunct] if self._mixes else mine > 0
+        return Mixes(box, specs.rows[rows], specs.thresholds[rows], mine, real)
 
     def mixed(self, lower: Tensor, coefficients: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
         """Of rows with lower margins [N, S] and coefficients [N, S, inputs] over boxes of this
@@ -68,7 +72,7 @@ class Disjuncts:
         first = torch.where(usable, lower, -torch.inf).argmax(2, keepdim=True)
         weights = torch.zeros_like(lower).scatter_(2, first, 1.0)
         best = torch.where(usable, lower, -torch.inf).amax(2)
-        if self._rows.shape[1] > 1:
+        if self.several:
             mixture = _Mixture.of(lower, slopes, radius, usable)
             weights, best = _ascended(weights, best, mixture)
         spread = weights.new_zeros(*weights.shape[:2], coefficients.shape[1])

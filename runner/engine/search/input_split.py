@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runner.contract.vocabulary import Memory
+from runner.contract.vocabulary import EnginePart, Memory
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.boxes import BoxBounds, BoxPropagator, batch_boxes
@@ -52,8 +52,9 @@ class InputSplit:
     def __init__(self, context: SearchContext) -> None:
         self._context = context
         budget, skipped = context.settings.budget, context.settings.interval_only
+        self._without = context.settings.without
         self._propagator = BoxPropagator(
-            context.network, context.tag, context.checkpoint, skipped, budget
+            context.network, context.tag, context.checkpoint, skipped, budget, self._without
         )
         workload = context.workload
         self.batch = (
@@ -62,7 +63,7 @@ class InputSplit:
             else batch_boxes(context.network.graph, budget)
         )
         self.store = BoxStore[Boxes]()
-        self._cuts = Cuts()
+        self._cuts = Cuts(several=EnginePart.CUTS not in self._without)
         self.begun, self.complete, self.open_share = False, True, 1.0
         # Disjuncts are counted anew, only those that are open.
         self._numbers = context.case.open.nonzero()[:, 0]
@@ -71,7 +72,7 @@ class InputSplit:
         self._specs = replace(
             specs, disjunct=position[specs.disjunct], disjuncts=len(self._numbers)
         )
-        self._disjuncts = Disjuncts(self._specs)
+        self._disjuncts = Disjuncts(self._specs, mixes=EnginePart.MIXES not in self._without)
         several = SEVERAL if self._disjuncts.several else SINGLE
         self._near = Near(CANCELLING if self._disjuncts.cancel else several)
         self._attack = BoxAttack(context, self._specs, self._numbers)
@@ -213,6 +214,8 @@ class InputSplit:
 
     def _optimized(self, bounds: BoxBounds, boxes: Boxes, found: _Margins) -> _Margins:
         """With α where that may close a box, and the weights of its rows chosen with it."""
+        if EnginePart.NEAR in self._without:
+            return found
         margins = torch.where(boxes.open, torch.maximum(found.margins, boxes.margins), torch.inf)
         box, disjunct = self._near.chosen(margins).nonzero().unbind(1)
         price = self._price(len(boxes), len(box))
@@ -230,7 +233,8 @@ class InputSplit:
 
     def _attacked(self, boxes: Boxes, corners: Tensor) -> bool:
         """From time to time, from what is open of a batch."""
-        if not len(boxes) or self._context.workload is not None:
+        left_out = EnginePart.BOX_ATTACK in self._without
+        if not len(boxes) or self._context.workload is not None or left_out:
             return False
         due = self._attack.due(len(boxes), self._propagator.work)
         return due and self._attack.found(boxes, corners)

@@ -6,6 +6,7 @@ which a backward pass proves the bound as any other.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from runner.contract.vocabulary import EnginePart
 from runner.engine.bounds.bent_space import BentSpace
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
@@ -39,11 +41,17 @@ class Leaves:
     """Of one box. Linear only where ReLU is the only operator that is not."""
 
     def __init__(
-        self, network: BoundNetwork, space: SplitSpace | BentSpace, intervals: dict[str, Interval]
+        self,
+        network: BoundNetwork,
+        space: SplitSpace | BentSpace,
+        intervals: dict[str, Interval],
+        without: AbstractSet[EnginePart] = frozenset(),
     ) -> None:
+        """`without`: parts that are left out; no leaf is then solved."""
         self._network = network
         self._space = space
         self._intervals = {name: i.to(torch.float64) for name, i in intervals.items()}
+        self._left_out = EnginePart.LEAVES in without
         relus = isinstance(space, SplitSpace)
         self._linear = relus and network.relaxed.keys() == {node.name for node in space.nodes}
 
@@ -54,7 +62,7 @@ class Leaves:
         rows @ outputs <= thresholds (rows [K, outputs]). What may prove that the leaf has no point
         of it, or such a point [1, *input]; None where the LP cannot tell.
         """
-        if not self._linear:
+        if not self._linear or self._left_out:
             return None
         box = self._intervals[self._network.graph.input.name]
         centre, radius = box.centre, box.radius

@@ -6,12 +6,13 @@ One box after the other costs the calls of a whole pass each; a batch of boxes c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from runner.contract.vocabulary import Memory
+from runner.contract.vocabulary import EnginePart, Memory
 from runner.engine.bounds.boxes import BoxPropagator, batch_boxes
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import Settings
@@ -38,6 +39,11 @@ class Pieces(Boxes):
     """Parts of the boxes of several cases: `case` [N]. Margins are inf beyond its disjuncts."""
 
     case: Tensor
+
+
+def are_many(cases: int, without: AbstractSet[EnginePart]) -> bool:
+    """Whether so many open cases are bounded together, and not each by itself."""
+    return EnginePart.TOGETHER not in without and cases >= MANY
 
 
 def bound_together(
@@ -73,7 +79,7 @@ class ManyBoxes:
         self._tag = tag
         self._most_pieces = most_pieces
         self._propagator = BoxPropagator(
-            network, tag, checkpoint, settings.interval_only, settings.budget
+            network, tag, checkpoint, settings.interval_only, settings.budget, settings.without
         )
         self._batch = batch_boxes(network.graph, settings.budget)
         self._cases = [case for case in cases if bool(case.open.any())]

@@ -12,9 +12,8 @@ from runner.engine.bounds.bent_space import BentSpace
 from runner.engine.bounds.beta import BetaSettings, SplitBounds
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.split import SplitSpace
+from runner.engine.bounds.split import SplitSpace, bends_otherwise
 from runner.engine.bounds.tighten import Tightener
-from runner.engine.network.graph import Op
 from runner.engine.search.domains import Domains
 from runner.engine.search.leaves import Leaves
 from runner.engine.search.padded_rows import PaddedRows
@@ -45,8 +44,7 @@ class SplitRoot:
             raise ValueError("a ReLU split starts from bounds of every node")
         network, tag, checkpoint = context.network, context.tag, context.checkpoint
         intervals = known.intervals
-        bent = any(name for name in network.relaxed if network.graph.node(name).op is not Op.RELU)
-        space = (BentSpace if bent else SplitSpace).of(network, intervals)
+        space = (BentSpace if bends_otherwise(network) else SplitSpace).of(network, intervals)
         lower = {name: interval.lower for name, interval in intervals.items()}
         upper = {name: interval.upper for name, interval in intervals.items()}
         before = Interval(space.columns_of(lower), space.columns_of(upper))
@@ -60,7 +58,7 @@ class SplitRoot:
             bounds,
             PaddedRows.of(context.case.specs),
             Tightener(network, context.settings, space, intervals, tag, checkpoint),
-            Leaves(network, space, intervals),
+            Leaves(network, space, intervals, context.settings.without),
             before,
             context.settings.budget,
         )

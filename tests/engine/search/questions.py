@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from small_networks import CPU, Builder, SmallNetwork
 from torch import Tensor
 
-from runner.contract.vocabulary import Method
+from runner.contract.vocabulary import EnginePart, Method
 from runner.engine.attack.interval_steps import IntervalSteps
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.boxes import BoxPropagator
@@ -57,9 +57,10 @@ def bounded(
     method: Method = Method.ALPHA_CROWN,
     row_block: int = 16,
     checkpoint: Callable[[], None] = lambda: None,
+    without: frozenset[EnginePart] = frozenset(),
 ) -> Incomplete:
     """After all methods up to `method`."""
-    found = incomplete(network, instance, row_block, checkpoint)
+    found = incomplete(network, instance, row_block, checkpoint, without=without)
     found.run(method)
     return found
 
@@ -71,8 +72,9 @@ def incomplete(
     checkpoint: Callable[[], None] = lambda: None,
     room: Room = no_room,
     shares: TimeShares | None = None,
+    without: frozenset[EnginePart] = frozenset(),
 ) -> Incomplete:
-    settings = Settings(row_block=row_block)
+    settings = Settings(row_block=row_block, without=without)
     return Incomplete(
         network.bound(),
         instance,
@@ -99,6 +101,7 @@ class DriverStub:
 
     network: SmallNetwork
     row_block: int = 16
+    without: frozenset[EnginePart] = frozenset()
 
     def __post_init__(self) -> None:
         self._bound: BoundNetwork = self.network.bound()
@@ -118,7 +121,9 @@ class DriverStub:
         return self._bound.forward(x.double())
 
     def bounding(self, instance: Property, deadline: Deadline, room: Room = no_room) -> Incomplete:
-        self.bounded = incomplete(self.network, instance, self.row_block, deadline.check, room)
+        self.bounded = incomplete(
+            self.network, instance, self.row_block, deadline.check, room, without=self.without
+        )
         return self.bounded
 
     def excluded_exactly(self, instance: Property, target: Target) -> bool:

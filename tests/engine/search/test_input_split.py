@@ -15,7 +15,7 @@ from questions import bounded, case, identity, incomplete, question, region
 from scipy.optimize import Bounds, LinearConstraint, milp
 from small_networks import CPU, Builder, SmallNetwork, mlp
 
-from runner.contract.vocabulary import Method
+from runner.contract.vocabulary import EnginePart, Method
 from runner.engine.attack.pgd import Candidate
 from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import NoTagger
@@ -55,6 +55,7 @@ def context(
     progress: Incomplete,
     checkpoint: Callable[[], None] = lambda: None,
     sharing: Sharing | None = None,
+    without: frozenset[EnginePart] = frozenset(),
 ) -> SearchContext:
     """Of the only case; on one rank unless `sharing` says otherwise."""
     return SearchContext(
@@ -62,7 +63,7 @@ def context(
         case=progress.cases[0],
         number=0,
         within=box_within(instance.cases[0], network.graph.input.shape, CPU),
-        settings=Settings(),
+        settings=Settings(without=without),
         device=CPU,
         seed=0,
         tag=NoTagger(),
