@@ -266,6 +266,35 @@ def attention(tokens: int = 3, heads: int = 2, length: int = 2, seed: int = 0) -
     return builder.network()
 
 
+def multiplied(seed: int, inputs: int = 3) -> SmallNetwork:
+    """ReLUs and a sine, their products with each other and with inputs, and squares of those."""
+    builder = Builder((inputs,), seed)
+    bent = builder.pointwise(Op.RELU, builder.linear("x", 3))
+    wave = builder.pointwise(Op.SIN, builder.linear("x", 2))
+    x = product(builder, builder.linear(builder.concat(0, bent, wave, "x"), 6), 3)
+    whole = builder.concat(0, x, bent, "x")
+    square = builder.pointwise(Op.SQUARE, builder.linear(whole, 2))
+    builder.linear(builder.concat(0, whole, square), 3)
+    return builder.network()
+
+
+def product(builder: Builder, x: str, width: int) -> str:
+    """Of the first half of flat values with the second."""
+    return builder.add(Op.PRODUCT, (builder.reshape(x, 2, width),), (width,))
+
+
+def lyapunov(*curvature: float) -> SmallNetwork:
+    """x · (P x) by products of its entries, P with these eigenvalues."""
+    size = len(curvature)
+    builder = Builder((size,), seed=3)
+    basis, _ = torch.linalg.qr(builder.random(size, size))
+    matrix = basis @ torch.diag(torch.tensor(curvature)) @ basis.T
+    x = builder.concat(0, "x", builder.linear_of("x", matrix, torch.zeros(size)))
+    x = product(builder, x, size)
+    builder.linear_of(x, torch.ones(1, size), torch.zeros(1))
+    return builder.network()
+
+
 def box_of(network: SmallNetwork, radius: float, batch: int = 1, seed: int = 0) -> Interval:
     generator = torch.Generator().manual_seed(seed)
     centre = torch.randn(batch, *network.graph.input.shape, generator=generator)

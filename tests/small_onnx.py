@@ -75,6 +75,8 @@ def _translated(node: Node) -> list[NodeProto]:
                 made("Mul", parts, f"{node.name}.both"),
                 made("Flatten", [f"{node.name}.both"]),
             ]
+        case Op.SQUARE:
+            return [made("Mul", [*node.inputs, *node.inputs])]
         case Op.MAXPOOL | Op.AVGPOOL:
             kind = "MaxPool" if node.op is Op.MAXPOOL else "AveragePool"
             more = {} if node.op is Op.MAXPOOL else {"count_include_pad": 1}

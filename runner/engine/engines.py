@@ -23,8 +23,10 @@ class Bounding(Protocol):
 
     method: Method
 
-    def run(self, tightest: Method) -> None:
-        """Methods from the cheapest to `tightest`, until nothing is open; may raise."""
+    def run(self, tightest: Method, *, splits: bool = False) -> None:
+        """Methods from the cheapest to `tightest`, until nothing is open; may raise. `splits`:
+        whether boxes are cut after that, so that what is dear over the whole one can wait.
+        """
         ...
 
     def close(self, target: Target) -> None:

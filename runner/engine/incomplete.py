@@ -16,6 +16,7 @@ from torch import Tensor
 from runner.contract.vocabulary import BOUNDS, EnginePart, Method
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.ends import Ends
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
@@ -111,6 +112,7 @@ class Incomplete:
         self._checkpoint = checkpoint
         self._rows = rows
         self.method = Method.IBP
+        self._splits = False
         self._done: set[Method] = set()
         self.cases: list[CaseProgress] = []
         if instance.cases:
@@ -137,8 +139,11 @@ class Incomplete:
             for lower, upper, specs, margins, open_ in parts
         ]
 
-    def run(self, tightest: Method) -> None:
-        """Climbs the ladder, from where it stands, until nothing is open or `tightest` is done."""
+    def run(self, tightest: Method, *, splits: bool = False) -> None:
+        """Climbs the ladder, from where it stands, until nothing is open or `tightest` is done.
+        `splits`: whether boxes are cut after that.
+        """
+        self._splits = splits
         for method in ladder(tightest):
             if method in self._done:
                 continue
@@ -206,6 +211,8 @@ class Incomplete:
             self._bound_with(case, method, self._refinement(case, method))
             return
         self._bound_with(case, method, NO_REFINEMENT)
+        if self._splits and self._ends_early(case):
+            return
         if method is Method.ALPHA_CROWN and self._shares.passed(DEAR_SHARE):
             return
         few = replace(self._settings.alpha, iterations=FEW_ITERATIONS, step=FEW_STEP)
@@ -214,6 +221,19 @@ class Incomplete:
             if refinement is NO_REFINEMENT or not bool(case.open.any()):
                 return
             self._bound_with(case, method, refinement, alpha)
+
+    def _ends_early(self, case: CaseProgress) -> bool:
+        """Whether the rows of a box had better end before its input, as a search over boxes has
+        them do.
+        """
+        if case.known is None or self._network.features.ranks > 1:
+            return False
+        ends, known = Ends(self._network, self._settings.budget), case.known
+        propagator = self._propagator(Method.CROWN, Refinement())
+        return any(
+            ends.best(node.name, 2 * propagator.wanted(node.name, known), known.intervals)
+            for node in propagator.start_nodes()
+        )
 
     def _dear(self, case: CaseProgress, method: Method) -> bool:
         """Whether rows of start nodes take long, as far as bounds tell that are known."""

@@ -137,7 +137,7 @@ class LirpaBounding:
         self.method = Method.IBP
         self.progress = ""
 
-    def run(self, tightest: Method) -> None:
+    def run(self, tightest: Method, *, splits: bool = False) -> None:
         from runner.engine.network.lirpa import lirpa_bounds  # slow to import, and only used here
 
         for method in ladder(tightest):

@@ -157,7 +157,8 @@ class Verification:
         if self.method is not Method.COMPLETE:
             bounding.run(self.method)
         elif not halved_together(bounding.open_cases):
-            bounding.run(Method.CROWN)
+            splits = all(map(few_inputs, bounding.open_cases))
+            bounding.run(Method.CROWN, splits=splits)
             bounding.run(tightest_bounds(bounding.open_cases))
 
     def _searches(self) -> Complete:

@@ -20,7 +20,7 @@ from runner.engine.bounds.rounding import grown, outwards, relu_line, smallest, 
 from runner.engine.bounds.rules import RelaxedRule
 from runner.engine.network.graph import Node, Op
 
-# Each of these takes many values: what it gives is an error of its own, between its bounds.
+# Each of these takes many values.
 _WITHOUT = frozenset({Op.MATMUL, Op.EXP_SUMS})
 # Of a slope times a value, of two of them, and of their sum with the middle.
 _ROUNDINGS = 8
@@ -68,9 +68,9 @@ def relaxed(node: Node, rule: RelaxedRule, form: Form, before: Interval, after: 
     """Of a relaxed node, from its input's form and bounds; where a constant between its own bounds
     `after` is as near, that.
     """
-    if node.op in _WITHOUT:
+    band = band_of(node, rule, before)
+    if band is None:
         return Form.of(after)
-    band = _band(node, rule, before)
     centre, radius = after.ball
     radius = radius.clamp(min=0)  # bounds that cross are of a box without points
     middle, half = band.rest.ball
@@ -96,7 +96,10 @@ def relaxed(node: Node, rule: RelaxedRule, form: Form, before: Interval, after: 
     ).settled()
 
 
-def _band(node: Node, rule: RelaxedRule, before: Interval) -> Band:
+def band_of(node: Node, rule: RelaxedRule, before: Interval) -> Band | None:
+    """None where there is none: what the node gives is an error of its own, between its bounds."""
+    if node.op in _WITHOUT:
+        return None
     match node.op:
         case Op.RELU:
             return _of_relu(before)

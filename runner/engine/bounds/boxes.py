@@ -22,34 +22,28 @@ from runner.engine.bounds.backward import (
     Slopes,
     advance,
     frontier_at,
-    local_interval,
 )
 from runner.engine.bounds.box_alpha import Chosen, Mixes, row_relaxations, searched
+from runner.engine.bounds.box_lines import BoxCharges, BoxLines
 from runner.engine.bounds.budget import CORE, Budget
+from runner.engine.bounds.end_lines import EndLines
+from runner.engine.bounds.ends import Ends, end_forms
 from runner.engine.bounds.forward import ForwardPass, budget_for_forms
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.relu import ReluRelaxation
 from runner.engine.bounds.rounding import (
-    COEFFICIENT_ROUNDINGS,
     LEDGER,
     below,
-    charged_at,
-    floor,
     gamma,
-    rate,
-    relu_line,
-    summed,
-    sums_in,
 )
-from runner.engine.bounds.rules import ReluRule, RuleRelaxation, StartRule
+from runner.engine.bounds.rules import StartRule
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import Graph, Node
 
 # Values of A in one pass of a core: as much as stays in its cache.
 PASS_VALUES = 256 * 1024
 # Boxes of a core that are bounded at once, and copies of their bounds that live at the same time.
-LEAST_BOXES, MOST_BOXES = 16, 1024
+LEAST_BOXES, MOST_BOXES = 1, 1024
 LIVE_COPIES = 8
 # Where open neurons have more rows than this for each column of their forms, they get no rows.
 FORMS_ALONE = 32
@@ -64,10 +58,13 @@ def batch_boxes(graph: Graph, budget: Budget) -> int:
 
 @dataclass(frozen=True)
 class BoxBounds:
-    """Bounds of the nodes over boxes [B, *input]; they hold in real arithmetic."""
+    """Bounds of the nodes over boxes [B, *input]; they hold in real arithmetic. `end`: where rows
+    may end.
+    """
 
     box: Interval
     intervals: dict[str, Interval]
+    end: EndLines | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +100,7 @@ class BoxPropagator:
         self._checkpoint = checkpoint
         widest = max(node.size for node in network.graph.nodes)
         self._pass_rows = max(16, budget.scaled(PASS_VALUES) // widest)
+        self._ends = Ends(network, self._for_forms) if network.features.ranks == 1 else None
         self.work = 0
 
     @torch.no_grad()
@@ -113,7 +111,7 @@ class BoxPropagator:
         """
         network = self._network
         bounds = BoxBounds(box, {network.graph.input.name: box})
-        lines = _Lines(network, bounds, box.lower.dtype)
+        lines = BoxLines(network, bounds.box, bounds.intervals, box.lower.dtype)
         forward = ForwardPass(network, box, 0.0, self._tag, self._for_forms)
         for node in network.graph.nodes[1:]:
             with self._tag.kind(Memory.BOUNDS):
@@ -123,26 +121,47 @@ class BoxPropagator:
                     interval = interval.intersect(known[node.name])
             bounds.intervals[node.name] = interval
             if node.name in self.start_nodes:
-                bounds.intervals[node.name] = self._started(node, bounds, lines, forward)
+                interval, many = self._formed(node, bounds, forward)
+                bounds.intervals[node.name] = interval
+                bounds = self._with_end(node, interval, bounds)
+                if bounds.end is not None and bounds.end.name == node.name:
+                    bounds.intervals[node.name] = interval.intersect(
+                        bounds.end.interval.outer(interval.lower.dtype)
+                    )
+                elif bounds.end is not None or not many:
+                    bounds.intervals[node.name] = self._refined(node, interval, lines, bounds.end)
         return bounds
 
-    def _started(
-        self, node: Node, bounds: BoxBounds, lines: _Lines, forward: ForwardPass
-    ) -> Interval:
-        """Over boxes that leave many neurons open, by forms alone: rows would cost many times as
-        much. As boxes get smaller, less is open, and rows find more.
+    def _formed(self, node: Node, bounds: BoxBounds, forward: ForwardPass) -> tuple[Interval, bool]:
+        """Over boxes that leave many neurons open, by forms; and whether they still do. Rows would
+        cost many times as much. As boxes get smaller, less is open, and rows find more.
         """
         interval, columns = bounds.intervals[node.name], forward.free
         fits = forward.room(node.name, interval.lower.dtype) >= columns
         if not fits or not self._many(node, interval, columns):
-            return self._refined(node, interval, lines)
+            return interval, False
         self._checkpoint()
         found = forward.interval(node.name, bounds.intervals, columns)
         with self._tag.kind(Memory.BOUNDS):
             interval = interval.intersect(found)
-        if self._many(node, interval, columns):
-            return interval
-        return self._refined(node, interval, lines)
+        return interval, self._many(node, interval, columns)
+
+    def _with_end(self, node: Node, interval: Interval, bounds: BoxBounds) -> BoxBounds:
+        """Once rows of a node cost so much that they had better end before the input."""
+        if self._ends is None or not self._ends.may_pay(node):
+            return bounds
+        rows = 2 * int(self._wanted(node, interval).sum())
+        known = None if bounds.end is None else bounds.end.name
+        end = self._ends.best(node.name, rows, bounds.intervals, known)
+        if end is None:
+            return bounds
+        self._checkpoint()
+        with self._tag.kind(Memory.A):
+            found = end_forms(
+                self._network, end, bounds.intervals, self._for_forms, self._checkpoint
+            )
+        self.work += found.columns * len(self._network.ancestors(end.name))
+        return replace(bounds, end=EndLines.of(self._network, found, bounds.box))
 
     def _many(self, node: Node, interval: Interval, columns: int) -> bool:
         """Whether rows of a node's open neurons are many beside the columns of its form."""
@@ -161,14 +180,23 @@ class BoxPropagator:
         precision of the rows, which may be higher than that of the bounds.
         """
         node = self._network.graph.node(self._network.graph.output)
-        lines = _Lines(self._network, bounds, rows.dtype)
+        lines = BoxLines(self._network, bounds.box, bounds.intervals, rows.dtype)
         parts = []
         for some, of in zip(rows.split(self._pass_rows), box.split(self._pass_rows), strict=True):
             with self._tag.kind(Memory.A):
                 whole = some.reshape(1, -1, *node.shape)
                 local = self._network.features.local(node.name, whole, 2)
-                lower, at = self._finish(frontier_at(self._network, node.name, local), lines, of)
-                parts.append((lower[0], self._whole(at)[0]))
+                start = frontier_at(self._network, node.name, local)
+                lower, at = self._finish(start, lines, of)
+                found = lower[0], self._whole(at)[0]
+                if bounds.end is not None:
+                    other = self._finish_at(bounds.end, start, lines, of)
+                    better = other[0][0] > found[0]
+                    found = (
+                        torch.where(better, other[0][0], found[0]),
+                        torch.where(better[:, None], other[1][0].to(found[1]), found[1]),
+                    )
+                parts.append(found)
         return RowBounds(*map(torch.cat, zip(*parts, strict=True)))
 
     def mixed_rows(
@@ -190,7 +218,7 @@ class BoxPropagator:
         network, dtype = self._network, mixes.rows.dtype
         node = network.graph.node(network.graph.output)
         mixes = replace(mixes, weights=choice.weights)
-        lines = _Lines(network, bounds, dtype)
+        lines = BoxLines(network, bounds.box, bounds.intervals, dtype)
         with self._tag.kind(Memory.A):
             whole = mixes.row(choice.weights).reshape(1, -1, *node.shape)
             start = frontier_at(network, node.name, network.features.local(node.name, whole, 2))
@@ -200,17 +228,24 @@ class BoxPropagator:
             size = bounds.intervals[node.name].size.flatten(1)
             return lower[0] - mixes.threshold(size), self._whole(at)[0]
 
-    def _refined(self, node: Node, interval: Interval, lines: _Lines) -> Interval:
+    def _refined(
+        self, node: Node, interval: Interval, lines: BoxLines, end: EndLines | None
+    ) -> Interval:
         with self._tag.kind(Memory.BOUNDS):
             lower, upper = interval.lower.flatten(1).clone(), interval.upper.flatten(1).clone()
             pairs = (wanted := self._wanted(node, interval)).nonzero()
         if not len(pairs):
             return interval
         starts = _Starts(self._network, node, wanted.any(0), lower.dtype, self._tag)
-        for some in pairs.split(max(1, self._pass_rows // 2)):
+        size = self._pass_rows if end is None else self._for_forms.scaled(PASS_VALUES) // end.widest
+        for some in pairs.split(max(1, size // 2)):
             box, neuron = some.unbind(1)
             with self._tag.kind(Memory.A):
-                found, _ = self._finish(starts.frontier(neuron), lines, box)
+                start = starts.frontier(neuron)
+                if end is None:
+                    found, _ = self._finish(start, lines, box)
+                else:
+                    found, _ = self._finish_at(end, start, lines, box)
             with self._tag.kind(Memory.BOUNDS):
                 # fmax, fmin: what is not a number says nothing.
                 lower[box, neuron] = torch.fmax(lower[box, neuron], found[0])
@@ -221,7 +256,7 @@ class BoxPropagator:
     def _finish(
         self,
         start: Frontier,
-        lines: _Lines,
+        lines: BoxLines,
         box: Tensor,
         relaxations: Relaxations | None = None,
         slopes: Slopes | None = None,
@@ -229,16 +264,38 @@ class BoxPropagator:
         """Rows [S, R, *shape], each over the box of its R: the least values [S, R], and the rows
         [S, R, *input] on the input, of those inputs that are this rank's own.
         """
-        self._checkpoint()
-        self.work += start.constant.numel() * len(start.todo)
-        charges = _BoxCharges(lines, box)
-        relaxations = lines.of(box, start) if relaxations is None else relaxations
-        done = advance(self._network, start, relaxations, slopes or {}, charges)
+        done = self._advanced(start, lines, box, relaxations, slopes)
         rows = done.pending[self._network.graph.input.name]
         lower = done.constant + lines.least(rows, box)
         if done.error is not None:
             lower = lower - done.error
         return below(self._network.features.total(lower), rows.dtype), rows
+
+    def _finish_at(
+        self, end: EndLines, start: Frontier, lines: BoxLines, box: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`_finish` with rows that end at a node, and their coefficients [S, R, inputs]."""
+        ended = replace(start, todo=tuple(n for n in start.todo if n.name not in end.before))
+        done = self._advanced(ended, lines, box)
+        rows = done.pending[end.name]
+        least, slopes = end.least(rows, box)
+        lower = done.constant + least
+        if done.error is not None:
+            lower = lower - done.error
+        return below(lower, rows.dtype), slopes
+
+    def _advanced(
+        self,
+        start: Frontier,
+        lines: BoxLines,
+        box: Tensor,
+        relaxations: Relaxations | None = None,
+        slopes: Slopes | None = None,
+    ) -> Frontier:
+        self._checkpoint()
+        self.work += start.constant.numel() * len(start.todo)
+        relaxations = lines.of(box, start) if relaxations is None else relaxations
+        return advance(self._network, start, relaxations, slopes or {}, BoxCharges(lines, box))
 
     def _whole(self, rows: Tensor) -> Tensor:
         """Rows on all inputs [S, R, inputs]."""
@@ -284,117 +341,3 @@ class _Starts:
             self._todo,
             error,
         )
-
-
-class _Lines:
-    """The relaxations of all nodes that a batch of boxes has bounds for so far, made once, and the
-    boxes.
-    """
-
-    def __init__(self, network: BoundNetwork, bounds: BoxBounds, dtype: torch.dtype) -> None:
-        self.network = network
-        self._intervals = bounds.intervals
-        self._dtype = dtype
-        inputs = local_interval(network, network.graph.input.name, bounds.box).to(dtype)
-        centre, radius = inputs.ball
-        size, terms = inputs.size.flatten(1), network.terms(network.graph.input.name, dtype)
-        self._centre, self._floor = centre.flatten(1), floor(size, terms)
-        # Few inputs are split: a row of them is short.
-        self._reach = radius.flatten(1) + size * gamma(terms + COEFFICIENT_ROUNDINGS, dtype)
-        self._relu: dict[str, _ReluLines] = {}
-        self._rounding: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def of(self, box: Tensor, start: Frontier) -> dict[str, RuleRelaxation | ReluRelaxation]:
-        """Of the relaxed nodes on the way, each row with the lines of its box [R]."""
-        found: dict[str, RuleRelaxation | ReluRelaxation] = {}
-        for node in start.todo:
-            if node.name in self.network.relaxed:
-                found[node.name] = self._relaxation(node, box)
-        return found
-
-    def least(self, rows: Tensor, box: Tensor) -> Tensor:
-        """The least value of A · x over the box of each R: A [S, R, *input] -> [S, R]."""
-        flat = rows.flatten(2)
-        centre, reach, least = (
-            values.index_select(0, box) for values in (self._centre, self._reach, self._floor)
-        )
-        return (flat * centre).sum(2) - (flat.abs() * reach).sum(2) - least
-
-    def product_rate(self, name: str) -> tuple[Tensor, Tensor] | None:
-        """Of each box [B]: what a row is charged for passing a node, and the node's floor."""
-        interval = self._intervals[name]
-        if interval.sums is None or interval.floor is None:
-            return None
-        if name not in self._rounding:
-            terms = self.network.terms(name, self._dtype)
-            sums = sums_in(interval.sums, interval.off, self._dtype, terms)
-            self._rounding[name] = rate(sums, terms), interval.floor.to(self._dtype)
-        return self._rounding[name]
-
-    def value_rate(self, name: str) -> Tensor:
-        """Of each box [B]: what coefficients of a node are charged."""
-        size = local_interval(self.network, name, self._intervals[name]).size
-        return rate(size.flatten(1).to(self._dtype), self.network.roundings(self._dtype))
-
-    def _relaxation(self, node: Node, box: Tensor) -> RuleRelaxation | ReluRelaxation:
-        rule = self.network.relaxed[node.name]
-        before = node.inputs[0]
-        mine = local_interval(self.network, before, self._intervals[before]).to(self._dtype)
-        if not isinstance(rule, ReluRule):
-            return rule.relax(Interval(mine.lower[box], mine.upper[box]))
-        if node.name not in self._relu:
-            self._relu[node.name] = _ReluLines.over(mine)
-        return self._relu[node.name].select(box)
-
-
-@dataclass(frozen=True)
-class _BoxCharges:
-    """Of rows [S, R] over the boxes [R] that they belong to; see runner.engine.bounds.rounding."""
-
-    lines: _Lines
-    box: Tensor
-
-    def product(self, node: Node, rows: Tensor) -> Tensor | None:
-        of_boxes = self.lines.product_rate(node.name)
-        if of_boxes is None:
-            return None
-        rates, least = (values.index_select(0, self.box) for values in of_boxes)
-        charge = charged_at(rows, rates, least)
-        return self.lines.network.features.counted(node.name, charge)
-
-    def values(self, name: str, rows: Tensor) -> Tensor:
-        rates = self.lines.value_rate(name).index_select(0, self.box)
-        return self.lines.network.features.counted(name, charged_at(rows, rates))
-
-
-@dataclass(frozen=True)
-class _ReluLines:
-    """CROWN's two lines of every neuron of every box, [B, n]."""
-
-    lower_slope: Tensor
-    upper_slope: Tensor
-    upper_bias: Tensor
-
-    @staticmethod
-    def over(before: Interval) -> _ReluLines:
-        lower, upper = before.lower.flatten(1), before.upper.flatten(1)
-        stable = (lower >= 0).to(lower.dtype)
-        crossing = (lower < 0) & (upper > 0)
-        # Where it is stable, that is the slope of the function itself.
-        adaptive = (upper + lower > 0).to(lower.dtype)
-        return _ReluLines(adaptive, *relu_line(lower, upper, crossing, stable))
-
-    def select(self, box: Tensor) -> _ReluLines:
-        return _ReluLines(
-            self.lower_slope.index_select(0, box),
-            self.upper_slope.index_select(0, box),
-            self.upper_bias.index_select(0, box),
-        )
-
-    def backward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        flat = rows.flatten(2)
-        positive = flat.clamp(min=0)
-        negative = flat - positive
-        # One of the two is 0, so that each coefficient is rounded once.
-        result = positive.mul_(self.lower_slope).addcmul_(negative, self.upper_slope)
-        return result.reshape(rows.shape), summed(negative.mul_(self.upper_bias))

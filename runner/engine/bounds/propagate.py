@@ -324,15 +324,17 @@ class Propagator:
         names = self.network.start_nodes - self.network.exact - self.settings.interval_only
         return [node for node in self.network.graph.nodes if node.name in names]
 
+    def wanted(self, name: str, bounds: NetworkBounds) -> int:
+        """How many neurons of a start node have rows over all boxes, as bounds are."""
+        interval = bounds.intervals[name]
+        ends = interval.lower.flatten(1), interval.upper.flatten(1)
+        return len(self._wanted(name, *ends, bounds)) * len(interval.lower)
+
     def work(self, bounds: NetworkBounds) -> int:
         """Multiply-adds that rows of all wanted neurons take, if bounds stay as they are."""
-        total = 0
-        for node in self.start_nodes():
-            interval = bounds.intervals[node.name]
-            ends = interval.lower.flatten(1), interval.upper.flatten(1)
-            rows = 2 * len(self._wanted(node.name, *ends, bounds)) * len(interval.lower)
-            total += rows * self.network.work(self.network.ancestors(node.name))
-        return total
+        work, ancestors = self.network.work, self.network.ancestors
+        starts = [node.name for node in self.start_nodes()]
+        return sum(2 * self.wanted(name, bounds) * work(ancestors(name)) for name in starts)
 
     def _tiles(self, rows: int) -> int:
         return tiles(rows, self.settings.row_block, self.network.graph, self.settings.budget)

@@ -74,6 +74,15 @@ class ElementwiseRelaxation:
     upper_slope: Tensor
     upper_offset: Tensor
 
+    def select(self, index: Tensor) -> ElementwiseRelaxation:
+        """Of some boxes."""
+        return ElementwiseRelaxation(
+            self.lower_slope.index_select(0, index),
+            self.lower_offset.index_select(0, index),
+            self.upper_slope.index_select(0, index),
+            self.upper_offset.index_select(0, index),
+        )
+
     def backward(self, A: Tensor) -> tuple[Tensor, Tensor]:
         positive, negative = A.clamp(min=0), A.clamp(max=0)
         bias = positive * self.lower_offset + negative * self.upper_offset

@@ -34,7 +34,8 @@ those off.
    centre and columns are together within γ(n) (|W| s + |b|) of W c + b and W a_k, so that
    |W| (e + γ(n) s) + γ(n) |b| is an error of the next form: one product of a vector. A relaxed node
    is a band y in p z + m ± h for its slope p as a float; p c + m and p a_k lose a few u of |p| s.
-   An error that becomes a column is moved as it is.
+   An error that becomes a column is moved as it is. Columns may be in a lower precision than the
+   centre: γ(n) of that precision is then charged on what their own absolute values add up to.
 6. Underflow adds the smallest normal number to each product; `floor` counts that.
 
 Computed sums and charges are rounded themselves: `gamma` has room for three factors of

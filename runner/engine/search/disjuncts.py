@@ -41,7 +41,12 @@ class Disjuncts:
     @property
     def several(self) -> bool:
         """Whether rows are mixed of any."""
-        return self._mixes and self._rows.shape[1] > 1
+        return self._mixes and self.longest > 1
+
+    @property
+    def longest(self) -> int:
+        """Rows of any, at least one."""
+        return self._rows.shape[1]
 
     @property
     def cancel(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,10 +12,13 @@ from runner.engine.attack.pgd import Target
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.boxes import BoxBounds, BoxPropagator, batch_boxes
 from runner.engine.bounds.interval import Interval
+from runner.engine.search.beside import Beside
 from runner.engine.search.box_attack import BoxAttack
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
+from runner.engine.search.curved_boxes import CurvedBoxes
 from runner.engine.search.cuts import NO_WAY, Cuts, worth
 from runner.engine.search.disjuncts import Disjuncts
+from runner.engine.search.margins import Margins
 from runner.engine.search.near import CANCELLING, SEVERAL, SINGLE, Near
 from runner.engine.search.rounds import run_rounds
 from runner.engine.search.search import SearchContext, SearchEnd
@@ -24,24 +27,13 @@ from runner.engine.search.sharing import Meeting
 # Fewer boxes than this take a core about as long as one: few are cut several times at once.
 FULL_BATCH = 64
 MOST_CUTS = 3
+# In batches of so many boxes, each is dear.
+DEAR_BATCH = 4
 NEAR_ALPHA = AlphaSettings(iterations=5, step=0.4, decay=0.9)
 # What a trial of α costs, in rows that are passed back: there and back, and the proof.
 NEAR_PASSES = 3 * NEAR_ALPHA.iterations + 2
 # And what a batch costs however small it is, in as many rows: its operators cost their number.
 NEAR_CALLS = 1000
-
-
-@dataclass(frozen=True)
-class _Margins:
-    """Of N boxes and each disjunct [N, disjuncts]: how far it is excluded, proved. Of the linear
-    bounds that say so, [N, disjuncts, inputs]: the `slopes` of their mix, and how `steep` they are
-    one by one (what cancels in the mix is still worth a cut); `weights` [N, disjuncts, rows].
-    """
-
-    margins: Tensor
-    slopes: Tensor
-    steep: Tensor
-    weights: Tensor
 
 
 class InputSplit:
@@ -75,6 +67,12 @@ class InputSplit:
         self._disjuncts = Disjuncts(self._specs, mixes=EnginePart.MIXES not in self._without)
         several = SEVERAL if self._disjuncts.several else SINGLE
         self._near = Near(CANCELLING if self._disjuncts.cancel else several)
+        self._curves = (
+            CurvedBoxes.of(context.network, self._specs, self._disjuncts, context.tag, budget)
+            if workload is None
+            else None
+        )
+        self._beside = Beside()
         self._attack = BoxAttack(context, self._specs, self._numbers)
         self._closed = specs.thresholds.new_full((len(self._numbers),), torch.inf)
         self._start_nodes = [
@@ -111,7 +109,9 @@ class InputSplit:
         with self._context.tag.kind(Memory.BOUNDS):
             possible = divisible(boxes).any(1)
             self.complete &= bool(possible.all())
-            self.store.put(_cut(boxes.select(possible), sensitivity[possible]))
+            # Where a single box is dear, a cut too many costs as much again.
+            most = MOST_CUTS if self.batch > DEAR_BATCH else 1
+            self.store.put(_cut(boxes.select(possible), sensitivity[possible], most))
         bound = float(self.store.least_margins(self._closed).min())
         self._context.progress.round(len(batch), int(batch.depth.max()), len(self.store), bound)
 
@@ -147,11 +147,7 @@ class InputSplit:
         """What stays open of a batch, its sensitivity [N, inputs], and its corners [N, inputs]
         that are nearest to the unsafe region if the bounds were exact.
         """
-        self._propagator.work = 0
-        bounds = self._propagator.bound(self._interval(boxes), self._known(boxes))
-        found = self._margins(bounds, boxes)
-        if self._context.workload is None:
-            found = self._optimized(bounds, boxes, found)
+        boxes, found = self._bounds(boxes)
         closed = boxes.open & (found.margins > 0)
         if self._context.workload is not None:
             closed = torch.zeros_like(closed)
@@ -159,17 +155,7 @@ class InputSplit:
         after = torch.where(closed, torch.inf, margins).amin(1)
         self._cuts.learn(boxes.way, boxes.worst, after)
         self._closed = torch.where(closed, margins, self._closed).amin(0).minimum(self._closed)
-        known = [bounds.intervals[node.name] for node in self._start_nodes]
-        boxes = replace(
-            boxes,
-            margins=torch.where(closed, torch.inf, margins),
-            known_lower=torch.cat([k.lower.flatten(1) for k in known], 1)
-            if known
-            else boxes.known_lower,
-            known_upper=torch.cat([k.upper.flatten(1) for k in known], 1)
-            if known
-            else boxes.known_upper,
-        )
+        boxes = replace(boxes, margins=torch.where(closed, torch.inf, margins))
         still = boxes.open.any(1).nonzero()[:, 0]
         boxes = boxes.select(still)
         worst = boxes.margins.argmin(1)
@@ -178,6 +164,40 @@ class InputSplit:
         gain = worth(boxes.way, found.steep[still, worst], boxes.upper - boxes.lower)
         gain = torch.where(divisible(boxes), gain, -1.0)
         return boxes, gain, torch.where(slope > 0, boxes.lower, boxes.upper)
+
+    def _bounds(self, boxes: Boxes) -> tuple[Boxes, Margins]:
+        """By curves where the network has them; then by rows, of what those leave open, where that
+        pays.
+        """
+        self._propagator.work = 0
+        if self._curves is None:
+            return self._by_rows(boxes)
+        self._context.checkpoint()
+        found = self._curves.margins(boxes)
+        margins = torch.where(boxes.open, torch.maximum(found.margins, boxes.margins), torch.inf)
+        rest = self._beside.chosen(margins)
+        if not len(rest):
+            return boxes, found
+        some, more = self._by_rows(boxes.select(rest))
+        found = found.tightened(rest, more)
+        still = (some.open & ~(found.margins[rest] > 0)).any(1)
+        self._beside.learn(len(rest), len(rest) - int(still.sum()))
+        known = boxes.known_lower.clone(), boxes.known_upper.clone()
+        known[0][rest], known[1][rest] = some.known_lower, some.known_upper
+        return replace(boxes, known_lower=known[0], known_upper=known[1]), found
+
+    def _by_rows(self, boxes: Boxes) -> tuple[Boxes, Margins]:
+        """With what is known of the start nodes then."""
+        bounds = self._propagator.bound(self._interval(boxes), self._known(boxes))
+        found = self._margins(bounds, boxes)
+        if self._context.workload is None:
+            found = self._optimized(bounds, boxes, found)
+        known = [bounds.intervals[node.name] for node in self._start_nodes]
+        if known:
+            lower = torch.cat([interval.lower.flatten(1) for interval in known], 1)
+            upper = torch.cat([interval.upper.flatten(1) for interval in known], 1)
+            boxes = replace(boxes, known_lower=lower, known_upper=upper)
+        return boxes, found
 
     def _price(self, boxes: int, trials: int) -> float:
         """Of a trial of α, in boxes of the batch that was just bounded."""
@@ -198,7 +218,7 @@ class InputSplit:
             for node, low, high in zip(self._start_nodes, lower, upper, strict=True)
         }
 
-    def _margins(self, bounds: BoxBounds, boxes: Boxes) -> _Margins:
+    def _margins(self, bounds: BoxBounds, boxes: Boxes) -> Margins:
         specs = self._specs
         box, row = boxes.open[:, specs.disjunct].nonzero().unbind(1)
         # In float64: there are few rows of specs, and many of neurons.
@@ -210,9 +230,9 @@ class InputSplit:
         coefficients[box, row] = found.coefficients
         radius = (boxes.upper.double() - boxes.lower.double()) / 2
         mixed, weights = self._disjuncts.mixed(margins, coefficients, radius)
-        return _Margins(mixed, weights @ coefficients, weights @ coefficients.abs(), weights)
+        return Margins(mixed, weights @ coefficients, weights @ coefficients.abs(), weights)
 
-    def _optimized(self, bounds: BoxBounds, boxes: Boxes, found: _Margins) -> _Margins:
+    def _optimized(self, bounds: BoxBounds, boxes: Boxes, found: Margins) -> Margins:
         """With α where that may close a box, and the weights of its rows chosen with it."""
         if EnginePart.NEAR in self._without:
             return found
@@ -236,7 +256,8 @@ class InputSplit:
         left_out = EnginePart.BOX_ATTACK in self._without
         if not len(boxes) or self._context.workload is not None or left_out:
             return False
-        due = self._attack.due(len(boxes), self._propagator.work)
+        columns = 0 if self._curves is None else self._curves.work_done()
+        due = self._attack.due(len(boxes), self._propagator.work + columns)
         return due and self._attack.found(boxes, corners)
 
     def _found(self, boxes: Boxes, corners: Tensor) -> bool:
@@ -261,9 +282,9 @@ class InputSplit:
         return self._context.confirm((points[index].cpu().numpy(), target))
 
 
-def _cut(boxes: Boxes, sensitivity: Tensor) -> Boxes:
+def _cut(boxes: Boxes, sensitivity: Tensor, most: int) -> Boxes:
     """Halves every box at its most sensitive input; few boxes several times at once."""
-    for cuts in range(MOST_CUTS):
+    for cuts in range(most):
         if not len(boxes) or (cuts and 2 * len(boxes) > FULL_BATCH):
             break
         at = sensitivity.argmax(1)

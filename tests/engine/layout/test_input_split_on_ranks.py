@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from device import DEVICE
 from given import given
-from small_networks import lattice
+from small_networks import SmallNetwork, lattice, multiplied
 from small_onnx import save_small, save_true_property
 
 from runner.contract.question import Question, Report
@@ -81,19 +81,20 @@ def test_ranks_that_share_the_boxes_have_the_verdict_and_about_as_many(
     assert len({report.lower_bound for report in reports}) == 1
 
 
-def test_every_strategy_bounds_the_same_boxes_where_forms_replace_rows(
-    rank_server: RankServer, tmp_path: Path
+@pytest.mark.parametrize("network", [lattice(128), multiplied(5)], ids=["forms", "curves"])
+def test_every_strategy_bounds_the_same_boxes_without_rows(
+    rank_server: RankServer, tmp_path: Path, network: SmallNetwork
 ) -> None:
-    network = lattice(128)
-    file = save_small(tmp_path / "lattice.onnx", network)
+    file = save_small(tmp_path / "network.onnx", network)
     prepare(file, tmp_path / "prepared")
     files = {
         "network": str(file),
-        "property": str(save_true_property(tmp_path / "p.vnnlib", network, 1.0, 0.3)),
+        "property": str(save_true_property(tmp_path / "p.vnnlib", network, 1.0, 0.1)),
         "prepared": str(tmp_path / "prepared"),
     }
     (one,) = verified(rank_server, files, "baseline", 1, tmp_path / "one")
     assert (one.verdict, one.method) == (Verdict.UNSAT, "input-split")
+    assert given(one.measured.domains) > 1
     for strategy in ("fsdp", "sp", "tp"):
         for report in verified(rank_server, files, strategy, 2, tmp_path / strategy):
             assert report.verdict is Verdict.UNSAT, strategy

@@ -1,0 +1,46 @@
+"""What bounds of many boxes say of the disjuncts of a case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Of N boxes and each disjunct [N, disjuncts]: how far it is excluded, proved. Of the bounds
+    that say so, [N, disjuncts, inputs]: the `slopes` of their mix, and how `steep` each input makes
+    what a cut may take away; `weights` [N, disjuncts, rows].
+    """
+
+    margins: Tensor
+    slopes: Tensor
+    steep: Tensor
+    weights: Tensor
+
+    def tightened(self, boxes: Tensor, other: Margins) -> Margins:
+        """With what is greater in the other, which is of some of the boxes [M]."""
+        better = other.margins > self.margins[boxes]
+        box, disjunct = better.nonzero().unbind(1)
+        found = []
+        for mine, its in (
+            (self.margins, other.margins),
+            (self.slopes, other.slopes),
+            (self.steep, other.steep),
+            (self.weights, other.weights),
+        ):
+            changed = mine.clone()
+            changed[boxes[box], disjunct] = its[box, disjunct]
+            found.append(changed)
+        return Margins(*found)
+
+    @staticmethod
+    def joined(parts: list[Margins]) -> Margins:
+        return Margins(
+            torch.cat([part.margins for part in parts]),
+            torch.cat([part.slopes for part in parts]),
+            torch.cat([part.steep for part in parts]),
+            torch.cat([part.weights for part in parts]),
+        )
