@@ -151,8 +151,8 @@ class BoxPropagator:
         if self._ends is None or not self._ends.may_pay(node):
             return bounds
         rows = 2 * int(self._wanted(node, interval).sum())
-        known = None if bounds.end is None else bounds.end.name
-        end = self._ends.best(node.name, rows, bounds.intervals, known)
+        last = None if bounds.end is None else bounds.end.name
+        end = self._ends.best(node.name, rows, bounds.intervals, last)
         if end is None:
             return bounds
         self._checkpoint()
