@@ -91,7 +91,7 @@ class EnginePart(StrEnum):
     LEAVES = "leaf-lp", "a linear program where all ReLUs are split"
     EXACT = "exact-ties", "rational arithmetic on strict and tied properties of small networks"
     MIXES = "mixes", "mixes of the rows of a conjunction, in input splits"
-    TOGETHER = "together", "many boxes of a property bounded at once"
+    TOGETHER = "together", "many boxes of a property bounded, and halved, at once"
 
 
 BOUNDS = (Method.IBP, Method.CROWN, Method.ALPHA_CROWN)

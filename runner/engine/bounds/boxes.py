@@ -96,8 +96,7 @@ class BoxPropagator:
         self._network = network
         self._for_forms = budget_for_forms(budget, without)
         self.start_nodes = network.start_nodes - network.exact - interval_only
-        self._tag = tag
-        self._checkpoint = checkpoint
+        self._tag, self._checkpoint = tag, checkpoint
         widest = max(node.size for node in network.graph.nodes)
         self._pass_rows = max(16, budget.scaled(PASS_VALUES) // widest)
         self._ends = Ends(network, self._for_forms) if network.features.ranks == 1 else None
