@@ -12,7 +12,7 @@ from small_networks import SmallNetwork, points_in, specs_of
 from torch import Tensor
 
 from runner.contract.vocabulary import BOUNDS, Method
-from runner.engine.bounds import crop, propagate
+from runner.engine.bounds import crop, precision, propagate
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.backward import Frontier, start_frontier
 from runner.engine.bounds.forward import ForwardPass
@@ -41,14 +41,20 @@ def bounded(
     return bounds, propagator.spec_bounds(bounds, specs)
 
 
-def by_forms(network: SmallNetwork, box: Interval, columns: int) -> dict[str, Interval]:
-    """Bounds of every node from its form alone, over interval bounds and forms before."""
+def by_forms(
+    network: SmallNetwork, box: Interval, columns: int, *, patches: bool = False
+) -> dict[str, Interval]:
+    """Bounds of every node from its form alone, over interval bounds and forms before; `patches`:
+    with as many as there is room for.
+    """
     bound = network.bound()
     forward = ForwardPass(bound, box, torch.inf)
     found, known = {}, {bound.graph.input.name: box}
     for node in bound.graph.nodes[1:]:
         before = [known[name] for name in node.inputs]
         known[node.name] = interval = bound.rule(node.name).interval(*before)
+        if patches:
+            forward.columns(node.name, 1, box.lower.dtype)
         found[node.name] = forward.interval(node.name, known, columns)
         known[node.name] = interval.intersect(found[node.name])
     return found
@@ -64,7 +70,7 @@ def counted_rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.dtype, int
         found.append((dtype, len(neurons)))
         return start_frontier(network, name, neurons, batch, dtype)
 
-    for module in (crop, propagate):
+    for module in (crop, precision, propagate):
         monkeypatch.setattr(module, "start_frontier", counted)
     return found
 
@@ -103,8 +109,8 @@ def assert_sound(network: SmallNetwork, box: Interval, dtype: torch.dtype) -> No
         for name, value in network.values(x.flatten(0, 1)).items()
     }
     outputs = values[network.graph.output].flatten(2)
-    for columns in (1000, 2, 0):
-        for name, interval in by_forms(network, box.to(dtype), columns).items():
+    for columns, patches in ((1000, False), (2, True), (2, False), (0, False)):
+        for name, interval in by_forms(network, box.to(dtype), columns, patches=patches).items():
             ends = [interval.lower, interval.upper]
             assert {end.dtype for end in ends} == {dtype}
             size = max((float(end[end.isfinite()].abs().sum()) for end in ends), default=0.0)

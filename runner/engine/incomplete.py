@@ -20,7 +20,8 @@ from runner.engine.bounds.ends import Ends
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
-from runner.engine.bounds.propagate import COARSE_SHARE, Propagator
+from runner.engine.bounds.precision import CHEAP, COARSE_SHARE, DEAR
+from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.reach import reach
 from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement
 from runner.engine.bounds.rounding import gamma, sums_in
@@ -277,8 +278,9 @@ class Incomplete:
         # Once α has been spent on a case in float32, it stays there.
         rises = method is not Method.ALPHA_CROWN and case.box.lower.dtype is not torch.float64
         finer = self._box_in_float64(case) if rises and method is Method.CROWN else None
+        shares = DEAR if self._dear(case, method) else CHEAP
         try:
-            case.known = propagator.bound(case.box, case.known, finer)
+            case.known = propagator.bound(case.box, case.known, finer, shares)
         finally:
             count = len(propagator.start_nodes())
             self.progress = f"{method} of {propagator.refined} of {count} layers"

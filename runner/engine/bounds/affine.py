@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.rounding import enclosed, floor
+from runner.engine.bounds.rounding import LEDGER, enclosed, floor, summands
 from runner.engine.bounds.sparse import LeftRows, SparseBlocks
 from runner.engine.bounds.weights import BlockFunction, Weights
 from runner.engine.bounds.window import Window
@@ -130,6 +130,10 @@ class ConvMap:
         self._groups = self._window.groups
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self._input_shape
+
+    @property
     def stride(self) -> tuple[int, int]:
         return self._window.stride
 
@@ -202,10 +206,18 @@ class ConvMap:
 
 @dataclass(frozen=True)
 class Terms:
-    """Summands of the longest sum: `forward` of W x + b, `backward` of A W and of A b."""
+    """Summands of the longest sum: `forward` of W x + b, `product` of A W, `backward` of both A W
+    and A b; `image`: whether A b is added up in float64.
+    """
 
     forward: int
+    product: int
     backward: int
+    image: bool
+
+    def of_pass(self, dtype: torch.dtype) -> int:
+        """Roundings that a pass in this precision is charged for."""
+        return max(self.product, summands(self.backward, dtype)) if self.image else self.backward
 
     @property
     def longest(self) -> int:
@@ -218,8 +230,17 @@ def affine_terms(weight: tuple[int, ...], node: Node) -> Terms:
     """
     outputs, inputs, *kernel = weight
     groups = int(node.attributes.get("groups", 1))  # type: ignore[arg-type]
-    product = outputs // groups * prod(kernel)
-    return Terms(inputs * prod(kernel) + 1, max(product, outputs + prod(node.shape[1:])))
+    product = outputs // groups * prod(_meeting(kernel, node))
+    longest = max(product, outputs + prod(node.shape[1:]))
+    return Terms(inputs * prod(kernel) + 1, product, longest, len(node.shape) > 1)
+
+
+def _meeting(kernel: list[int], node: Node) -> list[int]:
+    """Places of a kernel that meet at one input: a stride leaves every second one out, or more."""
+    if not kernel or node.attributes["dilation"] != (1, 1):
+        return kernel
+    stride: tuple[int, int] = node.attributes["stride"]  # type: ignore[assignment]
+    return [-(-size // step) for size, step in zip(kernel, stride, strict=True)]
 
 
 def affine_map(node: Node, input_shape: tuple[int, ...], weights: Weights) -> AffineMap:
@@ -257,9 +278,12 @@ def affine_backward(affine: AffineMap, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def bias_product(rows: Tensor, bias: Tensor) -> Tensor:
-    """A b: A [S, B, channels, *image] or [S, B, neurons] and b of one value each -> [S, B]."""
-    channels = rows if rows.dim() == 3 else rows.flatten(3).sum(3)
-    return channels @ bias.reshape(-1)
+    """A b: A [S, B, channels, *image] or [S, B, neurons] and b of one value each -> [S, B]; of an
+    image in float64, as many values of it meet one of b.
+    """
+    if rows.dim() == 3:
+        return rows @ bias
+    return rows.flatten(3).sum(3, dtype=LEDGER) @ bias.reshape(-1).to(LEDGER)
 
 
 class _AffineBackward(torch.autograd.Function):
@@ -278,7 +302,7 @@ class _AffineBackward(torch.autograd.Function):
         affine: AffineMap = ctx.affine
         x = affine.apply(of_product.flatten(0, 1).contiguous())
         x = x.unflatten(0, of_constant.shape)
-        bias = affine.bias(x.dtype)
+        bias, of_constant = affine.bias(x.dtype), of_constant.to(x.dtype)
         return x + of_constant.reshape(*of_constant.shape, *(1,) * bias.dim()) * bias, None
 
 

@@ -7,6 +7,7 @@ A pass that is charged ends in bounds that hold in real arithmetic
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -117,14 +118,19 @@ def advance(
     *,
     stop_at_relaxed: bool = False,
     pulls: Pulls | None = None,
+    fine: AbstractSet[str] = frozenset(),
 ) -> Frontier:
-    """Passes the nodes of `todo`, all or up to the first relaxed one; `pulls` by node."""
+    """Passes the nodes of `todo`, all or up to the first relaxed one; `pulls` by node; those of
+    `fine` in float64.
+    """
     pending, constant = dict(frontier.pending), frontier.constant
     bill = _Bill(charges, frontier.error)
     for position, node in enumerate(frontier.todo):
         if stop_at_relaxed and node.name in network.relaxed:
             return Frontier(pending, constant, frontier.todo[position:], bill.error)
         rows = pending.pop(node.name)
+        if node.name in fine:
+            rows = rows.to(LEDGER)
         added: Tensor | None
         if pulls is not None and node.name in pulls:
             rows, added = pulls[node.name](rows)
@@ -234,7 +240,8 @@ def concretize(
     name = network.graph.input.name
     bound = frontier.constant
     if name in frontier.pending:
-        rows, mine = frontier.pending[name], local_interval(network, name, box)
+        rows = frontier.pending[name]
+        mine = local_interval(network, name, box).to(rows.dtype)
         terms = network.terms(name, rows.dtype)
         bound = bound + (least_charged(rows, mine, terms) if charge else least(rows, mine))
     if charge and frontier.error is not None:

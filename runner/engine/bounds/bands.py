@@ -71,6 +71,8 @@ def relaxed(node: Node, rule: RelaxedRule, form: Form, before: Interval, after: 
     band = band_of(node, rule, before)
     if band is None:
         return Form.of(after)
+    if node.op is not Op.RELU:
+        form = form.without_patches()
     centre, radius = after.ball
     radius = radius.clamp(min=0)  # bounds that cross are of a box without points
     middle, half = band.rest.ball
@@ -78,7 +80,7 @@ def relaxed(node: Node, rule: RelaxedRule, form: Form, before: Interval, after: 
         band.sloped(band.slopes.abs(), part.unsqueeze(0))[0] for part in (form.size, form.error)
     )
     rounding = (size + middle.abs()) * (2 * _ROUNDINGS * unit(size.dtype))
-    error = grown(error + rounding + half, _ROUNDINGS, len(form.symbols) + 2)
+    error = grown(error + rounding + half, _ROUNDINGS, form.count + 2)
     constant = ~(error < radius)  # Not `>=`: what is no number is replaced.
     mask = constant.unsqueeze(1) if band.parts else constant
     slopes = band.slopes.masked_fill(mask, 0.0)
@@ -93,6 +95,7 @@ def relaxed(node: Node, rule: RelaxedRule, form: Form, before: Interval, after: 
         columns,
         torch.where(constant, centre, moved),
         torch.where(constant, radius, error),
+        tuple(patches.scaled(slopes[0]) for patches in form.patches),
     ).settled()
 
 

@@ -5,7 +5,7 @@ In the layers just before its neuron, a row of the whole image is mostly zeros.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -16,7 +16,6 @@ from torch import Tensor
 from runner.contract.vocabulary import Memory
 from runner.engine.bounds.affine import ConvMap
 from runner.engine.bounds.backward import (
-    Relaxations,
     WholeCharges,
     advance,
     concretize,
@@ -24,6 +23,8 @@ from runner.engine.bounds.backward import (
 )
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.network_bounds import NetworkBounds
+from runner.engine.bounds.rounding import LEDGER
 from runner.engine.bounds.rules import AffineRule, AveragePoolRule, LinearRule
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import CURVES, Graph, Node, Op
@@ -270,29 +271,24 @@ def tiles_of(whole: BoundNetwork, name: str, neurons: Tensor, most: int) -> list
     return found
 
 
-def rows_of(
-    tile: Tile,
-    intervals: Mapping[str, Interval],
-    relaxations: Relaxations,
-    box: Interval,
-    tag: Tagger,
-) -> Tensor:
-    """CROWN's lower bounds [S, B] of both signs of a tile's neurons, from bounds and relaxations of
-    the whole network; in the precision of the box.
+def rows_of(tile: Tile, bounds: NetworkBounds, tag: Tagger) -> Tensor:
+    """CROWN's lower bounds [S, B] of both signs of a tile's neurons, from bounds of the whole
+    network and in their precision.
     """
-    network, dtype = tile.network, box.lower.dtype
+    network, dtype = tile.network, bounds.dtype
     with torch.no_grad(), tag.kind(Memory.BOUNDS):
+        intervals = bounds.intervals
         seen = {n: network.crop(n, intervals[n]) for n in network.spans if n in intervals}
-        lines = {
-            name: relaxations[name]
-            if network.spans[name] is None
-            else rule.relax(seen[network.graph.node(name).inputs[0]].outer(dtype))
-            for name, rule in network.relaxed.items()
-        }
-        mine = network.crop(network.graph.input.name, box)
+        lines = bounds.lines
+        for name, rule in network.relaxed.items():
+            before = seen[network.graph.node(name).inputs[0]].outer(dtype)
+            if network.spans[name] is not None:
+                lines[name] = rule.relax(before.to(LEDGER) if name in bounds.fine else before)
+        mine = network.crop(network.graph.input.name, bounds.box)
     with torch.no_grad(), tag.kind(Memory.A):
-        start = start_frontier(network, network.start, tile.local, len(box.lower), dtype)
-        done = advance(network, start, lines, {}, WholeCharges(network, seen))
+        start = start_frontier(network, network.start, tile.local, len(mine.lower), dtype)
+        charges = WholeCharges(network, seen)
+        done = advance(network, start, lines, {}, charges, fine=bounds.fine)
         return concretize(network, done, mine, charge=True)
 
 

@@ -10,13 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import mul
 
 import torch
 from torch import Tensor
 
+from runner.engine.bounds.affine import ConvMap
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.patches import Patches, convolution
 from runner.engine.bounds.rounding import absolute_sum, grown, outwards
 from runner.engine.bounds.rules import LinearRule
+
+# Of the largest error of a node, one that is worth a patch: rounding's are not.
+LEAST_PATCH = 0.01
 
 
 @dataclass(frozen=True)
@@ -25,13 +31,15 @@ class Form:
     [-1, 1] for all nodes; holds in real arithmetic.
 
     symbols: which t each column goes with, ascending; columns: [K, B, *shape]; centre, error:
-    [B, *shape], the error infinite where nothing is known.
+    [B, *shape], the error infinite where nothing is known. patches: further columns, of a single
+    box, each with a t that no other form has unless it comes from this one alone.
     """
 
     symbols: tuple[int, ...]
     columns: Tensor
     centre: Tensor
     error: Tensor
+    patches: tuple[Patches, ...] = ()
 
     @staticmethod
     def of(interval: Interval) -> Form:
@@ -45,18 +53,27 @@ class Form:
             return torch.zeros_like(self.centre)
         return absolute_sum(self.columns[:count], 0)
 
+    @property
+    def count(self) -> int:
+        """Of all columns."""
+        return len(self.symbols) + sum(map(len, self.patches))
+
     @cached_property
-    def _reach(self) -> Tensor:
-        return self.reach(len(self.symbols))
+    def whole_reach(self) -> Tensor:
+        """How far all columns move the line either way, as computed: [B, *shape]."""
+        reach = self.reach(len(self.symbols))
+        for patches in self.patches:
+            reach = reach + patches.reach()
+        return reach
 
     @cached_property
     def size(self) -> Tensor:
         """No less than the absolute values of centre and columns, added up: [B, *shape]."""
-        return grown(self._reach + self.centre.abs(), len(self.symbols) + 2, 1)
+        return grown(self.whole_reach + self.centre.abs(), self.count + 2, 1)
 
     @property
     def interval(self) -> Interval:
-        reach = grown(self._reach + self.error, len(self.symbols) + 2, 1)
+        reach = grown(self.whole_reach + self.error, self.count + 2, 1)
         return Interval(*outwards(self.centre - reach, self.centre + reach))
 
     def to(self, dtype: torch.dtype) -> Form:
@@ -64,7 +81,11 @@ class Form:
         if self.centre.dtype is dtype:
             return self
         return Form(
-            self.symbols, self.columns.to(dtype), self.centre.to(dtype), self.error.to(dtype)
+            self.symbols,
+            self.columns.to(dtype),
+            self.centre.to(dtype),
+            self.error.to(dtype),
+            tuple(patches.to(dtype) for patches in self.patches),
         )
 
     def settled(self) -> Form:
@@ -77,20 +98,15 @@ class Form:
             self.columns.masked_fill(bad, 0.0),
             self.centre.masked_fill(bad, 0.0),
             self.error.masked_fill(bad, torch.inf),
+            tuple(patches.masked(bad[0]) for patches in self.patches),
         )
 
     def with_symbols(self, most: int, first: int) -> Form:
         """The largest errors of each box as columns, with numbers from `first` on; columns that
         move less than those are errors again, so that there are at most so many.
         """
-        flat = self.error.flatten(1)
-        flat = torch.where(flat.isfinite(), flat, 0.0)
-        # Few digits: ranks that sum in another order choose the same ones.
-        rank = flat.to(torch.bfloat16).float()
-        count = min(most, int((rank > 0).sum(1).max())) if flat.numel() else 0
-        largest, index = (
-            part[:, :count] for part in rank.sort(dim=1, descending=True, stable=True)
-        )
+        flat, largest, index = self._largest(most)
+        count = index.shape[1]
         old, new = self._kept(largest.amax(0) if count else flat.new_zeros(0), most)
         index = index[:, :new]
         values = flat.gather(1, index)
@@ -105,6 +121,76 @@ class Form:
             symbols=form.symbols + tuple(range(first, first + new)),
             columns=torch.cat((form.columns, columns.reshape(new, *self.error.shape))),
         )
+
+    def with_patches(self, conv: ConvMap, most: int) -> Form:
+        """The largest errors of a single box's image as patches, as long as all have no more values
+        after the convolution that is next.
+        """
+        left = most - sum(len(patches) * patches.values_after(conv) for patches in self.patches)
+        flat, size, index = self._largest(max(0, left // Patches.values_of_one(conv)))
+        index = index[:, : int((size > LEAST_PATCH * size.amax()).sum())] if size.numel() else index
+        if not index.shape[1]:
+            return self
+        shape = tuple(self.error.shape[1:])
+        new = Patches.of_neurons(index[0], flat[0, index[0]], shape)
+        error = self.error.flatten(1).scatter(1, index, 0.0).reshape(self.error.shape)
+        return replace(self, error=error, patches=(*self.patches, new))
+
+    def _largest(self, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Errors [B, n], 0 where they are infinite; how large the largest are, roughly, and which
+        neurons have them [B, count].
+        """
+        flat = self.error.flatten(1)
+        flat = torch.where(flat.isfinite(), flat, 0.0)
+        # Few digits: ranks that sum in another order choose the same ones.
+        rank = flat.to(torch.bfloat16).float()
+        count = min(most, int((rank > 0).sum(1).max())) if flat.numel() else 0
+        ranked = rank.sort(dim=1, descending=True, stable=True)
+        return flat, ranked.values[:, :count], ranked.indices[:, :count]
+
+    def with_whole(self, most: int, first: int) -> Form:
+        """The patches that move most as columns, with numbers from `first` on, at most so many;
+        the others as errors.
+        """
+        if not self.patches:
+            return self
+        pairs = self._heaviest([1] * len(self.patches), most)
+        columns = [patches.select(mask).whole().unsqueeze(1) for patches, mask in pairs]
+        rest = tuple(patches.select(~mask) for patches, mask in pairs)
+        form = replace(self, patches=rest).without_patches()
+        return replace(
+            form,
+            symbols=form.symbols + tuple(range(first, first + sum(map(len, columns)))),
+            columns=torch.cat((form.columns, *columns)),
+        )
+
+    def limited(self, conv: ConvMap, most: int) -> Form:
+        """With as many patches as have so many values after a convolution, the rest as errors."""
+        each = [patches.values_after(conv) for patches in self.patches]
+        if sum(map(mul, each, map(len, self.patches))) <= most:
+            return self
+        pairs = self._heaviest(each, most)
+        rest = tuple(patches.select(~mask) for patches, mask in pairs)
+        kept = tuple(patches.select(mask) for patches, mask in pairs)
+        return replace(replace(self, patches=rest).without_patches(), patches=kept)
+
+    def _heaviest(self, costs: list[int], most: int) -> list[tuple[Patches, Tensor]]:
+        """The patches, and which of them [K] move most, as many as cost no more together."""
+        counts = [len(patches) for patches in self.patches]
+        mass = torch.cat([patches.mass for patches in self.patches]).to(torch.bfloat16)
+        cost = torch.tensor(costs).repeat_interleave(torch.tensor(counts)).to(mass.device)
+        order = mass.sort(descending=True, stable=True).indices
+        chosen = torch.zeros_like(mass, dtype=torch.bool)
+        chosen[order[cost[order].cumsum(0) <= most]] = True
+        return list(zip(self.patches, chosen.split(counts), strict=True))
+
+    def without_patches(self) -> Form:
+        """All of them as errors."""
+        if not self.patches:
+            return self
+        lost = sum((patches.reach() for patches in self.patches), torch.zeros_like(self.error))
+        terms = sum(map(len, self.patches)) + 1
+        return replace(self, error=grown(self.error + lost, terms, 1), patches=())
 
     def _kept(self, errors: Tensor, most: int) -> tuple[list[int], int]:
         """Columns that stay, and how many of the errors, largest first, come: the larger ones."""
@@ -133,6 +219,12 @@ class Form:
 
 def through(rule: LinearRule, forms: Sequence[Form]) -> Form:
     """Of a linear node, from those of its inputs."""
+    conv = convolution(rule)
+    patches: tuple[Patches, ...] = ()
+    if conv is None:
+        forms = [form.without_patches() for form in forms]
+    else:
+        patches = tuple(some.through(conv) for some in forms[0].patches)
     symbols, columns = _aligned(forms)
     batch = forms[0].centre.shape[0]
     centre = rule.forward(*(form.centre for form in forms))
@@ -141,8 +233,9 @@ def through(rule: LinearRule, forms: Sequence[Form]) -> Form:
         moved = moved.unflatten(0, (len(symbols), batch))
     else:
         moved = centre.new_zeros((0, *centre.shape))
-    error = rule.spread([f.error for f in forms], [f.size for f in forms], len(symbols))
-    return Form(symbols, moved, centre, error).settled()
+    count = max(len(symbols), *(form.count for form in forms))
+    error = rule.spread([f.error for f in forms], [f.size for f in forms], count)
+    return Form(symbols, moved, centre, error, patches).settled()
 
 
 def _aligned(forms: Sequence[Form]) -> tuple[tuple[int, ...], list[Tensor]]:

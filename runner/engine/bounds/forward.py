@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import EnginePart, Memory
+from runner.engine.bounds.affine import ConvMap
 from runner.engine.bounds.bands import relaxed
 from runner.engine.bounds.budget import CORE, Budget
 from runner.engine.bounds.form import Form, through
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.patches import convolution
 from runner.engine.bounds.tagging import NoTagger, Tagger
-from runner.engine.network.graph import Node
+from runner.engine.network.graph import Node, Op
 
 # Copies of a node's columns that live at the same time: its inputs', its own, and an image's.
 LIVE_COPIES = 3
@@ -39,7 +41,7 @@ def budget_for_forms(budget: Budget, without: AbstractSet[EnginePart]) -> Budget
 class ForwardPass:
     """Forms over boxes [B, *input]. `share`: of the work of a backward pass at a node, what a
     forward pass may take there; 0: none is worth it. `free`: as many columns as a box has free
-    inputs, at least one.
+    inputs, at least one. `patches`: whether errors of images may become some.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class ForwardPass:
         share: float,
         tag: Tagger | None = None,
         budget: Budget = CORE,
+        *,
+        patches: bool = True,
     ) -> None:
         self._network = network
         self._share = share
@@ -60,10 +64,19 @@ class ForwardPass:
         self._forms: dict[str, Form] = {}
         self._made: set[str] = set()
         self._symbols = self._inputs = 0
+        self._paid = 0.0  # multiply-adds that patches may take
         self._users: dict[str, list[str]] = {}
         for node in network.graph.nodes:
             for name in node.inputs:
                 self._users.setdefault(name, []).append(node.name)
+        # On a GPU their sums would be in no order that ranks share.
+        alone = patches and self._boxes == 1 and not box.lower.is_cuda
+        self._local = self._windows() if alone else {}
+
+    @property
+    def has_patches(self) -> bool:
+        """Whether some errors may become patches."""
+        return bool(self._local)
 
     def columns(self, name: str, rows: int, dtype: torch.dtype) -> int:
         """How many columns of a dtype pay at a node where a backward pass has so many rows for each
@@ -76,6 +89,7 @@ class ForwardPass:
         left = self._share * backward - FORM_CALLS * len(missing)
         pays = left / max(1, self._boxes * self._network.work(missing))
         most = int(min(self.room(name, dtype), pays))
+        self._paid = left - self.free * self._network.work(missing)
         return most if most >= self.free else 0
 
     def room(self, name: str, dtype: torch.dtype) -> int:
@@ -109,16 +123,43 @@ class ForwardPass:
             return form
         before = [self._forms[name].to(dtype) for name in node.inputs]
         if node.name in network.linear:
-            return through(network.linear[node.name], before)
+            rule = network.linear[node.name]
+            conv = convolution(rule)
+            if conv is not None:
+                before = [before[0].limited(conv, self._most_values(conv, dtype))]
+            return through(rule, before)
         ends = intervals[node.inputs[0]].to(dtype), intervals[node.name].to(dtype)
         form = relaxed(node, network.relaxed[node.name], before[0], *ends)
+        if node.name in self._local and self._paid > 0:
+            conv = self._local[node.name]
+            return form.with_patches(conv, self._most_values(conv, dtype))
+        form = form.with_whole(columns, self._symbols)
+        self._symbols = max(self._symbols, *(symbol + 1 for symbol in form.symbols), 0)
         return self._with_symbols(form, columns)
+
+    def _most_values(self, conv: ConvMap, dtype: torch.dtype) -> int:
+        """That patches may have after a convolution."""
+        return int(min(self._budget.bytes // dtype.itemsize, self._paid / conv.terms.forward))
+
+    def _windows(self) -> dict[str, ConvMap]:
+        """ReLUs of an image from which nothing but a convolution and another ReLU goes on, and
+        that convolution: what their errors reach is a window.
+        """
+        network, found = self._network, {}
+        for node in network.graph.nodes:
+            users = self._users.get(node.name, [])
+            if node.op is Op.RELU and len(users) == 1:
+                conv = convolution(network.linear.get(users[0]))
+                after = [network.graph.node(name).op for name in self._users.get(users[0], ())]
+                if conv is not None and after == [Op.RELU]:
+                    found[node.name] = conv
+        return found
 
     def report(self, rows: int, left: int) -> None:
         """How many of the rows at a node its form leaves. Where that is most of them, forms of
-        later nodes are not worth it either: they are looser.
+        later nodes are not worth it either: they are looser, unless patches keep what cancels.
         """
-        if left > MOST_LEFT * rows:
+        if left > MOST_LEFT * rows and not self._local:
             self._share = 0.0
 
     def slack(self, name: str) -> Tensor:
@@ -127,7 +168,7 @@ class ForwardPass:
         """
         form = self._forms[name]
         inputs = form.reach(sum(symbol < self._inputs for symbol in form.symbols))
-        return 1 - inputs / (form.reach(len(form.symbols)) + form.error)
+        return 1 - inputs / (form.whole_reach + form.error)
 
     def _with_symbols(self, form: Form, columns: int) -> Form:
         found = form.with_symbols(columns, self._symbols)

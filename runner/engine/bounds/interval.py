@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,25 @@ class Interval:
         """Other limits of the same node."""
         return Interval(lower, upper, self.sums, self.floor, self.off)
 
+    def part(self, index: int) -> Interval:
+        """Over one box of the batch, [1, *shape]."""
+        at = slice(index, index + 1)
+        sums, floor, off = (
+            None if each is None else each[at] for each in (self.sums, self.floor, self.off)
+        )
+        return Interval(self.lower[at], self.upper[at], sums, floor, off)
+
+    @staticmethod
+    def joined(parts: Sequence[Interval]) -> Interval:
+        """Of the same node over several batches, as one."""
+        ends = torch.cat([p.lower for p in parts]), torch.cat([p.upper for p in parts])
+        return Interval(
+            *ends,
+            _all_joined([p.sums for p in parts]),
+            _all_joined([p.floor for p in parts]),
+            _all_joined([p.off for p in parts]),
+        )
+
     def reshape(self, *shape: int) -> Interval:
         return self.between(self.lower.reshape(shape), self.upper.reshape(shape))
 
@@ -80,3 +100,8 @@ class Interval:
             None if self.floor is None else self.floor.to(dtype),
             self.off,
         )
+
+
+def _all_joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if len(there) == len(parts) else None

@@ -42,7 +42,8 @@ class NetworkBounds:
 
     `searching`: the relaxations in the precision that α is searched in, rounded outwards, so that
     they hold. `unstable`: the relaxed nodes whose input changes sign somewhere. `settled`: by start
-    node, neurons [n] whose forms leave nothing to a backward pass.
+    node, neurons [n] whose forms leave nothing to a backward pass. `fine`: nodes that proofs cross
+    in float64, whatever the bounds are in; `raised`: the relaxations of those, in it.
     """
 
     box: Interval
@@ -51,7 +52,14 @@ class NetworkBounds:
     searching: dict[str, RuleRelaxation | ReluRelaxation] = field(default_factory=dict)
     unstable: set[str] = field(default_factory=set)
     settled: dict[str, Tensor] = field(default_factory=dict)
+    fine: frozenset[str] = frozenset()
+    raised: dict[str, RuleRelaxation | ReluRelaxation] = field(default_factory=dict)
 
     @property
     def dtype(self) -> torch.dtype:
         return self.box.lower.dtype
+
+    @property
+    def lines(self) -> dict[str, RuleRelaxation | ReluRelaxation]:
+        """The relaxations that proofs use."""
+        return {**self.relaxations, **self.raised}

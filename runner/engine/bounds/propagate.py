@@ -7,7 +7,6 @@ bounds hold in real arithmetic: passes are charged for their rounding.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -32,19 +31,16 @@ from runner.engine.bounds.forward import ForwardPass, budget_for_forms
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
-from runner.engine.bounds.refinement import Refinement
-from runner.engine.bounds.rounding import unit
+from runner.engine.bounds.precision import CHEAP, RoundingShares, fine_enough
+from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement
+from runner.engine.bounds.rounding import LEDGER
 from runner.engine.bounds.rows import Rows, WholeRows
 from runner.engine.bounds.tagging import NoTagger, Tagger
 from runner.engine.bounds.tiles import tiles
 from runner.engine.network.graph import Node
 
-# Of a node's width: if rounding has a larger share, float32 is too coarse.
-COARSE_SHARE = 0.01
-# Neurons of a start node, to see what rounding costs them.
-SAMPLE = 8
 # Times by which that share is taken to rise from a start node to the next: while it cannot reach
-# COARSE_SHARE so, it is not looked at. Bounds are charged for all of it either way.
+# a limit so, it is not looked at. Bounds are charged for all of it either way.
 SHARE_GROWTH = 10.0
 # Of the width of a neuron's form, what a backward pass might take away and is not worth its row.
 SLACK = 0.001
@@ -76,16 +72,21 @@ class Propagator:
         self._share = rows or WholeRows()
 
     def bound(
-        self, box: Interval, known: NetworkBounds | None = None, finer: Interval | None = None
+        self,
+        box: Interval,
+        known: NetworkBounds | None = None,
+        finer: Interval | None = None,
+        shares: RoundingShares = CHEAP,
     ) -> NetworkBounds:
         """Bounds of all nodes over boxes [B, *input]; IBP alone where the method says so.
 
-        `known`: bounds over the same or larger boxes, never to be looser than. `finer`: the boxes
-        in a higher precision, which is gone on in from the first node on that rounding would
-        loosen (COARSE_SHARE).
+        `known`: bounds of some nodes over the same or larger boxes, never to be looser than.
+        `finer`: the boxes in a higher precision, which is gone on in from the first node on of
+        whose width rounding would make up more than the greater of `shares`.
         """
         graph = self.network.graph
-        bounds = NetworkBounds(box, {graph.input.name: box})
+        fine = known.fine if known is not None else frozenset()
+        bounds = NetworkBounds(box, {graph.input.name: box}, fine=fine)
         starts = {node.name for node in self.start_nodes()}
         self.refined, self._cut = 0, False
         share = torch.inf  # of a start node's width that rounding may make up
@@ -96,9 +97,11 @@ class Propagator:
             bounds.intervals[node.name] = interval = self._interval(node, bounds, known)
             if node.name in starts:
                 share *= SHARE_GROWTH
-                if finer is not None and not share <= COARSE_SHARE:
-                    share = self.rounding_share(node.name, interval, bounds)
-                    if not share <= COARSE_SHARE:  # Not `>`: what is no number is coarse.
+                if finer is not None and (bounds.fine or not share <= shares.mixed):
+                    bounds, share = fine_enough(
+                        self.network, node.name, interval, bounds, shares.mixed, self._tag
+                    )
+                    if not share <= shares.all:  # Not `>`: what is no number is coarse.
                         bounds, finer = self._over(finer, bounds), None
                         bounds.intervals[node.name] = interval = self._interval(node, bounds, known)
                 if forward is not None:
@@ -110,11 +113,15 @@ class Propagator:
     def _forward(self, box: Interval, known: NetworkBounds | None) -> ForwardPass | None:
         """None where it would find nothing that is not known."""
         settings = self.settings
-        linear = known is not None and known.relaxations
-        if settings.method is Method.IBP or linear or not settings.forward_share:
+        if settings.method is Method.IBP or not settings.forward_share:
             return None
+        rows = self._refinement is not NO_REFINEMENT
         budget = budget_for_forms(settings.budget, settings.without)
-        return ForwardPass(self.network, box, settings.forward_share, self._tag, budget)
+        share, tag = settings.forward_share, self._tag
+        forward = ForwardPass(self.network, box, share, tag, budget, patches=rows)
+        # Rows that are to be bounded are worth patches, which have not been there before.
+        linear = known is not None and known.relaxations
+        return None if linear and not forward.has_patches else forward
 
     def _by_form(
         self, name: str, interval: Interval, bounds: NetworkBounds, forward: ForwardPass
@@ -138,7 +145,7 @@ class Propagator:
         with torch.no_grad(), self._tag.kind(Memory.BOUNDS):
             inputs = [bounds.intervals[name] for name in node.inputs]
             interval = self.network.rule(node.name).interval(*inputs)
-            if known is not None:
+            if known is not None and node.name in known.intervals:
                 interval = interval.intersect(known.intervals[node.name].to(bounds.dtype))
         return interval
 
@@ -169,6 +176,8 @@ class Propagator:
             if bounds.dtype is not dtype:
                 searched = rule.relax(mine.outer(dtype))
             bounds.relaxations[node.name], bounds.searching[node.name] = made, searched
+            if node.name in bounds.fine:
+                bounds.raised[node.name] = rule.relax(mine.to(LEDGER))
             if bool(((before.lower < 0) & (before.upper > 0)).any()):
                 bounds.unstable.add(node.name)
 
@@ -208,26 +217,6 @@ class Propagator:
 
         parts = self._share.share([len(block) for block in blocks], found.T, bound)
         return torch.fmax(found, torch.cat(parts))
-
-    def rounding_share(self, name: str, interval: Interval, bounds: NetworkBounds) -> float:
-        """What share of the width that CROWN finds at a start node rounding makes up, but no less
-        than one rounding of the precision it is in. Of a few of its neurons, which every rank
-        bounds.
-        """
-        ends = interval.lower.flatten(1), interval.upper.flatten(1)
-        wanted = (ends[0] < ends[1]).any(0).nonzero()[:, 0]
-        some = wanted[:: max(1, len(wanted) // SAMPLE)][:SAMPLE]
-        least = unit(bounds.dtype)
-        if not len(some):
-            return least
-        with torch.no_grad(), self._tag.kind(Memory.A):
-            start = self._start(self.network, name, some, len(ends[0]), bounds.dtype)
-            charges = WholeCharges(self.network, bounds.intervals)
-            done = advance(self.network, start, bounds.relaxations, {}, charges)
-            plain = concretize(self.network, done, bounds.box)
-            charged = concretize(self.network, done, bounds.box, charge=True)
-        share = float((plain - charged).sum()) / max(float(-plain.sum()), 1e-300)
-        return share if share > least or math.isnan(share) else least
 
     def _at_output(self, specs: Tensor, batch: int) -> Frontier:
         network, output = self.network, self.network.graph.output
@@ -272,9 +261,7 @@ class Propagator:
                 return lower.new_full((2 * len(blocks[block]), batch), -torch.inf)
             if tiles:
                 self._checkpoint()
-                lines, box = bounds.relaxations, bounds.box
-                found = rows_of(tiles[block], bounds.intervals, lines, box, self._tag)
-                return found.to(lower.dtype)
+                return rows_of(tiles[block], bounds, self._tag).to(lower.dtype)
 
             def start(dtype: torch.dtype) -> Frontier:
                 return self._start(self.network, name, blocks[block], batch, dtype)
@@ -388,7 +375,10 @@ class Propagator:
     ) -> Tensor:
         """Of some rows, what their slopes (CROWN's, where there are none) prove."""
         with torch.no_grad(), self._tag.kind(Memory.A):
-            chosen = {name: slope[rows].to(bounds.dtype) for name, slope in slopes.items()}
+            chosen = {
+                name: slope[rows].to(LEDGER if name in bounds.fine else bounds.dtype)
+                for name, slope in slopes.items()
+            }
             part = Frontier(
                 {name: A[rows] for name, A in start.pending.items()},
                 start.constant[rows],
@@ -396,5 +386,5 @@ class Propagator:
                 None if start.error is None else start.error[rows],
             )
             charges = WholeCharges(self.network, bounds.intervals)
-            done = advance(self.network, part, bounds.relaxations, chosen, charges)
+            done = advance(self.network, part, bounds.lines, chosen, charges, fine=bounds.fine)
             return concretize(self.network, done, bounds.box, charge=True)

@@ -36,7 +36,11 @@ those off.
    is a band y in p z + m ± h for its slope p as a float; p c + m and p a_k lose a few u of |p| s.
    An error that becomes a column is moved as it is. Columns may be in a lower precision than the
    centre: γ(n) of that precision is then charged on what their own absolute values add up to.
-6. Underflow adds the smallest normal number to each product; `floor` counts that.
+6. Precisions. n counts the products that can meet in one entry: a stride leaves places of a kernel
+   out. A pass may go on in a higher precision, whose γ then counts, from a node on to which
+   coefficients come from nodes that sum alone: roundings of a slope (2) are charged there, in the
+   lower one.
+7. Underflow adds the smallest normal number to each product; `floor` counts that.
 
 Computed sums and charges are rounded themselves: `gamma` has room for three factors of
 1 / (1 - γ(n)), in the precision that the sums were computed in; for another one see `sums_in`.

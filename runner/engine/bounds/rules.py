@@ -101,7 +101,7 @@ class AffineRule:
         self.affine = affine
 
     def terms(self, dtype: torch.dtype) -> int:
-        return self.affine.terms.backward
+        return self.affine.terms.of_pass(dtype)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return affine_forward(self.affine, inputs[0])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from runner.engine.bounds.affine import AffineMap, Terms, adjoint, affine_map
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.rounding import enclosed, floor, grown, lost, rounded
+from runner.engine.bounds.rounding import LEDGER, enclosed, floor, grown, lost, rounded
 from runner.engine.bounds.weights import BlockFunction, BlockShape
 from runner.engine.layout.feature_shares import Shares
 from runner.engine.layout.group import Group
@@ -93,7 +93,7 @@ class ShardedAffineRule:
         return affine_map(mine, (width, *self._placed.input_shape[1:]), HeldWeights(held))
 
     def terms(self, dtype: torch.dtype) -> int:
-        return self._terms.backward
+        return self._terms.of_pass(dtype)
 
     # Whole vectors: [N, *input] <-> [N, *output].
 
@@ -175,8 +175,9 @@ class ShardedAffineRule:
         specs, batch = rows.shape[:2]
         flat = rows.flatten(0, 1)
         # Spelt out, as -1 has no meaning for a rank without neurons.
-        spread = self._bias[self._own].to(rows.dtype)
-        constant = flat.reshape(flat.shape[0], self._outputs, self._inner).sum(2) @ spread
+        dtype = LEDGER if self._terms.image else rows.dtype
+        channels = flat.reshape(flat.shape[0], self._outputs, self._inner).sum(2, dtype=dtype)
+        constant = channels @ self._bias[self._own].to(dtype)
         product = adjoint(flat, self._transpose_own, self._apply_own)
         return [product.reshape(specs, batch, *product.shape[1:])], constant.reshape(specs, batch)
 

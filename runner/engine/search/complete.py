@@ -113,7 +113,7 @@ class Complete:
         if self.workload is not None or len(makers) == 1:
             return self._run(first)
         outcome = self._tried(first, trial)
-        if outcome is SearchEnd.PAUSED and first.open_share < GOOD_SHARE:
+        if outcome is SearchEnd.PAUSED and (first.gains or first.open_share < GOOD_SHARE):
             return self._run(first)
         if outcome not in (SearchEnd.PAUSED, SearchEnd.GAVE_UP):
             return outcome

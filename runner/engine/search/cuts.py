@@ -41,6 +41,13 @@ class Cuts:
         self._others = 0
 
     @property
+    def missing(self) -> tuple[float, float]:
+        """Of boxes that were cut from others, recent ones before all: the sum of what each still
+        misses of what its parent missed, and their number.
+        """
+        return float(self._left.sum()), float(self._seen.sum())
+
+    @property
     def better(self) -> int | None:
         """None while that is open."""
         if int(self._counts.min()) < LEAST_SEEN:

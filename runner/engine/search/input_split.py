@@ -11,6 +11,7 @@ from runner.contract.vocabulary import EnginePart, Memory
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.boxes import BoxBounds, BoxPropagator, batch_boxes
+from runner.engine.bounds.deep_boxes import DeepBoxes, few_boxes
 from runner.engine.bounds.interval import Interval
 from runner.engine.search.beside import Beside
 from runner.engine.search.box_attack import BoxAttack
@@ -27,6 +28,9 @@ from runner.engine.search.sharing import Meeting
 # Fewer boxes than this take a core about as long as one: few are cut several times at once.
 FULL_BATCH = 64
 MOST_CUTS = 3
+# Few boxes of a large network close much, or nothing for long. They lead on where each cut leaves
+# less than this of what was missed.
+GOOD_LEFT = 0.5
 # In batches of so many boxes, each is dear.
 DEAR_BATCH = 4
 NEAR_ALPHA = AlphaSettings(iterations=5, step=0.4, decay=0.9)
@@ -45,18 +49,21 @@ class InputSplit:
         self._context = context
         budget, skipped = context.settings.budget, context.settings.interval_only
         self._without = context.settings.without
-        self._propagator = BoxPropagator(
-            context.network, context.tag, context.checkpoint, skipped, budget, self._without
+        network, tag, check = context.network, context.tag, context.checkpoint
+        free = int((context.case.box.lower < context.case.box.upper).sum())
+        self._deep, workload = few_boxes(network, free), context.workload
+        self._propagator = (
+            DeepBoxes(network, context.settings, context.case.known, tag, check)
+            if self._deep
+            else BoxPropagator(network, tag, check, skipped, budget, self._without)
         )
-        workload = context.workload
-        self.batch = (
-            workload.batch // context.sharing.ranks
-            if workload is not None
-            else batch_boxes(context.network.graph, budget)
-        )
+        if workload is not None:
+            self.batch = workload.batch // context.sharing.ranks
+        else:
+            self.batch = 1 if self._deep else batch_boxes(network.graph, budget)
         self.store = BoxStore[Boxes]()
         self._cuts = Cuts(several=EnginePart.CUTS not in self._without)
-        self.begun, self.complete, self.open_share = False, True, 1.0
+        self.begun, self.complete, self.open_share, self.gains = False, True, 1.0, False
         # Disjuncts are counted anew, only those that are open.
         self._numbers = context.case.open.nonzero()[:, 0]
         specs = context.case.specs.select(context.case.open)
@@ -69,7 +76,7 @@ class InputSplit:
         self._near = Near(CANCELLING if self._disjuncts.cancel else several)
         self._curves = (
             CurvedBoxes.of(context.network, self._specs, self._disjuncts, context.tag, budget)
-            if workload is None
+            if workload is None and not self._deep
             else None
         )
         self._beside = Beside()
@@ -116,11 +123,15 @@ class InputSplit:
         self._context.progress.round(len(batch), int(batch.depth.max()), len(self.store), bound)
 
     def standing(self) -> Tensor:
-        rest = torch.tensor([self.store.share, not self.complete], dtype=torch.float64)
+        rest = torch.tensor(
+            [*self._cuts.missing, self.store.share, not self.complete], dtype=torch.float64
+        )
         return torch.cat([self.store.least_margins(self._closed).cpu(), rest])
 
     def conclude(self, meeting: Meeting) -> None:
-        case, least = self._context.case, meeting.standings[:, :-2].amin(0)
+        case, least = self._context.case, meeting.standings[:, :-4].amin(0)
+        missing, boxes = meeting.standings[:, -4:-2].sum(0).tolist()
+        self.gains = self._deep and missing < GOOD_LEFT * boxes
         self.open_share = float(meeting.standings[:, -2].sum())
         self.complete = not bool(meeting.standings[:, -1].any())
         case.margins[self._numbers] = torch.maximum(
@@ -161,7 +172,10 @@ class InputSplit:
         worst = boxes.margins.argmin(1)
         slope = found.slopes[still, worst]
         boxes = replace(boxes, way=self._cuts.ways(len(boxes)).to(boxes.way.device))
-        gain = worth(boxes.way, found.steep[still, worst], boxes.upper - boxes.lower)
+        if found.opened is not None:
+            gain = found.opened[still]
+        else:
+            gain = worth(boxes.way, found.steep[still, worst], boxes.upper - boxes.lower)
         gain = torch.where(divisible(boxes), gain, -1.0)
         return boxes, gain, torch.where(slope > 0, boxes.lower, boxes.upper)
 
@@ -192,6 +206,8 @@ class InputSplit:
         found = self._margins(bounds, boxes)
         if self._context.workload is None:
             found = self._optimized(bounds, boxes, found)
+        if isinstance(self._propagator, DeepBoxes):
+            found = replace(found, opened=self._propagator.opened(bounds))
         known = [bounds.intervals[node.name] for node in self._start_nodes]
         if known:
             lower = torch.cat([interval.lower.flatten(1) for interval in known], 1)
@@ -283,7 +299,9 @@ class InputSplit:
 
 
 def _cut(boxes: Boxes, sensitivity: Tensor, most: int) -> Boxes:
-    """Halves every box at its most sensitive input; few boxes several times at once."""
+    """Halves every box at its most sensitive input; few boxes several times at once, at most so
+    often.
+    """
     for cuts in range(most):
         if not len(boxes) or (cuts and 2 * len(boxes) > FULL_BATCH):
             break

@@ -12,13 +12,15 @@ from torch import Tensor
 class Margins:
     """Of N boxes and each disjunct [N, disjuncts]: how far it is excluded, proved. Of the bounds
     that say so, [N, disjuncts, inputs]: the `slopes` of their mix, and how `steep` each input makes
-    what a cut may take away; `weights` [N, disjuncts, rows].
+    what a cut may take away; `weights` [N, disjuncts, rows]; `opened` [N, inputs], where known: how
+    much of what is open in the first layers each input makes up.
     """
 
     margins: Tensor
     slopes: Tensor
     steep: Tensor
     weights: Tensor
+    opened: Tensor | None = None
 
     def tightened(self, boxes: Tensor, other: Margins) -> Margins:
         """With what is greater in the other, which is of some of the boxes [M]."""

@@ -49,6 +49,7 @@ class ReluSplit:
     """A `Search` and its `Tree`."""
 
     name = "beta-crown"
+    gains = False
 
     def __init__(self, context: SearchContext, settings: ReluSplitSettings | None = None) -> None:
         self._context = context

@@ -115,8 +115,46 @@ def test_convolutions_are_plain_sums_of_products(options: dict[str, object], row
         )
         whole = affine_map(node, (16, 12, 12), weights.weights(Group()))
         sums = (whole.apply if shape == (16, 12, 12) else whole.transpose)(x.double().abs())
-        allowed = sums * rounding.gamma(affine.terms.longest, torch.float32)
+        terms = affine.terms.forward if shape == (16, 12, 12) else affine.terms.product
+        allowed = sums * rounding.gamma(terms, torch.float32)
         assert (error <= allowed + rounding.smallest(torch.float32)).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *CONVOLUTIONS,
+        {"outputs": 8, "kernel": (3, 4), "stride": (2, 3)},
+        {"outputs": 8, "kernel": (3, 3), "stride": (2, 2), "dilation": (2, 3)},
+        {"outputs": 8, "kernel": (2, 2), "stride": (3, 3)},
+        {"outputs": 8, "kernel": (3, 3), "stride": (2, 1), "groups": 4},
+    ],
+    ids=str,
+)
+def test_no_more_products_meet_at_an_input_than_are_counted(options: dict[str, object]) -> None:
+    builder = Builder((16, 13, 13), seed=3)
+    network = builder.network(builder.conv("x", **options))  # type: ignore[arg-type]
+    ones = {name: torch.ones_like(tensor) for name, tensor in network.tensors.items()}
+    node = network.graph.nodes[1]
+    affine = affine_map(node, (16, 13, 13), SmallNetwork(network.graph, ones).weights(Group()))
+    most = affine.transpose(torch.ones(1, *node.shape)).max()
+    assert most <= affine.terms.product
+    if "dilation" not in options:
+        assert most == affine.terms.product
+
+
+def test_an_image_meets_its_bias_in_float64() -> None:
+    """4,096 values of a channel cancel but for one: float32 would lose it."""
+    builder = Builder((1, 64, 64))
+    network = builder.network(builder.conv("x", 1, (1, 1)))
+    rule = network.bound().linear[network.graph.output]
+    rows = torch.full((1, 1, 1, 64, 64), 1e8)
+    rows[..., 1::2] = -1e8
+    rows[..., 0, 0] += 8.0
+    _, constant = rule.backward(rows)
+    (bias,) = (tensor for name, tensor in network.tensors.items() if name.endswith("bias"))
+    assert constant is not None
+    assert float(constant) == pytest.approx(8.0 * float(bias), rel=1e-6)
 
 
 @examples(300)

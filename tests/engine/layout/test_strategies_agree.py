@@ -102,12 +102,28 @@ def test_strategies_agree_where_rows_are_cropped(rank_server: RankServer, ranks:
     check_agreement(rank_server, network, ranks, radius=0.1)
 
 
+def test_errors_that_are_patches_have_the_same_bits_wherever_all_features_are(
+    rank_server: RankServer,
+) -> None:
+    """Columns are cut under tp: its forms have no patches, and are looser."""
+    builder = Builder((6,), seed=4)
+    x = builder.reshape(builder.linear("x", 2 * 16 * 16), 2, 16, 16)
+    for _ in range(4):
+        x = builder.pointwise(Op.RELU, builder.conv(x, 6, padding=(1, 1)))
+    network = builder.network(builder.linear(builder.flatten(x), 3))
+    bound = network.bound()
+    box = Interval(torch.full((1, 6), -0.1), torch.full((1, 6), 0.1))
+    assert ForwardPass(bound, box, FORWARD_SHARE).has_patches
+    check_agreement(rank_server, network, 2, radius=0.1, strategies=EXACT)
+
+
 def check_agreement(
     rank_server: RankServer,
     small: SmallNetwork,
     ranks: int,
     radius: float,
     free: int | None = None,
+    strategies: tuple[str, ...] = PARALLEL,
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared"
@@ -116,7 +132,7 @@ def check_agreement(
             "prepared": str(prepared),
             "radius": radius,
             "free": free,
-            "strategies": PARALLEL,
+            "strategies": strategies,
             "by_alpha": ROWS,
         }
         target = f"{agreement_targets.__name__}:agreement"

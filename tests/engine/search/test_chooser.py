@@ -70,6 +70,7 @@ class Scripted:
     outcomes: list[SearchEnd]
     open_share: float
     log: list[str] = field(default_factory=list)
+    gains: bool = False
 
     def run(self) -> SearchEnd:
         self.log.append(self.name)
@@ -130,3 +131,11 @@ def test_trials_decide_which_search_goes_on(
     assert (found, "".join(ran)) == (outcome, log)
     assert not scripts[0].outcomes
     assert not scripts[1].outcomes
+
+
+def test_a_search_that_gains_goes_on_without_a_look_at_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = Scripted("A", [PAUSED, PROVED], 1.0, gains=True)
+    found, ran = decided(monkeypatch, first, Scripted("B", [], 1.0))
+    assert (found, "".join(ran)) == (PROVED, "AA")
