@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from device import DEVICE
 from given import given
-from small_networks import SmallNetwork, lattice, multiplied
+from small_networks import SmallNetwork, lattice, mlp, multiplied, points_in
 from small_onnx import save_small, save_true_property
 
 from runner.contract.question import Question, Report
 from runner.contract.vocabulary import Verdict
 from runner.contract.wire import question_to_json, report_from_json
+from runner.engine.bounds.interval import Interval
 from runner.engine.network.load import prepare
 from runner.execute.gang import Ending, RankServer
 from runner.verifiers.strategies import strategy_named
@@ -101,3 +103,47 @@ def test_every_strategy_bounds_the_same_boxes_without_rows(
             if strategy != "tp":
                 assert report.measured.domains == one.measured.domains, strategy
                 assert report.lower_bound == one.lower_bound, strategy
+
+
+@pytest.mark.parametrize("above", [0.05, -0.05], ids=["unsat", "sat"])
+def test_many_boxes_are_halved_alike_under_every_strategy(
+    rank_server: RankServer, tmp_path: Path, above: float
+) -> None:
+    """`above`: by how much the least value of any box is above the limit of that box."""
+    network = mlp(2, 16, 16, 1)
+    file = save_small(tmp_path / "network.onnx", network)
+    prepare(file, tmp_path / "prepared")
+    files = {
+        "network": str(file),
+        "property": str(save_boxes(tmp_path / "p.vnnlib", network, above)),
+        "prepared": str(tmp_path / "prepared"),
+        "counterexample": str(tmp_path / "counterexample.gz"),
+    }
+    expected = Verdict.UNSAT if above > 0 else Verdict.SAT
+    (one,) = verified(rank_server, files, "baseline", 1, tmp_path / "one")
+    assert one.verdict is expected
+    for strategy in ("fsdp", "sp", "tp", "dp", "fsdp+dp"):
+        for report in verified(rank_server, files, strategy, 2, tmp_path / strategy):
+            assert report.verdict is expected, strategy
+            if strategy in {"fsdp", "sp"} and expected is Verdict.UNSAT:
+                assert report.measured.domains == one.measured.domains, strategy
+                assert report.lower_bound == one.lower_bound, strategy
+
+
+def save_boxes(path: Path, network: SmallNetwork, above: float) -> Path:
+    """Twelve boxes, in each of which a small output is unsafe."""
+    choices = []
+    for number in range(12):
+        middle = -1 + number / 6
+        box = Interval(torch.tensor([[middle - 0.3, -0.3]]), torch.tensor([[middle + 0.3, 0.3]]))
+        least = float(network.outputs(points_in(box, 2000).double()[:, 0]).min())
+        limits = (
+            f"(<= X_{index} {high}) (>= X_{index} {low})"
+            for index, (low, high) in enumerate(
+                zip(box.lower[0].tolist(), box.upper[0].tolist(), strict=True)
+            )
+        )
+        choices.append(f"(and {' '.join(limits)} (<= Y_0 {least - above}))")
+    declared = "(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)\n"
+    path.write_text(f"{declared}(assert (or {' '.join(choices)}))\n")
+    return path
