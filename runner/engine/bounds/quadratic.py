@@ -154,8 +154,11 @@ class _Order:
 
     @staticmethod
     def of(bounds: CurvedBounds) -> _Order:
-        factors = sorted({symbol for product in bounds.products for symbol in product.symbols})
-        others = sorted(set(bounds.output.symbols) - set(factors))
+        known = {symbol for product in bounds.products for symbol in product.symbols}
+        factors = sorted(known.union(range(bounds.inputs)))
+        # A product that the outputs see through an error alone has a place of its own as well.
+        made = {p.first + k for p in bounds.products for k in range(p.reach.shape[1])}
+        others = sorted(made.union(bounds.output.symbols) - set(factors))
         place = torch.zeros(max(factors + others) + 1, dtype=torch.long)
         place[factors + others] = torch.arange(len(factors + others))
         return _Order(place, len(factors))

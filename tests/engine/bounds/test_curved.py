@@ -25,7 +25,14 @@ from torch import Tensor
 
 from runner.engine.bounds import quadratic
 from runner.engine.bounds.boxes import BoxPropagator
-from runner.engine.bounds.curved import MOST_VARIABLES, curved_bounds, curves
+from runner.engine.bounds.curved import (
+    MOST_VARIABLES,
+    Curved,
+    CurvedBounds,
+    curved_bounds,
+    curves,
+)
+from runner.engine.bounds.form import Form
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.quadratic import (
     Least,
@@ -199,3 +206,15 @@ def test_networks_with_products_and_few_variables_have_curves() -> None:
     assert curves(multiplied(0).graph)
     assert not curves(mlp(3, 8, 8, 2).graph)
     assert not curves(multiplied(0, inputs=MOST_VARIABLES).graph)
+
+
+def test_a_product_that_the_output_does_not_see_leaves_the_input_alone() -> None:
+    """As behind a softmax, whose output is an error between its bounds."""
+    one = torch.ones(1, 1, 1, dtype=torch.float64)
+    form = Form((0,), one, torch.zeros(1, 1).double(), torch.zeros(1, 1).double())
+    hidden = Curved((0,), one, one, torch.ones(1, 1).double(), first=1)
+    rows = quadratics(
+        CurvedBounds(form, (hidden,), inputs=1), one, torch.zeros(1, 1).double(), torch.tensor([0])
+    )
+    assert rows.linear[0, 0].tolist() == [1.0, 0.0]
+    assert not rows.square.any()
