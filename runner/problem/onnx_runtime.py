@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,14 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 
 
 def session_of(
-    content: bytes, folder: Path | None = None, *, optimize: bool = True
+    content: bytes,
+    folder: Path | None = None,
+    weights: Mapping[str, onnxruntime.OrtValue] | None = None,
+    *,
+    optimize: bool = True,
 ) -> onnxruntime.InferenceSession:
-    """Of a model on one thread, in silence; `folder`: of its external weights.
+    """Of a model on one thread, in silence; `folder`: of its external weights. `weights`: of those
+    the ones that are in memory, as long as the session lives.
 
     Raises what is in RUNTIME_ERRORS.
     """
@@ -49,16 +54,26 @@ def session_of(
     if not optimize:  # nor keep weights twice
         options.add_session_config_entry(_NO_PREPACKING, "1")
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    for name, value in (weights or {}).items():
+        options.add_initializer(name, value)
     if folder is not None:
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _session(path: Path, content: bytes | None, *, optimize: bool) -> onnxruntime.InferenceSession:
+def _session(
+    path: Path,
+    content: bytes | None,
+    weights: Mapping[str, onnxruntime.OrtValue],
+    *,
+    optimize: bool,
+) -> onnxruntime.InferenceSession:
     if content is None:
         content = read_bytes(path, Cause.MALFORMED_NETWORK)
+    # Weights that are said to lie in the file itself must lie where a link to it leads.
+    folder = path.resolve().parent if weights else path.parent
     try:
-        return session_of(content, path.parent, optimize=optimize)
+        return session_of(content, folder, weights, optimize=optimize)
     except RUNTIME_ERRORS as error:
         # E.g. a Conv of float64, which no kernel computes.
         lacking = isinstance(error, onnxruntime_pybind11_state.NotImplemented)
@@ -75,7 +90,8 @@ class OnnxRuntime:
 
     `optimize`: join operators, as ONNX Runtime does by default, with weights that it rounds anew.
 
-    `content`: of the file, where it is read.
+    `content`: of the file, where it is read; `weights`: what is in memory of those that the content
+    says lie in the file.
 
     `inputs`, `outputs`: their names. `input_shape`: the model's own, batch dimension included, of
     several the number of their values; `dtype`: of its inputs; `output_type`: that of its first
@@ -85,9 +101,21 @@ class OnnxRuntime:
     Runtime cannot compute in the network's type).
     """
 
-    def __init__(self, path: Path, *, optimize: bool = True, content: bytes | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        optimize: bool = True,
+        content: bytes | None = None,
+        weights: Mapping[str, NDArray[np.floating]] | None = None,
+    ) -> None:
         self.path = path
-        self._session = _session(path, content, optimize=optimize)
+        # ONNX Runtime reads these where they lie, and does not keep them alive.
+        self._weights = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+            for name, value in (weights or {}).items()
+        }
+        self._session = _session(path, content, self._weights, optimize=optimize)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         for value in inputs:
             if value.type not in _DTYPES:

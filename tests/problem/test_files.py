@@ -22,6 +22,22 @@ def test_a_compressed_file_is_unpacked_whatever_its_name(tmp_path: Path) -> None
     assert read_bytes(path, Cause.MALFORMED_NETWORK) == content
 
 
+@pytest.mark.parametrize("end", [b"", bytes(5)])
+def test_many_members_one_after_the_other_are_one_file(end: bytes, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 300
+    members = [gzip.compress(content[start : start + 700]) for start in range(0, 76_800, 700)]
+    path = tmp_path / "several.gz"
+    path.write_bytes(b"".join(members) + end)
+    assert read_bytes(path, Cause.MALFORMED_NETWORK) == content
+
+
+def test_what_follows_a_compressed_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "more.gz"
+    path.write_bytes(gzip.compress(b"network") + b"\0\0other")
+    with pytest.raises(InstanceError, match=r"Not a gzipped file \(b'ot'\)"):
+        read_bytes(path, Cause.MALFORMED_NETWORK)
+
+
 @pytest.mark.slow
 def test_what_packs_well_is_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "zeros.gz"

@@ -31,6 +31,7 @@ from runner.engine.network.draft import Array, Draft, Shape, replace_all
 from runner.engine.network.graph import Dtype
 from runner.engine.network.joined import join_inputs, join_outputs
 from runner.engine.network.library_errors import foreign
+from runner.engine.network.network_file import NetworkFile, read_network_file
 from runner.engine.network.onnx_file import DOMAINS, malformed, read_model, unsupported
 from runner.engine.network.placed import place_slices
 
@@ -70,14 +71,17 @@ class Converted:
         return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape or (1,)
 
 
-def converted(path: Path, supported: AbstractSet[str], content: bytes | None = None) -> Converted:
+def converted(
+    path: Path, supported: AbstractSet[str], file: NetworkFile | None = None
+) -> Converted:
     """Reads an ONNX file. `supported`: operators; where there are others, onnxsim may remove them.
-    `content`: of the file, where it is read.
+    `file`: what `path` names, where it is read.
 
     Raises InstanceError as `read_model` does, MALFORMED_NETWORK, UNSUPPORTED_INSTANCE (inputs of
     other types) or UNSUPPORTED_OPERATOR.
     """
-    draft = Draft(_one_sample(read_model(path, content), path), path)
+    file = file or read_network_file(path)
+    draft = Draft(_one_sample(read_model(path, file), path), path, file.weights)
     for node in draft.graph.node:
         _check_normalization(node, draft)
     _check(draft)

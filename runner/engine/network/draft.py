@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,12 @@ from onnx import (
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.engine.network.library_errors import foreign
+from runner.engine.network.network_file import LARGE
 from runner.engine.network.rounded import Rounded
 
 Shape = tuple[int, ...]
 Array = NDArray[Any]
 
-# ONNX's tools serialise all weights at each step; a weight of so many values is kept out of them.
-_LARGE = 1 << 20
 # Of one value; more than any known network has, and half a GiB in float64.
 _MOST_VALUES = 1 << 26
 _MOST_DIMENSIONS = 32
@@ -35,20 +35,27 @@ _MOST_DIMENSIONS = 32
 
 class Draft:
     """`model` of one `input`, with one sample as its batch; `constants`: its initializers, by name.
+    `weights`: the values of some, where they do not lie in the model.
 
     `rounded`: what those are in real arithmetic that the file computes from others and rounds.
 
     Raises InstanceError MALFORMED_NETWORK where the values of a constant are not as its shape says.
     """
 
-    def __init__(self, model: ModelProto, path: Path) -> None:
+    def __init__(
+        self, model: ModelProto, path: Path, weights: Mapping[str, Array] | None = None
+    ) -> None:
         self.path = path
+        weights = weights or {}
         self.constants: dict[str, Array] = {}
         self.rounded: dict[str, Rounded] = {}
         for tensor in model.graph.initializer:
             unread = f"{path}: the values of {tensor.name!r} cannot be read; export it again"
             with foreign(Cause.MALFORMED_NETWORK, unread):
-                self.constants[tensor.name] = numpy_helper.to_array(tensor)
+                value = weights.get(tensor.name)
+                self.constants[tensor.name] = (
+                    numpy_helper.to_array(tensor) if value is None else value
+                )
         del model.graph.initializer[:]
         self.model = model = _moved(model)
         # A network may be as large as its file; what a small file blows up is refused.
@@ -85,7 +92,7 @@ class Draft:
         return self.model
 
     def small(self) -> dict[str, Array]:
-        return {name: value for name, value in self.constants.items() if value.size < _LARGE}
+        return {name: value for name, value in self.constants.items() if value.size < LARGE}
 
     def shapes(self) -> dict[str, Shape]:
         """Of all values whose rank is known; an unknown length is 0.

@@ -18,9 +18,9 @@ from runner.engine.network.graph import Dtype, Graph
 from runner.engine.network.graph_replay import replay
 from runner.engine.network.library_errors import foreign
 from runner.engine.network.module import GraphModule
+from runner.engine.network.network_file import NetworkFile, read_network_file
 from runner.engine.network.onnx_graph import onnx_graph, unforeseen
 from runner.engine.network.prepared import write_prepared
-from runner.problem.files import read_bytes
 from runner.problem.onnx_runtime import OnnxRuntime
 
 
@@ -42,11 +42,9 @@ class LoadedGraph:
     tensors: dict[str, Tensor]
 
 
-def load_graph(path: Path, content: bytes | None = None) -> LoadedGraph:
-    """`content`: of the file, where it is read. Raises InstanceError as `onnx_graph`
-    does.
-    """
-    graph, arrays = onnx_graph(path, content)
+def load_graph(path: Path, file: NetworkFile | None = None) -> LoadedGraph:
+    """`file`: what `path` names, where it is read. Raises InstanceError as `onnx_graph` does."""
+    graph, arrays = onnx_graph(path, file)
     return LoadedGraph(graph, {name: _tensor(array) for name, array in arrays.items()})
 
 
@@ -80,10 +78,9 @@ def prepare(
     `load_graph` and `replay` do, and MALFORMED_NETWORK for what no check has foreseen.
     """
     with foreign(Cause.MALFORMED_NETWORK, unforeseen(network)):
-        content = read_bytes(network, Cause.MALFORMED_NETWORK)
-        loaded = load_graph(network, content)
-        reference = OnnxRuntime(network, optimize=False, content=content)
-        del content
+        file = read_network_file(network)
+        loaded = load_graph(network, file)
+        reference = OnnxRuntime(network, optimize=False, content=file.content, weights=file.weights)
         replay(reference, loaded.graph, loaded.tensors, points(loaded.graph))
     write_prepared(prepared, loaded.graph, loaded.tensors)
     return loaded.graph

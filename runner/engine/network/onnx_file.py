@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, inlin
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Cause
 from runner.engine.network.library_errors import foreign
-from runner.problem.files import read_bytes
+from runner.engine.network.network_file import NetworkFile
 
 DOMAINS = ("", "ai.onnx")  # the two names of the standard's own operators
 # ONNX Runtime promises nothing before 7, where Dropout and BatchNormalization meant training.
@@ -25,16 +25,14 @@ OLDEST_OPSET = 7
 _DAMAGED = "download it again"
 
 
-def read_model(path: Path, content: bytes | None = None) -> ModelProto:
-    """The network with all its weights, also those that lie in files beside it; `content`: of the
-    file, where it is read.
+def read_model(path: Path, file: NetworkFile) -> ModelProto:
+    """The network with all its weights but the large ones of `file`, also those that lie in files
+    beside it.
 
     Raises InstanceError: MISSING_FILE, MALFORMED_NETWORK, UNSUPPORTED_INSTANCE (of a version that
     is not known) or UNSUPPORTED_OPERATOR (an operator outside the standard).
     """
-    if content is None:
-        content = read_bytes(path, Cause.MALFORMED_NETWORK)
-    model = _parsed(content, path)
+    model = _parsed(file.content, path)
     _check_versions(model, path)
     if model.functions:
         with foreign(Cause.MALFORMED_NETWORK, f"{path}: its functions cannot be written out"):
@@ -48,7 +46,7 @@ def read_model(path: Path, content: bytes | None = None) -> ModelProto:
             Cause.UNSUPPORTED_INSTANCE,
             f"{path}: {name!r} is a sparse weight; save it as a dense one",
         )
-    _load_external(model, path)
+    _load_external(model, path, file.weights)
     return model
 
 
@@ -142,11 +140,11 @@ def _check_versions(model: ModelProto, path: Path) -> None:
         )
 
 
-def _load_external(model: ModelProto, path: Path) -> None:
-    """Weights in files beside the network, which must lie in its folder."""
+def _load_external(model: ModelProto, path: Path, held: Container[str]) -> None:
+    """Weights in files beside the network, which must lie in its folder; `held`: but for these."""
     folder = path.parent.resolve()
     for tensor in _tensors(model):
-        if tensor.data_location != TensorProto.EXTERNAL:
+        if tensor.data_location != TensorProto.EXTERNAL or tensor.name in held:
             continue
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
         file = (folder / location).resolve()

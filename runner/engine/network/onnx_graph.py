@@ -10,17 +10,18 @@ from runner.engine.network.draft import Array
 from runner.engine.network.fold import folded
 from runner.engine.network.graph import Graph
 from runner.engine.network.library_errors import foreign
+from runner.engine.network.network_file import NetworkFile
 from runner.engine.network.translation import TRANSLATIONS, translated
 
 
-def onnx_graph(path: Path, content: bytes | None = None) -> tuple[Graph, dict[str, Array]]:
-    """`content`: of the file, where it is read.
+def onnx_graph(path: Path, file: NetworkFile | None = None) -> tuple[Graph, dict[str, Array]]:
+    """`file`: what `path` names, where it is read.
 
     Raises InstanceError as `converted` and `translated` do, MALFORMED_NETWORK for what no check has
     foreseen.
     """
     with foreign(Cause.MALFORMED_NETWORK, unforeseen(path)):
-        return folded(*translated(converted(path, TRANSLATIONS.keys(), content)))
+        return folded(*translated(converted(path, TRANSLATIONS.keys(), file)))
 
 
 def unforeseen(path: Path) -> str:
