@@ -30,7 +30,7 @@ _PEAK = (
     number("peak", "peak_tensor_bytes", size),
     number("/ baseline", "peak_tensor_bytes_ratio", ratio),
 )
-# Of the greater of a bound and 1: bounds of deep wide networks are in the thousands.
+# Of the greater of a neuron's bounds and 1: those of deep wide networks are in the thousands.
 _DIFFERENCE = number("greatest relative difference", "greatest_relative", difference)
 _TRAFFIC = (
     number("sent per rank", "comm_bytes", size),

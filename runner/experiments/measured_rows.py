@@ -104,7 +104,7 @@ def _compared(row: dict[str, Any], reference: pd.DataFrame) -> dict[str, Any]:
     compared = {**row, **facts}
     if question in reference.index:
         against = reference.loc[question]
-        compared |= _differences(row["bounds"], str(against["bounds"]))
+        compared |= bound_differences(row["bounds"], str(against["bounds"]))
         for name in _RATIOS:
             compared[f"{name}_ratio"] = row[name] / against[name] if against[name] else np.nan
         compared["speedup"] = against["incomplete_s"] / row["incomplete_s"]
@@ -120,25 +120,38 @@ def _facts(path: Path) -> dict[str, float]:
     return {name: json.loads(value) for name, value in metadata.items()}
 
 
-def _differences(one: str, other: str) -> dict[str, float]:
+def bound_differences(one: str, other: str) -> dict[str, float]:
+    """How far the bounds of file `one` are from those of `other`, which are the reference.
+
+    Empty where they share none. `greatest_relative`: as a share of the greater of a neuron's two
+    bounds in `other`, at least 1; `spec_lost`: by how much a row's bound is lower in `one`.
+    """
     ours, theirs = _read(one), _read(other)
     shared = [name for name in ours if name in theirs]
     if not shared:
         return {}
-    difference = [np.abs(ours[name] - theirs[name]).ravel() for name in shared]
-    relative = [
-        gap / np.maximum(np.abs(theirs[name]).ravel(), 1.0)
-        for gap, name in zip(difference, shared, strict=True)
-    ]
+    difference = {name: np.abs(ours[name] - theirs[name]) for name in shared}
+    relative = [(gap / _scale(theirs, name)).ravel() for name, gap in difference.items()]
     lost = theirs["specs"] - ours["specs"]
     return {
-        "greatest_difference": float(np.concatenate(difference).max()),
+        "greatest_difference": float(max(gap.max() for gap in difference.values())),
         "greatest_relative": float(np.concatenate(relative).max()),
         "spec_greatest": float(np.abs(lost).max()),
         "spec_lost": float(lost.max()),
         "spec_mean_lost": float(lost.mean()),
         "worst_spec": float(ours["specs"].min()),
     }
+
+
+def _scale(bounds: Bounds, name: str) -> NDArray[Any]:
+    """The magnitude of what a bound is about: the greater of a neuron's two bounds, at least 1.
+
+    A bound near 0 of a neuron that takes values up to 200 is a sum of terms of that size.
+    """
+    node, dot, _ = name.rpartition(".")
+    sides = [bounds[f"{node}.{end}"] for end in ("lower", "upper")] if dot else [bounds[name]]
+    scale: NDArray[Any] = np.maximum(1.0, np.max(np.abs(sides), axis=0))
+    return scale
 
 
 @cache
