@@ -11,8 +11,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import mpmath
 import numpy as np
 import onnx
+from curved_networks import DIGITS, KINDS, curved, reached
 from exact_networks import Exact, Floats, Layer, Network, fractions, greatest, value
 from onnx import TensorProto, helper, numpy_helper
 
@@ -54,6 +56,30 @@ def question(seed: int, folder: Path) -> Question:
     onnx.save(_model(network), paths[0])
     paths[1].write_text(_vnnlib(lower, upper, row, threshold), encoding="ascii")
     return Question(*paths, exists, f"{about} distance {float(distance):g}")
+
+
+def curved_question(seed: int, folder: Path) -> Question:
+    """Of a network of products and smooth functions: a value that it reaches is asked for, less
+    1e-1 to 1e-5 of how far its values spread, so that `unsat` is always wrong.
+    """
+    generator = np.random.default_rng(seed)
+    kind, inputs = KINDS[seed % len(KINDS)], int(generator.integers(1, 4))
+    network = curved(kind, generator, inputs)
+    centre = generator.normal(size=inputs).astype(np.float32)
+    reach = np.float32(10.0 ** generator.uniform(-2, 0.3))
+    lower, upper = centre - reach, centre + reach
+    if inputs > 1 and generator.random() < 0.3:
+        upper[0] = lower[0]
+    outputs = network.at(np.zeros((1, inputs))).shape[1]
+    row = generator.choice([-1.0, 0.5, 1.0], size=outputs)
+    top, spread = reached(network, lower.astype(np.float64), upper.astype(np.float64), row)
+    share = 10.0 ** -int(generator.integers(1, 6))
+    threshold = Fraction(mpmath.nstr(top, DIGITS - 10)) - Fraction(share * spread)
+    paths = folder / f"curved_{seed}.onnx", folder / f"curved_{seed}.vnnlib"
+    onnx.save(network.model(), paths[0])
+    paths[1].write_text(_vnnlib(lower, upper, fractions(row), threshold), encoding="ascii")
+    about = f"{kind} box {float(reach):.3g} distance {share:g} of {spread:.3g}"
+    return Question(*paths, exists=True, about=about)
 
 
 def _outputs(network: Network) -> int:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
+import torch
 from device import TORCH_DEVICE
 
 from runner.contract.errors import InstanceError
 from runner.contract.question import Question
-from runner.contract.vocabulary import Verdict
+from runner.contract.vocabulary import EnginePart, Verdict
+from runner.engine import verification
+from runner.engine.agreement import Agreement, Nearest
+from runner.engine.attack.pgd import targets_of
 from runner.engine.clock import Deadline
+from runner.engine.finding import Confirmation
 from runner.engine.layout.group import Group, joined_group
 from runner.engine.measure.probe import Probe
 from runner.engine.programs.rank import Rank
@@ -19,6 +26,7 @@ from runner.engine.programs.verify import verified
 from runner.engine.search import complete
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.relu_split import ReluSplit
+from runner.problem.property.model import Property
 from runner.verifiers.strategies import strategy_named
 
 SEARCHES = {"input-split": InputSplit, "beta-crown": ReluSplit}
@@ -37,7 +45,35 @@ def only(search: str) -> Iterator[None]:
         complete.fitting = fitting
 
 
-def answer(paths: list[str], strategy: str, group: Group, search: str = "") -> list[str]:
+@contextmanager
+def bounds_alone() -> Iterator[None]:
+    """No attack, and no point that is confirmed or shows that there is nothing to prove: what ends
+    a question is bounds, or its time.
+    """
+
+    def agreed(engine: Any, instance: Property, *_: Any) -> Agreement:
+        targets = targets_of(instance)
+        nearest = {target: Nearest(math.inf, 0.0, decides=True) for target in targets}
+        return Agreement(torch.zeros(1, instance.outputs, dtype=torch.float64), nearest, [])
+
+    with (
+        mock.patch.object(verification, "compare", agreed),
+        mock.patch.object(verification.Verification, "_attacked", return_value=False),
+        mock.patch.object(verification.Verification, "_enumerated", return_value=False),
+        mock.patch.object(Confirmation, "_holds", return_value=False),
+    ):
+        yield
+
+
+def answer(
+    paths: list[str],
+    strategy: str,
+    group: Group,
+    search: str = "",
+    *,
+    timeout_s: float = TIMEOUT_S,
+    without: frozenset[EnginePart] = frozenset(),
+) -> list[str]:
     """Verdict, cause and method. `paths`: network, prepared network, property, counterexample."""
     network, prepared, instance, found = paths
     job = Question(
@@ -46,12 +82,13 @@ def answer(paths: list[str], strategy: str, group: Group, search: str = "") -> l
         property=instance,
         strategy=strategy_named(strategy),
         ranks=group.size,
-        timeout_s=TIMEOUT_S,
+        timeout_s=timeout_s,
         counterexample=found,
+        without=without,
     )
     with Probe(TORCH_DEVICE) as probe, only(search):
         try:
-            deadline = Deadline(group, TIMEOUT_S)
+            deadline = Deadline(group, timeout_s)
             finding = verified(job, Rank(TORCH_DEVICE, probe, group, deadline))
         except InstanceError as error:
             return [str(Verdict.ERROR), str(error.cause), ""]

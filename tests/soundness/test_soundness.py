@@ -15,9 +15,9 @@ import onnxruntime
 import pytest
 import soundness_targets
 from exact_networks import Layer, Network, fractions, greatest, value
-from soundness_questions import Question, question
+from soundness_questions import Question, curved_question, question
 
-from runner.contract.vocabulary import Cause
+from runner.contract.vocabulary import Cause, EnginePart
 from runner.engine.layout.group import Group
 from runner.engine.network.load import prepare
 from runner.execute.gang import Ending, RankServer
@@ -27,6 +27,7 @@ from runner.problem.property.read_property import read_property
 from runner.verifiers.strategies import STRATEGIES
 
 QUESTIONS = int(os.environ.get("SOUNDNESS_QUESTIONS", "200"))
+CURVED_QUESTIONS = QUESTIONS // 4
 # A part of all is asked in each gang, else gangs would take most of the time.
 OF_A_GANG = max(6, QUESTIONS // 25)
 Tally = Callable[[str, str], None]
@@ -80,6 +81,25 @@ def test_no_search_is_ever_wrong(search: str, folder: Path, tally: Tally) -> Non
         verdict, _, _ = soundness_targets.answer(paths_of(asked), "baseline", Group(), search)
         tally(search, verdict)
         assert_right(asked, verdict, search)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("search", ["any", "input-split"])
+def test_bounds_of_curved_networks_never_prove_what_a_point_refutes(
+    search: str, folder: Path, tally: Tally
+) -> None:
+    """Of products, softmaxes, quotients and smooth functions, with nothing but bounds to decide."""
+    without = frozenset({EnginePart.BOX_ATTACK})
+    for seed in range(("any", "input-split").index(search), CURVED_QUESTIONS, 2):
+        asked = curved_question(seed, folder)
+        with soundness_targets.bounds_alone():
+            verdict, cause, _ = soundness_targets.answer(
+                paths_of(asked), "baseline", Group(), search, timeout_s=1.0, without=without
+            )
+        tally(f"bounds of curved networks, {search}", verdict)
+        assert verdict in ("unknown", "timeout"), (
+            f"{asked.property}: {verdict} {cause} {asked.about}"
+        )
 
 
 ON_A_GRID = ("tp=2+sp=2", "fsdp=2+sp=2", "tp=2+dp=2")
