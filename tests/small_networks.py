@@ -278,6 +278,19 @@ def multiplied(seed: int, inputs: int = 3) -> SmallNetwork:
     return builder.network()
 
 
+def shares_of_products(seed: int, inputs: int = 2) -> SmallNetwork:
+    """A softmax of products or squares, which hides them from the outputs, beside the input."""
+    builder = Builder((inputs,), seed)
+    if seed % 2:
+        x = product(builder, builder.linear("x", 6), 3)
+    else:
+        x = builder.pointwise(Op.SQUARE, builder.linear("x", 1))
+    powers = builder.exp_sums(builder.linear(x, 6), 2)
+    shares = builder.flatten(builder.pointwise(Op.RECIPROCAL, powers))
+    builder.linear(builder.concat(0, shares, "x"), 3)
+    return builder.network()
+
+
 def product(builder: Builder, x: str, width: int) -> str:
     """Of the first half of flat values with the second."""
     return builder.add(Op.PRODUCT, (builder.reshape(x, 2, width),), (width,))

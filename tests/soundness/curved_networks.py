@@ -123,66 +123,74 @@ def _computed(
 
 
 def curved(kind: str, generator: np.random.Generator, inputs: int) -> Curved:
-    """A random network of that kind, of one or two outputs."""
+    """A random network of one or two outputs: a part of that kind, often behind another one, and
+    perhaps the input once more.
+    """
     network = Curved(inputs, generator)
     width = int(generator.integers(2, 5))
-    middle = _KINDS[kind](network, width)
-    network.dense(middle, width, int(generator.integers(1, 3)))
+    x, size = "x", inputs
+    if generator.random() < 0.6:
+        x, size = _KINDS[str(generator.choice(KINDS))](network, x, size, width), width
+    outputs = int(generator.integers(1, 3))
+    y = network.dense(_KINDS[kind](network, x, size, width), width, outputs)
+    if generator.random() < 0.5:
+        network.add("Add", y, network.dense("x", inputs, outputs))
     return network
 
 
-def _product(network: Curved, width: int) -> str:
+def _product(network: Curved, x: str, size: int, width: int) -> str:
     """Of two layers, then perhaps of what came of them and of a function of the input."""
-    first = network.dense("x", network.inputs, width)
-    found = network.add("Mul", first, network.dense("x", network.inputs, width))
+    first = network.dense(x, size, width)
+    found = network.add("Mul", first, network.dense(x, size, width))
     if network.generator.random() < 0.5:
         return found
     bent = network.add(_any(network, "Tanh", "Relu", "Sin"), network.dense(found, width, width))
     return network.add("Mul", bent, first)
 
 
-def _square(network: Curved, width: int) -> str:
-    first = network.dense("x", network.inputs, width)
+def _square(network: Curved, x: str, size: int, width: int) -> str:
+    first = network.dense(x, size, width)
     return network.add("Mul", first, first)
 
 
-def _smooth(network: Curved, width: int) -> str:
-    first = network.dense("x", network.inputs, width)
+def _smooth(network: Curved, x: str, size: int, width: int) -> str:
+    first = network.dense(x, size, width)
     bent = network.add(_any(network, *_NUMPY), first)
     again = network.dense(bent, width, width)
     return network.add("Add", network.add(_any(network, "Sigmoid", "Cos", "Tanh"), again), first)
 
 
-def _softmax(network: Curved, width: int) -> str:
-    """With a product behind it."""
-    weights = network.add("Softmax", network.dense("x", network.inputs, width, 2.0))
-    other = network.dense("x", network.inputs, width)
+def _softmax(network: Curved, x: str, size: int, width: int) -> str:
+    """Alone, or times a function of its input."""
+    weights = network.add("Softmax", network.dense(x, size, width, 2.0))
     if network.generator.random() < 0.5:
-        return network.add("Mul", weights, other)
-    return network.add("Mul", network.dense(weights, width, width), network.add("Tanh", other))
+        return weights
+    return network.add("Mul", weights, network.add("Tanh", network.dense(x, size, width)))
 
 
-def _attention(network: Curved, width: int) -> str:
+def _attention(network: Curved, x: str, size: int, width: int) -> str:
     """Of three tokens, each a layer of the input."""
     tokens = 3
-    flat = network.dense("x", network.inputs, tokens * width)
+    flat = network.dense(x, size, tokens * width)
     x = network.add("Reshape", flat, shape=(tokens, width))
     query, key, value = (network.dense(x, width, width) for _ in range(3))
     scores = network.add("MatMul", query, network.add("Transpose", key))
     mixed = network.add("MatMul", network.add("Softmax", scores), value)
-    flat = network.add("Reshape", network.add("Add", mixed, x), shape=(tokens * width,))
+    if network.generator.random() < 0.5:
+        mixed = network.add("Add", mixed, x)
+    flat = network.add("Reshape", mixed, shape=(tokens * width,))
     return network.dense(flat, tokens * width, width)
 
 
-def _quotient(network: Curved, width: int) -> str:
+def _quotient(network: Curved, x: str, size: int, width: int) -> str:
     """By a square and one more."""
-    first = network.dense("x", network.inputs, width)
+    first = network.dense(x, size, width)
     square = network.add("Mul", first, first)
     one = network.add("Add", square, constant=np.ones(width, np.float32))
-    return network.add("Div", network.dense("x", network.inputs, width), one)
+    return network.add("Div", network.dense(x, size, width), one)
 
 
-_KINDS: Mapping[str, Callable[[Curved, int], str]] = {
+_KINDS: Mapping[str, Callable[[Curved, str, int, int], str]] = {
     "product": _product,
     "square": _square,
     "smooth": _smooth,
