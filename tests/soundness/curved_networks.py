@@ -87,7 +87,7 @@ class Curved:
             if constant is not None:
                 inputs.append(f"{number}.constant")
                 constants.append(numpy_helper.from_array(constant, inputs[-1]))
-            more = {"perm": (0, 2, 1)} if step.kind == "Transpose" else {}
+            more: dict[str, Any] = {"perm": (0, 2, 1)} if step.kind == "Transpose" else {}
             nodes.append(helper.make_node(step.kind, inputs, [str(number)], **more))
         outputs = self.at(np.zeros((1, self.inputs))).shape[1]
         ends = [
@@ -117,9 +117,11 @@ def _computed(
             return given[0].swapaxes(1, 2)
         case "Softmax":
             powers = functions["Exp"](given[0])
-            return powers / powers.sum(-1, keepdims=True)
+            shares: Values = powers / powers.sum(-1, keepdims=True)
+            return shares
         case kind:
-            return functions[kind](given[0])
+            found: Values = functions[kind](given[0])
+            return found
 
 
 def curved(kind: str, generator: np.random.Generator, inputs: int) -> Curved:
