@@ -123,6 +123,18 @@ def vnncomp2022(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
+def vnncomp_later(request: pytest.FixtureRequest) -> Path:
+    """Folder of later years' categories (`vnncomp2023/`, `truth.csv`); skips where it is absent."""
+    if request.config.getoption("--quick"):
+        pytest.skip("reads data of VNN-COMP")
+    default = REPOSITORY.parent / "shared" / "vnncomp_later"
+    folder = Path(os.environ.get("VNNCOMP_LATER", default))
+    if not (folder / "truth.csv").is_file():
+        pytest.skip("data of VNN-COMP 2022 to 2024 is absent (set VNNCOMP_LATER to its folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def random_wide() -> Path:
     """The category whose network is not stored: made where set-up has not made it."""
     folder = REPOSITORY / "benchmarks" / "random_wide"
