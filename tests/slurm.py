@@ -1,4 +1,8 @@
-"""A SLURM of one machine, for tests: needs root, Debian's slurm-wlm and munge; no cgroups."""
+"""A SLURM of one machine, for tests: needs root, Debian's slurm-wlm and munge; no cgroups.
+
+It has two nodes of two cores in the partition `main`, and one in the partition `blind`, which does
+not see one folder that the others see.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +34,19 @@ MpiDefault=none
 ReturnToService=2
 KillWait=5
 SlurmdParameters=config_overrides
-SlurmctldPort={ctld}
-SlurmdPort={slurmd}
+SlurmctldPort={port}
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
-NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+SlurmdLogFile={folder}/slurmd.%n.log
+{machines}
+PartitionName=main Nodes={nodes} Default=YES MaxTime=INFINITE State=UP
+PartitionName=blind Nodes={blind} MaxTime=INFINITE State=UP
 """
+_NODE = "NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=2000"
+NODES, BLIND = ("machine0", "machine1"), "machine2"
 
 
 def missing() -> str:
@@ -52,14 +58,19 @@ def missing() -> str:
 
 
 @contextmanager
-def slurm(folder: Path) -> Iterator[None]:
-    """One node of 4 cores that takes jobs; SLURM_CONF names it. Raises TimeoutError."""
+def slurm(folder: Path) -> Iterator[Path]:
+    """Nodes that take jobs, named by SLURM_CONF. Gives the folder that the node BLIND does not see.
+
+    Raises TimeoutError.
+    """
     host = socket.gethostname().partition(".")[0]
-    for name in ("state", "spool"):
-        (folder / name).mkdir()
+    hidden = folder / "hidden"
+    for made in (folder / "state", hidden):
+        made.mkdir()
     conf = folder / "slurm.conf"
-    ports = {name: _port() for name in ("ctld", "slurmd")}
-    conf.write_text(_CONF.format(host=host, folder=folder, **ports))
+    lines = [_NODE.format(node=node, host=host, port=_port()) for node in (*NODES, BLIND)]
+    said = {"machines": "\n".join(lines), "nodes": ",".join(NODES), "blind": BLIND}
+    conf.write_text(_CONF.format(host=host, folder=folder, port=_port(), **said))
     os.environ["SLURM_CONF"] = str(conf)
     key, socket_file = folder / "munge.key", folder / "munge.socket"
     subprocess.run(["mungekey", "-c", "-k", str(key)], check=True)
@@ -72,10 +83,14 @@ def slurm(folder: Path) -> Iterator[None]:
     try:
         _until(socket_file.exists, "munged makes no socket")
         daemons.append(_daemon("slurmctld", "-D", "-f", str(conf)))
-        daemons.append(_daemon("slurmd", "-D", "-f", str(conf), "-N", host))
-        _until(lambda: _said("sinfo", "--noheader", "--format=%T") == "idle", _said("sinfo"))
+        for node in NODES:
+            daemons.append(_daemon("slurmd", "-D", "-f", str(conf), "-N", node))
+        blinded = f'mount -t tmpfs none "{hidden}" && exec slurmd -D -f "{conf}" -N {BLIND}'
+        daemons.append(_daemon("unshare", "--mount", "sh", "-c", blinded))
+        idle = ["idle"] * (len(NODES) + 1)
+        _until(lambda: _states() == idle, f"nodes do not come: {_states()}")
         try:
-            yield
+            yield hidden
         finally:  # what a failed test left would outlive the daemons
             subprocess.run(["scancel", "--me"])
             _until(lambda: not _said("squeue", "--me", "--noheader"), "jobs do not end")
@@ -89,6 +104,10 @@ def slurm(folder: Path) -> Iterator[None]:
 def _daemon(*command: str) -> subprocess.Popen[bytes]:
     """Its log has what it says."""
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _states() -> list[str]:
+    return _said("sinfo", "--noheader", "--Node", "--format=%T").split()
 
 
 def _said(*command: str) -> str:

@@ -7,22 +7,26 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from examples import rest
-from slurm import missing, slurm
+from slurm import NODES, missing, slurm
+from typer.testing import CliRunner
 
+from runner import __version__
+from runner.cli.app import app
 from runner.record.manifest import Status, read_manifest
 from runner.record.read import read_run
 from runner.record.shards import SHARDS
+from runner.run import spread
 
 pytestmark = pytest.mark.alone
 
@@ -61,6 +65,7 @@ class Running:
         self.process = subprocess.Popen(
             self.words,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            cwd=category.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -137,12 +142,65 @@ def test_an_interrupt_ends_every_shard_and_the_same_command_goes_on(category: Pa
     assert_every_row_is_there_once(running.run)
 
 
+@contextmanager
+def no_room(folder: Path) -> Iterator[None]:
+    """As if the folder lay on a disk of its own, which is full; needs root."""
+    aside = folder.with_name("aside")
+    shutil.copytree(folder, aside)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        shutil.copytree(aside, folder, dirs_exist_ok=True)
+        with pytest.raises(OSError, match="No space left"):
+            (folder / "filler").write_bytes(bytes(2**23))
+        yield
+        (folder / "filler").unlink()
+        shutil.copytree(folder, aside, dirs_exist_ok=True)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    shutil.copytree(aside, folder, dirs_exist_ok=True)
+    shutil.rmtree(aside)
+
+
+def test_a_full_disk_ends_one_shard_and_the_same_command_goes_on(category: Path) -> None:
+    running = Running(category, "local")
+    running.until(lambda: running.recorded(0) > 0 and running.recorded(1) > 0)
+    running.process.send_signal(signal.SIGINT)
+    assert running.end()[0] == 130
+    before = running.recorded(1)
+    assert 0 < before < INSTANCES // 2
+    with no_room(running.run / SHARDS / "0001"):
+        code, output = Running(category, "local").end()
+        assert code == 6
+        said = r"shard 1 ended with exit code 3 and is given up: .*no room left for .*shards/0001"
+        assert re.search(said, output), output
+        assert running.recorded(1) == before
+        assert running.recorded(0) == INSTANCES // 2, "the other shard is not disturbed"
+    code, output = Running(category, "local").end()
+    assert code == 0, output
+    assert_every_row_is_there_once(running.run)
+
+
+def test_a_node_with_another_version_is_refused_before_it_runs_anything(category: Path) -> None:
+    other = category.parent / "other"
+    shutil.copytree(REPOSITORY / "runner", other / "runner")
+    version = other / "runner" / "__init__.py"
+    version.write_text(version.read_text().replace(f'"{__version__}"', '"9.9.9"'))
+    running = Running(category, "local", "--cluster", f"setup=export PYTHONPATH={other}")
+    code, output = running.end()
+    assert code == 2
+    assert f"vnncomp-runner 9.9.9 there, {__version__} in run.json" in output
+    assert running.recorded(0) == running.recorded(1) == 0
+
+
 @pytest.fixture(scope="module")
-def one_node_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def slurm_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Two, and one that does not see the folder that this gives."""
     if missing():
         pytest.skip(missing())
-    with slurm(tmp_path_factory.mktemp("slurm")):
-        yield
+    with slurm(tmp_path_factory.mktemp("slurm")) as hidden:
+        yield hidden
 
 
 def job_of(running: Running, shard: int) -> str:
@@ -151,23 +209,27 @@ def job_of(running: Running, shard: int) -> str:
 
 
 @pytest.mark.slow
-def test_slurm_a_cancelled_job_and_a_node_that_goes_down(
-    category: Path, one_node_slurm: None
+def test_slurm_a_killed_shard_a_cancelled_job_and_a_node_that_goes_down(
+    category: Path, slurm_nodes: Path
 ) -> None:
     running = Running(category, "slurm")
     running.until(lambda: running.recorded(0) > 0 and running.recorded(1) > 0)
+    running.program(0).kill()
     subprocess.run(["scancel", job_of(running, 1)], check=True)
     running.until(lambda: not job_of(running, 1).endswith("_1"))
     running.until(lambda: running.runs(1))
-    host = socket.gethostname().partition(".")[0]
-    node = ["scontrol", "update", f"nodename={host}"]
+    job = job_of(running, 1)
+    queue = ["squeue", "--noheader", f"--job={job}", "--format=%N"]
+    name = subprocess.run(queue, capture_output=True, text=True).stdout.strip()
+    assert name in NODES
+    node = ["scontrol", "update", f"nodename={name}"]
     subprocess.run([*node, "state=down", "reason=test"], check=True)
-    time.sleep(2)
+    running.until(lambda: job_of(running, 1) != job)
     subprocess.run([*node, "state=resume"])  # it may have come back by itself
     code, output = running.end()
     assert code == 0, output
+    assert output.count("shard 0 ended with exit code -9; it is submitted again") == 1, output
     assert output.count("shard 1 ") == 2, output
-    assert output.count("it is submitted again") >= 2
     assert_every_row_is_there_once(running.run)
 
 
@@ -176,18 +238,27 @@ def test_slurm_a_cancelled_job_and_a_node_that_goes_down(
     ("asked", "said"),
     [
         ("partition=nope", "invalid partition.*partitions: main"),
-        *rest(
-            ("memory=9999", "Memory specification can not be satisfied"),
-            ("gpus=3", "SLURM refuses the shards: Invalid generic resource"),
-        ),
+        ("gpus=3", "SLURM refuses the shards: Invalid generic resource"),
+        *rest(("memory=9999", "Memory specification can not be satisfied")),
     ],
 )
 def test_slurm_what_it_refuses_is_said(
-    asked: str, said: str, category: Path, one_node_slurm: None
+    asked: str, said: str, category: Path, slurm_nodes: Path
 ) -> None:
     code, output = Running(category, "slurm", "--cluster", asked).end()
     assert code == 2
     assert re.search(said, output), output
+
+
+@pytest.mark.slow
+def test_slurm_a_folder_that_nodes_do_not_see_is_said(
+    category: Path, slurm_nodes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spread, "SEEN_WITHIN_S", 0.5)
+    asked = ("--results", str(slurm_nodes), "--cluster", "partition=blind", "--shards", "1")
+    result = CliRunner().invoke(app, command(category, "slurm", *asked)[3:])
+    assert result.exit_code == 6
+    assert f"do nodes see {slurm_nodes}/run? --results must name a folder" in result.output
 
 
 @pytest.fixture(scope="module")
@@ -228,9 +299,15 @@ def test_ray_a_shard_that_fits_no_node_is_refused(category: Path, two_node_ray: 
     assert "no node of the Ray cluster has 64 CPU" in output
 
 
-def test_a_cluster_that_is_not_there_is_said(
-    category: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_ray_that_is_not_there_is_said(category: Path) -> None:
+    pytest.importorskip("ray")
+    code, output = Running(category, "ray", "--cluster", "address=127.0.0.1:1").end()
+    assert code == 2
+    assert "no Ray cluster at 127.0.0.1:1" in output
+    assert "start one with `ray start --head`, or name it by --cluster address=" in output
+
+
+def test_a_slurm_that_is_not_there_is_said(category: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     code, output = Running(category, "slurm").end()
     assert code == 2

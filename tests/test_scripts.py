@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import requires
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.alone
 REPOSITORY = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
 INSTALLED = "Set up .venv"
+RAY_PINS = "requirements-ray.lock"
 METER = "runner/engine/measure/allocator.cpp"
 
 # Stands for every Python: makes a virtual environment of itself, notes what pip is asked, and makes
@@ -50,6 +52,17 @@ case "$1 $2" in
         sleep "${PIP_SECONDS:-0}"
         exit "${PIP_STATUS:-0}" ;;
 esac
+"""
+# Stands for Debian's: notes what it is asked, and "installs" SLURM unless it has a word that fails.
+FAKE_APT = """#!/usr/bin/env bash
+echo "$@" >>"$APT_LOG"
+[[ " $* " != *" ${APT_FAILS:-nothing} "* ]] || exit 100
+if [[ " $* " == *" install "* && " $* " != *" --download-only "* ]]; then
+    for name in slurmctld slurmd sbatch munged mungekey; do
+        printf '#!/bin/sh\\n' >"$(dirname "$0")/$name"
+        chmod +x "$(dirname "$0")/$name"
+    done
+fi
 """
 FAKE_TOOL = """#!/usr/bin/env bash
 echo "${0##*/} $* default=${VNNCOMP_RUNNER_DEFAULT:-}"
@@ -266,10 +279,93 @@ def test_without_a_suitable_python_the_message_names_what_was_tried(clone: Clone
     assert not clone.environment.exists()
 
 
-def pins(environment: Mapping[str, str]) -> dict[str, str]:
-    """The versions in requirements.lock that apply, by package."""
+@dataclass(frozen=True)
+class Ci:
+    """A clone on a machine without SLURM, whose apt-get only pretends."""
+
+    clone: Clone
+
+    def run(self, **settings: str) -> tuple[str, list[str]]:
+        """`.ci/run`: its output, and what apt-get was asked."""
+        log = self.clone.tools / "apt.log"
+        log.unlink(missing_ok=True)
+        path = f"{self.clone.tools}:{self.clone.tools.parent / 'machine'}"
+        process = self.clone.start(".ci/run", PATH=path, APT_LOG=str(log), **settings)
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode == 0, output
+        assert steps(output)[-2:] == [BESIDE, ALONE]
+        return output, log.read_text().splitlines() if log.exists() else []
+
+    def asks_for_ray(self) -> int:
+        return self.clone.pip_log.read_text().count("requirements-ray.lock")
+
+
+@pytest.fixture
+def ci(clone: Clone, tmp_path: Path) -> Ci:
+    (clone.folder / ".ci").mkdir()
+    for name in (".ci/run", "scripts/clusters.sh", "requirements-ray.lock"):
+        shutil.copy(REPOSITORY / name, clone.folder / name)
+    for name, text in (("apt-get", FAKE_APT), ("id", "#!/bin/sh\necho ${USER_ID:-0}\n")):
+        (clone.tools / name).write_text(text)
+        (clone.tools / name).chmod(0o755)
+    machine = tmp_path / "machine"
+    machine.mkdir()
+    for program in (file for folder in ("/usr/bin", "/bin") for file in Path(folder).iterdir()):
+        absent = program.name.startswith(("sbatch", "munge", "apt", "python"))
+        if not absent and not (machine / program.name).exists():
+            (machine / program.name).symlink_to(program)
+    return Ci(clone)
+
+
+def test_ci_installs_slurm_and_ray_once_and_then_tests(ci: Ci) -> None:
+    output, asked = ci.run()
+    assert [line.split(" ", 5)[5] for line in asked] == [
+        "update",
+        "install --download-only --yes --no-install-recommends slurm-wlm munge",
+        "install --yes --no-install-recommends slurm-wlm munge",
+    ]
+    assert "skipped" not in output
+    assert ci.asks_for_ray() == 1
+    output, asked = ci.run()
+    assert asked == []
+    assert "installing" not in output
+    assert ci.asks_for_ray() == 1
+
+
+@pytest.mark.parametrize("failing", ["update", "--download-only"])
+def test_ci_tests_without_slurm_where_it_cannot_be_installed(failing: str, ci: Ci) -> None:
+    output, _ = ci.run(APT_FAILS=failing)
+    assert "clusters: SLURM cannot be installed, see above; its tests are skipped" in output
+
+
+def test_ci_installs_no_slurm_where_it_is_not_root(ci: Ci) -> None:
+    output, asked = ci.run(USER_ID="1000")
+    assert asked == []
+    assert "clusters: no SLURM here, and only root can install slurm-wlm and munge" in output
+
+
+def test_ci_tests_without_ray_where_it_cannot_be_installed(ci: Ci) -> None:
+    ci.run()
+    (ci.clone.folder / "requirements-ray.lock").write_text("ray==0\n")
+    output, _ = ci.run(PIP_STATUS="1")
+    assert "clusters: Ray cannot be installed, see above; its tests are skipped" in output
+    asked = ci.asks_for_ray()
+    ci.run()
+    assert ci.asks_for_ray() == asked + 1, "and tries again"
+
+
+def test_the_users_command_installs_neither_slurm_nor_ray(ci: Ci) -> None:
+    log = ci.clone.tools / "apt.log"
+    assert ci.clone.run("run_tests.sh", APT_LOG=str(log))[0] == 0
+    assert not log.exists()
+    assert ci.asks_for_ray() == 0
+
+
+def pins(environment: Mapping[str, str], *files: str) -> dict[str, str]:
+    """The versions in requirements.lock, and in `files` beside it, that apply, by package."""
     found: dict[str, str] = {}
-    for line in (REPOSITORY / "requirements.lock").read_text(encoding="ascii").splitlines():
+    texts = [(REPOSITORY / name).read_text("ascii") for name in ("requirements.lock", *files)]
+    for line in "".join(texts).splitlines():
         if line.startswith("#"):
             continue
         pin = Requirement(line)
@@ -284,18 +380,18 @@ def pins(environment: Mapping[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_pins_satisfy_pyproject_on_every_supported_python(python: str, machine: str) -> None:
-    pinned = pins(
-        {
-            "python_version": python,
-            "python_full_version": f"{python}.9",
-            "platform_machine": machine,
-            "sys_platform": "linux",
-        }
-    )
+    there = {
+        "python_version": python,
+        "python_full_version": f"{python}.9",
+        "platform_machine": machine,
+        "sys_platform": "linux",
+    }
+    pinned = pins(there, RAY_PINS)
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["dev"],
+        *project["project"]["optional-dependencies"]["ray"],
         *project["build-system"]["requires"],
         "auto_LiRPA==0.3",
     ]
@@ -306,8 +402,9 @@ def test_pins_satisfy_pyproject_on_every_supported_python(python: str, machine: 
 
 
 def test_pins_are_complete_because_pip_is_told_not_to_look_for_more() -> None:
-    pinned = pins({})
-    for name in pinned.keys() - {"auto-lirpa"}:
+    pinned = pins({}, RAY_PINS)
+    ours = pinned if find_spec("ray") else pins({})
+    for name in ours.keys() - {"auto-lirpa"}:
         for requirement in map(Requirement, requires(name) or []):
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 needed = canonicalize_name(requirement.name)

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from runner.contract.errors import UsageError
-from runner.contract.shell import read_report
+from runner.contract.shell import read_report, report_path
 from runner.execute.executor import Ending, Executor, Gang, GangResult
 from runner.execute.link import environment
 from runner.execute.started_rank import began, write_gang
 
 BEGIN_WITHIN_S = 180.0  # ranks import torch from disks that may be far
-PEERS_END_WITHIN_S = 5.0  # of a rank that died: they see a broken connection
+# Of a rank that died, its peers, which see a broken connection; what started ranks that are done.
+PEERS_END_WITHIN_S = 5.0
 TERM_TO_KILL_S = 2.0
 _POLL_S = 0.02
 
@@ -133,11 +134,12 @@ class _Started:
         launched = time.monotonic()
         self._wait(launched + BEGIN_WITHIN_S, lambda: all(map(self._began, range(gang.ranks))))
         start = time.monotonic()
-        self._wait(start + gang.timeout_s + gang.grace_s, lambda: False)
-        late = self._running() and not self._failed()
-        if self._failed():
-            self._wait(time.monotonic() + PEERS_END_WITHIN_S, lambda: False, failing=False)
+        self._wait(start + gang.timeout_s + gang.grace_s, self._reported)
         took = time.monotonic() - start
+        # torchrun and srun take their time to end after the last rank has said all.
+        late = self._running() and not self._failed() and not self._reported()
+        if not late:
+            self._wait(time.monotonic() + PEERS_END_WITHIN_S, lambda: False, failing=False)
         self.kill()
         reports = tuple(read_report(gang.folder, rank) for rank in range(gang.ranks))
         silent = next((rank for rank, report in enumerate(reports) if report is None), None)
@@ -172,6 +174,11 @@ class _Started:
 
     def _failed(self) -> bool:
         return any(run.poll() for run in self._runs)
+
+    def _reported(self) -> bool:
+        return all(
+            report_path(self._gang.folder, rank).exists() for rank in range(self._gang.ranks)
+        )
 
     def _began(self, rank: int) -> bool:
         return began(self._gang.folder, rank).exists()

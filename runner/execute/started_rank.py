@@ -15,7 +15,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from runner.contract.limits import cap_memory
+from runner.contract.limits import cap_memory, die_with_parent
 from runner.contract.shell import report_path, run_guarded
 from runner.execute.executor import Gang
 from runner.execute.launch import resolve
@@ -41,6 +41,7 @@ def began(folder: Path, rank: int) -> Path:
 
 def main(file: Path) -> int:
     """Run the gang's target as the RANK of the environment; gives the exit code."""
+    die_with_parent(os.getppid())  # torchrun gives its ranks a session that no signal reaches
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     gang = json.loads(file.read_text())
     if gang["memory_limit_bytes"] is not None:

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -72,6 +72,18 @@ def read_category(path: Path, timeout_s: float | None = None) -> list[Instance |
             "download them (some categories have a setup.sh for that)"
         )
     return rows
+
+
+def read_rows(source: Path, lines: Collection[int], timeout_s: float | None = None) -> list[Row]:
+    """Some rows of an `instances.csv` alone, by their `lines`, which count from 1; those that are
+    not there are left out. No file of another row is looked for.
+
+    Raises UsageError where the file cannot be read.
+    """
+    wanted = frozenset(lines)
+    return [
+        _read_row(source, line, text, timeout_s) for line, text in _lines(source) if line in wanted
+    ]
 
 
 def _find_source(path: Path) -> Path:

@@ -29,15 +29,23 @@ from runner.record.schema import Outcome, RankRow, columns, csv_line, header
 
 SHARDS = "shards"
 _JOBS = "jobs.json"
+_VERDICTS = frozenset(map(str, Verdict))
 
 
 class ShardQuestion(NamedTuple):
-    """An instance under its timeout, which every strategy and repeat is asked in one shard."""
+    """An instance under its timeout, which every strategy and repeat is asked in one shard.
+
+    `source`, `line`: the row of instances.csv. `name`: what its files are called; other shards
+    have instances that it must differ from.
+    """
 
     category: str
     network: str
     property: str
     timeout_s: float | None
+    source: str
+    line: int
+    name: str
 
 
 class Shard:
@@ -56,16 +64,18 @@ class Shard:
         self._list.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self._list, csv_line(ShardQuestion._fields) + "".join(map(csv_line, asked)))
 
-    def asked(self) -> set[ShardQuestion]:
+    def asked(self) -> list[ShardQuestion]:
         """Raises UsageError where the list is not there, or damaged."""
         rows = csv.reader(io.StringIO(whole_lines(self._list), newline=""))
         try:
             if tuple(next(rows)) != ShardQuestion._fields:
                 raise ValueError("another head")
-            return {
-                ShardQuestion(category, network, name, float(time) if time else None)
-                for category, network, name, time in rows
-            }
+            return [
+                ShardQuestion(
+                    category, network, asked, float(time) if time else None, source, int(line), name
+                )
+                for category, network, asked, time, source, line, name in rows
+            ]
         except (StopIteration, TypeError, ValueError) as error:
             raise UsageError(
                 f"{self._list} is damaged or not there ({error}); start a new run with --run NAME"
@@ -100,7 +110,9 @@ class Tail:
         self.verdicts = Counter[Verdict]()
 
     def follow(self) -> None:
-        """Takes in the whole lines that were appended since."""
+        """Takes in the whole lines that were appended since. One that is damaged counts nothing:
+        the shard, or who reads its rows, names it.
+        """
         size = self._file.stat().st_size if self._file.exists() else 0
         if size < self._read:  # what a kill left without its end was removed
             self._read, self.verdicts = 0, Counter()
@@ -113,7 +125,8 @@ class Tail:
         rows = csv.reader(io.StringIO(whole.decode(errors="replace"), newline=""))
         if not self._read:
             next(rows, None)
-        self.verdicts.update(Verdict(row[self._verdict]) for row in rows)
+        said = (row[self._verdict] for row in rows if len(row) > self._verdict)
+        self.verdicts.update(Verdict(word) for word in said if word in _VERDICTS)
         self._read += len(whole)
 
 
@@ -138,9 +151,17 @@ def note_jobs(run: Path, jobs: dict[int, str]) -> None:
 
 
 def noted_jobs(run: Path) -> dict[int, str]:
+    """What was, none of it where nothing was. Raises UsageError where that cannot be read."""
     path = run / SHARDS / _JOBS
-    found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    return {int(number): job for number, job in found.items()}
+    if not path.exists():
+        return {}
+    try:
+        return {int(number): str(job) for number, job in json.loads(path.read_bytes()).items()}
+    except (AttributeError, ValueError) as error:
+        raise UsageError(
+            f"{path} is damaged ({error}); cancel the jobs of this run that may still wait or run, "
+            "remove it and run the same command again"
+        ) from error
 
 
 def merge(run: Path, shards: Sequence[Shard]) -> None:

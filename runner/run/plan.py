@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """One row of instances.csv under one strategy. `name` is what its files are called.
+    """One row of instances.csv under one strategy. `first_name` is what the files of its first
+    repeat are called.
 
     `repeat` counts from 1. `verifier`: who answers, where the strategy is none of ours.
     """
@@ -34,12 +35,17 @@ class Task:
     row: Row
     strategy: Strategy
     ranks: int
-    name: str
+    first_name: str
     repeat: int = 1
     verifier: Verifier | None = None
 
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return self.first_name if self.repeat == 1 else f"{self.first_name}.repeat{self.repeat}"
+
     def key(self) -> Key:
-        return Key(*_question(self.row), self.strategy.name, self.repeat)
+        return Key(*question_of(self.row), self.strategy.name, self.repeat)
 
 
 def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> list[Task]:
@@ -51,15 +57,7 @@ def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> li
     Raises UsageError for a strategy, verifier or category that does not exist, and when nothing
     is left.
     """
-    _check_options(command)
-    strategies: list[tuple[Strategy, Verifier | None]] = [
-        *((strategy_or_auto(name), None) for name in command.strategies),
-        *map(_foreign, command.verifiers),
-    ]
-    if not strategies:
-        raise UsageError("nobody would answer: name a strategy, or another verifier by --verifier")
-    if command.workload is not None:
-        _check_searched(command.method, (strategy for strategy, _ in strategies))
+    answering = _answering(command)
     rows = [
         row
         for category in read_categories(command.categories, command.timeout_s, left_out)
@@ -67,20 +65,43 @@ def plan(command: Command, left_out: Callable[[str], None] = _log.warning) -> li
     ]
     if not rows:
         raise UsageError(f"no instance matches --filter {command.filter!r}")
-    named = _named(_distinct(rows))
+    return _tasks(command, _named(_distinct(rows)), answering)
+
+
+def plan_again(command: Command, named: Sequence[tuple[Row, str]]) -> list[Task]:
+    """Some rows of a plan alone, each with the name that its files were given there.
+
+    Raises UsageError for a strategy or verifier that does not exist.
+    """
+    return _tasks(command, named, _answering(command))
+
+
+_Answering = Sequence[tuple[Strategy, Verifier | None]]
+
+
+def _tasks(command: Command, named: Sequence[tuple[Row, str]], answering: _Answering) -> list[Task]:
     return [
         Task(
-            row,
-            strategy,
-            ranks_of(strategy, command.ranks, command.device),
-            name if repeat == 1 else f"{name}.repeat{repeat}",
-            repeat,
-            verifier,
+            row, strategy, ranks_of(strategy, command.ranks, command.device), name, repeat, verifier
         )
         for repeat in range(1, command.repeat + 1)
         for row, name in named
-        for strategy, verifier in strategies
+        for strategy, verifier in answering
     ]
+
+
+def _answering(command: Command) -> _Answering:
+    """Who answers every row. Raises UsageError for options that make no sense with them."""
+    _check_options(command)
+    answering: _Answering = [
+        *((strategy_or_auto(name), None) for name in command.strategies),
+        *map(_foreign, command.verifiers),
+    ]
+    if not answering:
+        raise UsageError("nobody would answer: name a strategy, or another verifier by --verifier")
+    if command.workload is not None:
+        _check_searched(command.method, (strategy for strategy, _ in answering))
+    return answering
 
 
 def ranks_of(strategy: Strategy, asked: int, device: Device) -> int:
@@ -133,7 +154,8 @@ def choose(rows: Iterable[Row], pattern: str | None, limit: int | None) -> list[
     return _distinct(matching)[:limit]
 
 
-def _question(row: Row) -> tuple[str, str, str, float | None]:
+def question_of(row: Row) -> tuple[str, str, str, float | None]:
+    """What tells it from others: category, network, property and timeout, each in one line."""
     timeout_s = row.timeout_s if isinstance(row, Instance) else None
     names = (row.category, row.network_name, row.property_name)
     category, network, property_name = map(one_line, names)
@@ -147,9 +169,9 @@ def _distinct(rows: Iterable[Row]) -> list[Row]:
     """
     seen: dict[tuple[str, str, str, float | None], Row] = {}
     for row in rows:
-        if isinstance(row, MalformedRow) and (not row.network_name or _question(row) in seen):
+        if isinstance(row, MalformedRow) and (not row.network_name or question_of(row) in seen):
             row = replace(row, network_name=f"{row.source.name}:{row.line}")
-        first = seen.setdefault(_question(row), row)
+        first = seen.setdefault(question_of(row), row)
         if first is row:
             continue
         if _files(first) != _files(row):

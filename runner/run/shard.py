@@ -11,8 +11,8 @@ from runner.contract.errors import UsageError
 from runner.record.folder import RunFolder, open_run
 from runner.record.manifest import ClusterNode, Manifest, read_manifest, this_node
 from runner.record.shards import SHARDS, Shard
-from runner.run.cut import asked_of, tasks_of
-from runner.run.plan import Task, plan
+from runner.run.cut import tasks_of
+from runner.run.plan import Task
 
 
 @contextmanager
@@ -28,17 +28,14 @@ def open_shard(run: Path, number: int) -> Iterator[tuple[RunFolder, list[Task]]]
             f"{here} does not see {run}; let --results name a folder that all nodes share"
         )
     whole, shard = read_manifest(run), Shard(run, number)
-    try:
-        planned = plan(whole.command, lambda left_out: None)
-    except UsageError as error:
-        raise UsageError(f"{here}: {error}; nodes must see the categories too") from error
     asked = shard.asked()
-    tasks = tasks_of(planned, asked)
-    if {asked_of(task) for task in tasks} != asked:
+    try:
+        tasks = tasks_of(whole.command, asked)
+    except UsageError as error:
         raise UsageError(
-            f"{here}: instances of shard {number} are not in the categories any more; they were "
-            "changed since the run began, or this node sees others: start a new run with --run NAME"
-        )
+            f"{here}: {error}; let all nodes see the categories as they were when the run began, "
+            "or start a new run with --run NAME"
+        ) from error
     with open_run(run / SHARDS, whole.command, len(tasks), shard.name) as folder:
         node = this_node(number, first=len(folder.done))
         _check_versions(whole, node, here)

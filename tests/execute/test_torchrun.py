@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import targets
+from slurm import NODES, missing, slurm
 from test_several_machines import namespaces
 
 from runner.contract.errors import UsageError
@@ -72,6 +78,112 @@ def test_two_network_namespaces_leave_rows_like_one_machine(
     assert (fsdp["comm_bytes"] > 0).all()
 
 
+@contextmanager
+def by_namespace(folder: Path) -> Iterator[tuple[list[str], list[str]]]:
+    with namespaces() as prefixes:
+        yield [], [f"10.213.77.{n + 1}={shlex.join(prefix)}" for n, prefix in enumerate(prefixes)]
+
+
+@contextmanager
+def by_srun(folder: Path) -> Iterator[tuple[list[str], list[str]]]:
+    if missing():
+        pytest.skip(missing())
+    there = "srun --nodes 1 --ntasks 1 --overlap --nodelist"
+    with slurm(folder):
+        yield ["salloc", "--nodes", "2"], [f"127.0.0.1={there} {node}" for node in NODES]
+
+
+class Saboteur(threading.Thread):
+    """Sends rank 1 of each gang below a folder, in turn, one of the signals, or nothing.
+
+    `nodes`: of SLURM, on which ranks were seen.
+    """
+
+    def __init__(self, folder: Path, signals: Sequence[int]) -> None:
+        super().__init__(daemon=True)
+        self.nodes: set[str] = set()
+        self.ended = threading.Event()
+        self._folder = folder
+        self._signals = signals
+
+    def run(self) -> None:
+        met: dict[int, float] = {}
+        sent: set[int] = set()
+        while not self.ended.wait(0.05):
+            for rank in _ranks_below(self._folder):
+                with suppress(psutil.Error):  # it ended meanwhile
+                    self._meet(rank, met, sent)
+
+    def _meet(self, rank: psutil.Process, met: dict[int, float], sent: set[int]) -> None:
+        variables = rank.environ()
+        self.nodes |= {variables.get("SLURMD_NODENAME", "")} - {""}
+        began = Path(rank.cmdline()[-1]).with_name("rank1.began")
+        if variables.get("RANK") != "1" or not began.exists():
+            return
+        since = met.setdefault(rank.pid, time.monotonic())
+        if rank.pid not in sent and time.monotonic() > since + 0.5:
+            rank.send_signal(self._signals[len(sent)])
+            sent.add(rank.pid)
+
+
+UNHARMED, HANGS, KILLED = 0, signal.SIGSTOP, signal.SIGKILL
+CAUSES = {UNHARMED: "deadline", HANGS: "killed_at_deadline", KILLED: "rank_died"}
+
+
+@pytest.mark.parametrize(
+    ("reached", "signals"),
+    [(by_namespace, (HANGS, KILLED)), (by_srun, (UNHARMED, HANGS, KILLED))],
+    ids=["namespaces", "srun"],
+)
+def test_a_deadline_a_rank_that_hangs_and_one_that_is_killed_are_causes_of_rows(
+    reached: Callable[[Path], AbstractContextManager[tuple[list[str], list[str]]]],
+    signals: Sequence[int],
+    tmp_path: Path,
+) -> None:
+    """The instance takes longer than its timeout; each repeat of it is a gang."""
+    saboteur = Saboteur(tmp_path, signals)
+    slurms = tmp_path / "slurm"
+    slurms.mkdir()
+    words = ["run", str(CATEGORY), "--filter", "*image_15_radius_0.15*", "--strategies", "fsdp"]
+    words += [
+        "--ranks",
+        "2",
+        "--repeat",
+        str(len(signals)),
+        "--timeout",
+        "3",
+        "--results",
+        str(tmp_path),
+    ]
+    with reached(slurms) as (before, machines):
+        saboteur.start()
+        options = [word for machine in machines for word in ("--machine", machine)]
+        command = [*before, sys.executable, "-m", "runner.cli", *words, "--run", "run", *options]
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+        saboteur.ended.set()
+        saboteur.join()
+        left = list(_ranks_below(tmp_path))
+    assert (tmp_path / "run" / "outcomes.csv").exists(), ran.stdout + ran.stderr
+    run = read_run(tmp_path / "run")
+    outcomes = run.outcomes.sort_values("repeat")
+    said = list(outcomes["cause"])
+    assert said == [CAUSES[sent] for sent in signals], outcomes["message"].tolist()
+    assert list(outcomes["verdict"])[-2:] == ["timeout", "error"]
+    unharmed = run.ranks[run.ranks["repeat"] <= signals.count(UNHARMED)]
+    assert list(unharmed["rank"]) == [0, 1] * signals.count(UNHARMED)
+    assert (unharmed["comm_bytes"] > 0).all()
+    assert not left
+    assert saboteur.nodes == (set(NODES) if before else set())
+
+
+def _ranks_below(folder: Path) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or [""]
+        whole = words[-1].startswith(str(folder)) and words[-1].endswith("gang.json")
+        if whole and "torch.distributed.run" not in words:
+            yield process
+
+
 @pytest.mark.exhaustive
 def test_what_does_not_end_is_killed_at_the_deadline(over_two: Torchrun, tmp_path: Path) -> None:
     with over_two:
@@ -81,6 +193,7 @@ def test_what_does_not_end_is_killed_at_the_deadline(over_two: Torchrun, tmp_pat
     assert not _ranks(tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_a_killed_rank_ends_the_gang_and_is_named(over_two: Torchrun, tmp_path: Path) -> None:
     def kill() -> None:
         give_up = time.monotonic() + 90

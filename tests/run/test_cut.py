@@ -9,18 +9,22 @@ import pytest
 from fake_server import make_category
 
 from runner.record.manifest import Command
+from runner.record.shards import Shard
 from runner.run.cut import asked_of, cut, tasks_of
 from runner.run.plan import Task, plan
 
 
-def tasks(folder: Path, timeouts: list[float], repeat: int = 1) -> list[Task]:
-    category = make_category(folder / "digits", len(timeouts))
-    rows = (category / "instances.csv").read_text().splitlines()
+def category(folder: Path, timeouts: list[float]) -> Command:
+    made = make_category(folder / "digits", len(timeouts))
+    rows = (made / "instances.csv").read_text().splitlines()
     names = [row.rpartition(",")[0] for row in rows]
     lines = [f"{name},{timeout}\n" for name, timeout in zip(names, timeouts, strict=True)]
-    (category / "instances.csv").write_text("".join(lines))
-    command = Command((str(category),), ("baseline", "fsdp"), 2)
-    return plan(replace(command, repeat=repeat))
+    (made / "instances.csv").write_text("".join(lines))
+    return Command((str(made),), ("baseline", "fsdp"), 2)
+
+
+def tasks(folder: Path, timeouts: list[float]) -> list[Task]:
+    return plan(category(folder, timeouts))
 
 
 def test_shards_cost_alike_and_every_instance_is_in_one(tmp_path: Path) -> None:
@@ -31,12 +35,37 @@ def test_shards_cost_alike_and_every_instance_is_in_one(tmp_path: Path) -> None:
 
 
 def test_a_strategy_runs_where_its_baseline_does_in_every_repeat(tmp_path: Path) -> None:
-    planned = tasks(tmp_path, [10] * 5, repeat=2)
-    parts = [tasks_of(planned, set(part)) for part in cut(planned, 2)]
+    command = replace(category(tmp_path, [10] * 5), repeat=2)
+    parts = [tasks_of(command, part) for part in cut(plan(command), 2)]
     assert sorted(map(len, parts)) == [8, 12]
     for part in parts:
         asked = {asked_of(task) for task in part}
         assert len(part) == len(asked) * 4
+
+
+def test_shards_have_the_tasks_of_the_plan_and_look_at_no_other_row(tmp_path: Path) -> None:
+    """With names that only the whole plan can tell, and rows that name nothing."""
+    command = replace(category(tmp_path, [10] * 5), repeat=2)
+    source = tmp_path / "digits" / "instances.csv"
+    (tmp_path / "digits" / "net1").mkdir()
+    for name in ("net1.onnx", "prop1.vnnlib"):
+        (tmp_path / "digits" / "net1" / name).write_bytes(b"")
+    more = ("net1/net1.onnx,net1/prop1.vnnlib,10", "net1.onnx,net1/prop1.vnnlib,10", "nothing")
+    source.write_text(source.read_text() + "\n".join((*more, "lost.onnx,prop1.vnnlib,10", "")))
+    whole = plan(command)
+    parts = cut(whole, 3)
+    assert len({task.name for task in whole}) == len(whole) // 2
+    for number, part in enumerate(parts):
+        shard = Shard(tmp_path, number)
+        shard.write(part)
+        others = [asked.property for other in parts if other is not part for asked in other]
+        hidden = [tmp_path / "digits" / name for name in others if name.startswith("prop")]
+        kept = {file: file.read_bytes() for file in set(hidden) if file.name not in str(part)}
+        for file in kept:
+            file.unlink()
+        assert tasks_of(command, shard.asked()) == [t for t in whole if asked_of(t) in part]
+        for file, content in kept.items():
+            file.write_bytes(content)
 
 
 @pytest.mark.parametrize("shards", [1, 3, 50])

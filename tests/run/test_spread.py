@@ -23,7 +23,13 @@ from runner.run import spread as spreading
 from runner.run.plan import plan
 from runner.run.schedule import schedule
 from runner.run.shard import open_shard
-from runner.run.spread import LostShardsError, Standing, prepare_shards, spread
+from runner.run.spread import (
+    LostShardsError,
+    Standing,
+    prepare_shards,
+    shared_networks,
+    spread,
+)
 
 INSTANCES, SHARDS_WANTED = 6, 3
 
@@ -39,6 +45,7 @@ class Nodes:
         self.verify = verify
         self.submitted: list[int] = []
         self.cancelled: list[str] = []
+        self.converted: list[str] = []
         self._waiting: dict[str, ShardProgram] = {}
 
     def submit(self, programs: Sequence[ShardProgram]) -> list[str]:
@@ -62,8 +69,10 @@ class Nodes:
         run, number = Path(program.arguments[-2]), int(program.arguments[-1])
         try:
             with open_shard(run, number) as (folder, tasks):
-                server = FakeServer(self.verify)
-                schedule(tasks, folder.manifest.command, folder, server, Silent())
+                server, command = FakeServer(self.verify), folder.manifest.command
+                networks = shared_networks(run)
+                schedule(tasks, command, folder, server, Silent(), networks=networks)
+                self.converted += server.prepared
             code = 0
         except Lost:
             return
@@ -139,6 +148,13 @@ def test_every_shard_is_run_and_they_are_one_run(category: Path) -> None:
     assert sum(told.standing.verdicts.values()) == told.standing.rows == INSTANCES * 2
     assert [node.shard for node in read_manifest(path).nodes] == [0, 1, 2]
     assert nodes.cancelled == []
+
+
+def test_a_network_is_converted_once_for_all_shards(tmp_path: Path) -> None:
+    nodes = Nodes()
+    path = run(make_category(tmp_path / "digits", INSTANCES, networks=1), nodes)
+    assert_every_row_is_there_once(path)
+    assert nodes.converted == ["net0.onnx"]
 
 
 def test_a_lost_shard_is_submitted_again_and_goes_on(category: Path) -> None:
@@ -277,8 +293,35 @@ def test_instances_that_were_changed_since_are_refused(category: Path) -> None:
             (category / "instances.csv").write_text("net0.onnx,prop0.vnnlib,99\n")
             return super().submit(programs)
 
-    with pytest.raises(UsageError, match="are not in the categories any more"):
+    with pytest.raises(UsageError, match="with its files any more: they were changed"):
         run(category, Late())
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"),
+    [
+        ("digits/instances.csv", r"node .*instances\.csv: cannot be read"),
+        ("digits/prop0.vnnlib", r"line 1 of .* is not net0\.onnx, prop0\.vnnlib with its files"),
+    ],
+)
+def test_a_category_that_a_node_does_not_see_is_named(
+    hidden: str, said: str, category: Path
+) -> None:
+    class Elsewhere(Nodes):
+        def submit(self, programs: Sequence[ShardProgram]) -> list[str]:
+            (category.parent / hidden).unlink()
+            return super().submit(programs)
+
+    with pytest.raises(UsageError, match=f"{said}.*let all nodes see the categories"):
+        run(category, Elsewhere())
+
+
+def test_a_run_folder_that_a_node_does_not_see_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match=r"does not see .*; let --results name a folder that all"),
+        open_shard(tmp_path / "elsewhere", 0),
+    ):
+        pass
 
 
 def test_a_damaged_shard_is_named_with_the_remedy(category: Path) -> None:
@@ -288,6 +331,34 @@ def test_a_damaged_shard_is_named_with_the_remedy(category: Path) -> None:
     assert len(read.outcomes) == 8
     assert "a whole shard" in str(read.left_out[0])
     with pytest.raises(UsageError, match=r"shard 1 is damaged.*remove .*0001 and run the same"):
+        run(category, Nodes())
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("0001.csv", r"0001\.csv.* damaged.*(start a new run|mend the line)"),
+        (
+            "0001/outcomes.csv",
+            r"shard 1: .*0001/outcomes\.csv:1: .*(start a new run|mend the line)",
+        ),
+        ("0001/ranks.csv", r"shard 1: .*0001/ranks\.csv:1: .*(start a new run|mend the line)"),
+        ("jobs.json", r"jobs\.json is damaged.*remove it"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"\xff\xfe\n", b"a,b\nc,d\n", b"{\n"])
+def test_a_damaged_file_of_a_shard_is_named(
+    content: bytes, file: str, said: str, category: Path
+) -> None:
+    def interrupted(payload: dict[str, Any], ranks: int) -> GangResult:
+        if Path(payload["property"]).name == "prop4.vnnlib":
+            raise KeyboardInterrupt
+        return answer(payload, ranks)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(category, Nodes(interrupted))
+    (category.parent / "results" / "run" / SHARDS / file).write_bytes(content)
+    with pytest.raises(UsageError, match=said):
         run(category, Nodes())
 
 

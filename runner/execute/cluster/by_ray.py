@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from runner.execute.cluster import node
 from runner.execute.cluster.cluster import ShardProgram, ShardStage, ShardState
 from runner.execute.cluster.placement import Placement
 from runner.execute.link import environment
+
+_ANSWERS_WITHIN_S = 10.0
 
 
 class Ray:
@@ -24,10 +28,11 @@ class Ray:
         self._ray = ray
         self._placement = placement
         self._tasks: dict[str, tuple[Any, ShardProgram]] = {}
-        address = placement.address or "auto"
+        address = placement.address or os.environ.get("RAY_ADDRESS") or "auto"
         try:
+            _check_reached(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise UsageError(
                 f"--on ray: no Ray cluster at {address} ({error}); start one with `ray start "
                 "--head`, or name it by --cluster address=HOST:PORT"
@@ -88,3 +93,10 @@ class Ray:
                 f"no node of the Ray cluster has {asked['CPU']} CPU and {asked['GPU']} GPU for a "
                 f"shard (nodes: {has}); change --cluster cpus=… or gpus=…"
             )
+
+
+def _check_reached(address: str) -> None:
+    """Raises OSError where nothing listens there: Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
