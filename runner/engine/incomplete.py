@@ -202,7 +202,9 @@ class Incomplete:
         return are_many(len(self.open_cases), self._settings.without)
 
     def _bound_together(self) -> None:
-        bound_together(self._network, self.cases, self._settings, self._tag, self._check)
+        shape = self._network.graph.input.shape
+        roots = boxes_around(self._instance.cases, shape, self._device, torch.float64)
+        bound_together(self._network, self.cases, self._settings, self._tag, self._check, roots)
 
     def _bound(self, case: CaseProgress, method: Method) -> None:
         """Where rows of start nodes take long, specs have bounds before them; and α of the rows a

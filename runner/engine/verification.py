@@ -8,7 +8,7 @@ A fixed workload is bounds and branch and bound alone, over everything, and deci
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -34,6 +34,9 @@ FIRST_ATTACK = AttackSettings(restarts=10, steps=15)
 LAST_ATTACK = AttackSettings(restarts=20, steps=60)
 INTERVAL_ATTACK = AttackSettings(restarts=20, steps=20, descents=3)
 FIRST_ATTACK_ROUNDS = 1
+# Of more targets, so many are attacked at first, spread over all, from one start each: thousands of
+# small boxes are bounded in the time, and those that stay open are attacked again.
+FIRST_TARGETS = 200
 LAST_ATTACK_ROUNDS = 4
 # No attack round starts after these shares of the time, and one that runs ends so much later:
 # bounds and searches have a part of it whatever a pass through the network costs.
@@ -80,7 +83,7 @@ class Verification:
         with self.probe.phase(Phase.ATTACK):
             self._step = "attack"
             if self._attacked(
-                attack, targets, FIRST_ATTACK, FIRST_ATTACK_ROUNDS, FIRST_SHARE
+                attack, *_first(targets), FIRST_ATTACK_ROUNDS, FIRST_SHARE
             ) or self._enumerated(attack, targets):
                 return Finding(Verdict.SAT, Cause.NONE, "attack")
         with self.probe.phase(Phase.INCOMPLETE):
@@ -251,6 +254,14 @@ class Verification:
             count = len(self._bounding.open_targets)
             words += f", least margin {bound:.4g}, {count} disjunct(s) open"
         return words
+
+
+def _first(targets: list[Target]) -> tuple[list[Target], AttackSettings]:
+    """What is attacked before anything is bounded, and how."""
+    if len(targets) <= FIRST_TARGETS:
+        return targets, FIRST_ATTACK
+    spread = targets[:: -(-len(targets) // FIRST_TARGETS)]
+    return spread, replace(FIRST_ATTACK, restarts=1)
 
 
 def _last_rounds(cases: list[OpenCase]) -> int:

@@ -147,6 +147,12 @@ class ConvMap:
         kernel, dilation = self._weights.shape(self._weight)[2:], self._window.dilation
         return dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1
 
+    @property
+    def of_pixels(self) -> bool:
+        """Whether each pixel becomes one by itself, as all others do."""
+        plain = self.stride == (1, 1) and self.padding == (0, 0) and self._groups == 1
+        return plain and self.extent == (1, 1)
+
     def unpadded(self, size: tuple[int, int]) -> ConvMap:
         """The same to an image of that size, from all that it sees."""
         seen = [(size[axis] - 1) * self.stride[axis] + self.extent[axis] for axis in (0, 1)]

@@ -72,6 +72,10 @@ class SelectRule(Moving):
         return len(self._rounds)
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        if self._order is not None:
+            shape = [self._index.shape[axis] for axis in self._order]
+            back = (1 + self._order.index(axis) for axis in range(len(shape)))
+            return inputs[0].reshape(-1, *shape).permute(0, *back).contiguous()
         return selected(inputs[0], self._index, zeros=bool(self._node.attributes["zeros"]))
 
     def interval(self, *inputs: Interval) -> Interval:

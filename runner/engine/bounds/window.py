@@ -20,6 +20,8 @@ from runner.engine.network.graph import Node
 
 # What is unfolded at once, of a batch of any size.
 UNFOLDED_BYTES = 256 * 1024 * 1024
+# Pixels of an image that are few to torch's products in float64.
+SMALL_IMAGE = 32
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Window:
         """x [N, in, *image], weight [out, in / groups, *kernel] -> [N, out, *image after]."""
         if x.is_cuda and self.groups == 1:
             return self.unfolded(x, weight)
+        if self._is_of_pixels(x, weight):
+            return _of_pixels(x, weight)
         return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def transpose(self, rows: Tensor, weight: Tensor, image: tuple[int, ...]) -> Tensor:
@@ -61,6 +65,15 @@ class Window:
         return F.conv_transpose2d(
             rows, weight, None, self.stride, self.padding, reached, self.groups, self.dilation
         )
+
+    def _is_of_pixels(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether each pixel of many small images is multiplied by itself, in float64: torch goes
+        through those image by image.
+        """
+        alone = weight.shape[2:].numel() == 1 and self.groups == 1
+        plain = self.stride == (1, 1) and self.padding == (0, 0)
+        small = len(x) > 1 and x.shape[2:].numel() <= SMALL_IMAGE
+        return alone and plain and small and x.dtype is torch.float64
 
     def _is_of_patches(self, weight: Tensor, unreached: list[int]) -> bool:
         """Whether each patch of the image becomes a pixel by itself, and nothing is left over."""
@@ -110,6 +123,13 @@ class Window:
             )
             for axis in (0, 1)
         ]
+
+
+def _of_pixels(x: Tensor, weight: Tensor) -> Tensor:
+    """A kernel of one pixel on x [N, in, *image], as one product for all."""
+    pixels = x.movedim(1, 3)
+    found = pixels.reshape(-1, x.shape[1]) @ weight.flatten(1).T
+    return found.reshape(*pixels.shape[:3], len(weight)).movedim(3, 1).contiguous()
 
 
 def _patched(rows: Tensor, weight: Tensor) -> Tensor:

@@ -43,8 +43,8 @@ class Boxes:
         """[N]: the least margin of each box."""
         return self.margins.amin(1)
 
-    def select(self, index: Tensor) -> Self:
-        """By number or by mask."""
+    def select(self, index: Tensor | slice) -> Self:
+        """By number, by mask or by place."""
         return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
 
     @classmethod

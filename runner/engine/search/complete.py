@@ -20,7 +20,7 @@ from runner.engine.search.many_boxes import ManyBoxes, are_many
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
 from runner.engine.search.sharing import Sharing
-from runner.engine.specs import box_around, box_within
+from runner.engine.specs import box_around, box_within, boxes_around
 from runner.problem.property.model import Property
 
 # Up to so many inputs that may vary, halving boxes is quicker than splitting neurons.
@@ -33,7 +33,7 @@ TRIAL_SHARE = 0.2
 GOOD_SHARE = 0.5
 
 # Of all time: how long many boxes are halved together.
-TOGETHER_SHARE = 0.7
+TOGETHER_SHARE = 0.9
 
 MakeSearch = Callable[[SearchContext], Search]
 
@@ -97,7 +97,9 @@ class Complete:
     def _halve_together(self, cases: list[OpenCase]) -> None:
         network, settings = cases[0].network, cases[0].settings
         states = [case.progress for case in cases]
-        boxes = ManyBoxes(network, states, settings, self.tag, self.deadline.check)
+        chosen = [self.instance.cases[case.number] for case in cases]
+        roots = boxes_around(chosen, network.graph.input.shape, self.device, torch.float64)
+        boxes = ManyBoxes(network, states, settings, self.tag, self.deadline.check, roots)
         self.progress.start(boxes.name)
         # A case that is left is searched by itself: that takes time too.
         boxes.run(lambda: self.deadline.passed(TOGETHER_SHARE), self.progress.round)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,13 +33,22 @@ _UNBOUNDED = Limits(Limit(-math.inf, 0, 0, -math.inf), Limit(math.inf, 0, 0, mat
 _GREATEST = int(sys.float_info.max)
 
 
+class _Bound(NamedTuple):
+    """An input's lower or upper limit. It holds its comparison, whose identity stays its own so."""
+
+    position: int
+    upper: bool
+    limit: Limit
+    comparison: Comparison
+
+
 @dataclass(frozen=True)
 class Declarations:
     """The variables of a file: how many are input and output, and what the file calls them.
 
     `input_shape`, `output_shape`: where it declares them; `input_tensors`, `output_tensors`: where
     it declares several, or says their names; `input_variables`: where they have names and shapes.
-    `limits`: of the comparisons that were read so far, as files repeat themselves.
+    `bounds`: of inputs, by the identity of the comparisons that were read so far.
     """
 
     file: str
@@ -50,7 +60,7 @@ class Declarations:
     input_tensors: tuple[DeclaredTensor, ...] = ()
     output_tensors: tuple[DeclaredTensor, ...] = ()
     input_variables: tuple[InputVariable, ...] = ()
-    limits: dict[Comparison, Limit] = field(default_factory=dict, compare=False, repr=False)
+    bounds: dict[int, _Bound] = field(default_factory=dict, compare=False, repr=False)
 
     def error(self, cause: Cause, message: str, line: int | None = None) -> InstanceError:
         """An error that says where: `file:line: message`."""
@@ -118,11 +128,15 @@ def _join_unboxed(parts: list[_Part]) -> list[_Part]:
 
 def _literals(comparisons: Iterable[Comparison], declarations: Declarations) -> list[_Part]:
     """The conjunction of comparisons that stand side by side; none where its box is empty."""
-    box: dict[int, Limits] = {}
+    ends: tuple[dict[int, Limit], dict[int, Limit]] = {}, {}
     outputs: list[Comparison] = []
     satisfiable = True
+    seen = declarations.bounds
     for comparison in comparisons:
-        if not comparison.terms:
+        known = seen.get(id(comparison))
+        if known is not None:
+            _tighten(ends, known)
+        elif not comparison.terms:
             holds = comparison.bound > 0 or (comparison.bound == 0 and not comparison.strict)
             satisfiable = satisfiable and holds
         elif all(variable.kind is Kind.OUTPUT for variable, _ in comparison.terms):
@@ -131,33 +145,50 @@ def _literals(comparisons: Iterable[Comparison], declarations: Declarations) -> 
                 raise _too_large(comparison, declarations)
             outputs.append(comparison)
         else:
-            _tighten(box, comparison, declarations)
+            _tighten(ends, _bound(comparison, declarations))
+    box = _box(ends)
     if any(lower > upper for lower, upper in box.values()):
         return []
     return [_Part(box, (tuple(outputs),) if satisfiable else ())]
 
 
-def _tighten(box: dict[int, Limits], comparison: Comparison, declarations: Declarations) -> None:
+def _tighten(ends: tuple[dict[int, Limit], dict[int, Limit]], bound: _Bound) -> None:
+    """The lower and the upper ends of inputs, by their numbers."""
+    side = ends[bound.upper]
+    limit = side.get(bound.position)
+    if limit is None or (bound.limit < limit if bound.upper else bound.limit > limit):
+        side[bound.position] = bound.limit
+
+
+def _box(ends: tuple[dict[int, Limit], dict[int, Limit]]) -> dict[int, Limits]:
+    lower, upper = ends
+    if lower.keys() == upper.keys():
+        return {index: Limits(limit, upper[index]) for index, limit in lower.items()}
+    return {
+        index: Limits(
+            lower.get(index, _UNBOUNDED.lower),
+            upper.get(index, _UNBOUNDED.upper),
+        )
+        for index in lower.keys() | upper.keys()
+    }
+
+
+def _bound(comparison: Comparison, declarations: Declarations) -> _Bound:
+    """Of one input; what was found before is kept, as files repeat themselves."""
     if len(comparison.terms) != 1:
         names = " and ".join(declarations.name(variable) for variable, _ in comparison.terms)
         message = f"not supported: a constraint that relates {names}; of inputs, only bounds by "
         message += "numbers are"
         raise declarations.error(Cause.UNSUPPORTED_PROPERTY, message, comparison.line)
     ((variable, coefficient),) = comparison.terms
-    lower, upper = box.get(variable.position, _UNBOUNDED)
+    nudge = 0 if not comparison.strict else -1 if coefficient > 0 else 1
     try:
-        limit = declarations.limits.get(comparison)
-        if limit is None:
-            nudge = 0 if not comparison.strict else -1 if coefficient > 0 else 1
-            limit = Limit.of(_quotient(comparison.bound, coefficient), nudge)
-            declarations.limits[comparison] = limit
+        limit = Limit.of(_quotient(comparison.bound, coefficient), nudge)
     except OverflowError as error:
         raise _too_large(comparison, declarations) from error
-    if coefficient > 0:
-        upper = min(upper, limit)
-    else:
-        lower = max(lower, limit)
-    box[variable.position] = Limits(lower, upper)
+    found = _Bound(variable.position, coefficient > 0, limit, comparison)
+    declarations.bounds[id(comparison)] = found
+    return found
 
 
 def _fits_float64(number: Exact) -> bool:
@@ -178,14 +209,14 @@ def _quotient(number: Exact, divisor: Exact) -> Exact:
 
 def _why_empty(formula: Formula, declarations: Declarations) -> str:
     """Which bounds contradict each other, where those that always hold do so."""
-    box: dict[int, Limits] = {}
+    ends: tuple[dict[int, Limit], dict[int, Limit]] = {}, {}
     for comparison in formula.parts if isinstance(formula, And) else ():
         if not isinstance(comparison, Comparison):
             continue
         for variable, _ in comparison.terms:
             if variable.kind is Kind.INPUT:
-                _tighten(box, comparison, declarations)
-                lower, upper = box[variable.position]
+                _tighten(ends, _bound(comparison, declarations))
+                lower, upper = _box(ends)[variable.position]
                 if lower > upper:
                     message = f"no input satisfies it: {declarations.name(variable)} is to be "
                     message += f"{lower.said('at least', 'above')} and "

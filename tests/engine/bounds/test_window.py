@@ -64,3 +64,13 @@ def test_a_batch_is_unfolded_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch) 
     parts = moved.unfolded(x, weight), moved.folded(torch.ones(7, 3, 6, 6), weight, (6, 6))
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("image", [(1, 1), (4, 2), (40, 1)])
+def test_pixels_of_many_images_are_multiplied_as_one(image: tuple[int, int]) -> None:
+    moved = Window((1, 1), (0, 0), (1, 1))
+    x = torch.randn(5, 3, *image, dtype=torch.float64)
+    weight = torch.randn(4, 3, 1, 1, dtype=torch.float64)
+    found = moved.apply(x, weight)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, F.conv2d(x, weight))

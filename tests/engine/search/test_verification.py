@@ -14,6 +14,7 @@ from small_networks import CPU, SmallNetwork, mlp
 
 from runner.contract.vocabulary import BOUNDS, Cause, Method, Verdict
 from runner.contract.workload import Workload
+from runner.engine import verification
 from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.finding import Confirmation, Finding
 from runner.engine.layout.group import Group
@@ -254,3 +255,16 @@ def test_what_is_undecided_says_how_far_it_came(verify: Verify) -> None:
     assert found.verdict is Verdict.UNKNOWN
     assert "came to: last attack" in found.message
     assert "least margin" in found.message
+
+
+@pytest.mark.parametrize("place", [1, 700])
+def test_of_thousands_of_targets_one_that_is_not_attacked_at_first_is_found(
+    verify: Verify, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    monkeypatch.setattr(verification, "FIRST_TARGETS", 10)
+    cases = [case([0.0], [1.0], region([[1.0]], [-1.0])) for _ in range(1000)]
+    cases[place] = case([0.0], [1.0], region([[-1.0]], [-0.5]))
+    finding = verify(identity(), question(*cases), Method.COMPLETE)
+    assert finding.verdict is Verdict.SAT
+    cases[place] = case([0.0], [1.0], region([[-1.0]], [-1.5]))
+    assert verify(identity(), question(*cases), Method.COMPLETE).verdict is Verdict.UNSAT
