@@ -20,6 +20,7 @@ from runner.cli.report_command import report
 from runner.cli.run_command import EXIT_CODES, run
 from runner.cli.score_command import score
 from runner.cli.shard_command import shard
+from runner.cli.sharding_command import sharding
 from runner.cli.show_command import show
 from runner.cli.supports_command import supports
 from runner.cli.train_command import train
@@ -63,6 +64,7 @@ app.command("plan")(plan)
 app.command("job")(job)
 app.add_typer(experiments, name="experiment")
 experiments.command("training")(training)
+experiments.command("sharding")(sharding)
 experiments.command("attacks")(attacks)
 experiments.command("ablation", epilog=PARTS)(ablation)
 app.command("train")(train)

@@ -20,6 +20,18 @@ from runner.record.read import Run, read_run
 
 BASELINE = "baseline"
 STANDARD = "standard"  # the method that speed is told against
+KEYS = ["method", "radius", "strategy"]
+SPREAD = (
+    "clean_accuracy",
+    "pgd_accuracy",
+    "stable",
+    "verified_accuracy",
+    "unsat",
+    "speed_up",
+    "cpu_speed_up",
+    "proving_speed_up",
+    "training_s",
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +52,8 @@ def compare(
     """A row for each question to the networks, which are trained. Does what is not done yet.
 
     Columns: those of networks.csv (see runner.training.export), `strategy`, `property`, `verdict`,
-    `time_s`, `proving_s` (both the limit where nothing was decided), and `stable`, the share of
-    ReLUs whose sign CROWN proves.
+    `time_s`, `cpu_s` (of all ranks), `proving_s` (each the limit where nothing was decided), and
+    `stable`, the share of ReLUs whose sign CROWN proves.
     """
     verified = verified_run(
         checked,
@@ -68,6 +80,7 @@ def questions(figures: pd.DataFrame, verified: Path, bounded: Path) -> pd.DataFr
             "strategy": outcomes["strategy"].astype(str),
             "verdict": outcomes["verdict"].astype(str),
             "time_s": outcomes["run_time_s"].where(decided, outcomes["timeout_s"]).astype(float),
+            "cpu_s": outcomes["cpu_s"].where(decided, outcomes["timeout_s"]).astype(float),
         }
     )
     frame["proving_s"] = _proving(run).where(decided, outcomes["timeout_s"]).to_numpy(float)
@@ -90,14 +103,23 @@ def questions(figures: pd.DataFrame, verified: Path, bounded: Path) -> pd.DataFr
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row for each method, radius and strategy; over seeds, means.
+    """A row for each method, radius and strategy, over the questions of all seeds together.
 
     `verified_accuracy`: proved images by all images of the category, right or not; `unsat`: by
     its instances. `speed_up`: the total time of `standard` by the method's, over the questions
-    that both have; `proving_speed_up`: likewise of bounds and branch and bound alone, without
-    loading and attack, which cost every network the same.
+    that both have; `cpu_speed_up`: likewise of processor time, which other work on the machine
+    changes little; `proving_speed_up`: of bounds and branch and bound alone, over those that are
+    violated for neither, since what one attack finds at once is no proof. `*_least`, `*_most`: of
+    single seeds, for SPREAD.
     """
-    keys = ["method", "radius", "strategy"]
+    told = _over(rows, KEYS)
+    seeds = _over(rows, [*KEYS, "seed"]).groupby(KEYS, sort=False, dropna=False)[list(SPREAD)]
+    least, most = seeds.min().add_suffix("_least"), seeds.max().add_suffix("_most")
+    return told.merge(least.join(most).reset_index(), on=KEYS, how="left")
+
+
+def _over(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """A row for each group."""
     found = [
         {**dict(zip(keys, key, strict=True)), **_summed(part), **_speed_ups(part, rows)}
         for key, part in rows.groupby(keys, sort=False, dropna=False)
@@ -119,6 +141,7 @@ def _summed(part: pd.DataFrame) -> dict[str, float]:
         "sat": (asked["verdict"] == Verdict.SAT).mean(),
         "mean_s": asked["time_s"].mean(),
         "median_s": asked["time_s"].median(),
+        "cpu_mean_s": asked["cpu_s"].mean(),
         "proving_mean_s": asked["proving_s"].mean(),
         "training_s": by_network["training_s"].mean(),
         "training_peak_bytes": by_network["training_peak_bytes"].max(),
@@ -134,10 +157,14 @@ def _speed_ups(part: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
     question = ["seed", "strategy", "property"]
     standard = _asked(rows[rows["method"] == STANDARD])
     both = _asked(part).merge(standard, on=question, suffixes=("", "_standard"))
-    total = both[["time_s", "time_s_standard", "proving_s", "proving_s_standard"]].sum()
+    held = both[(both["verdict"] != Verdict.SAT) & (both["verdict_standard"] != Verdict.SAT)]
     return {
-        "speed_up": _quotient(total["time_s_standard"], total["time_s"]),
-        "proving_speed_up": _quotient(total["proving_s_standard"], total["proving_s"]),
+        name: _quotient(shared[f"{time}_standard"].sum(), shared[time].sum())
+        for name, shared, time in (
+            ("speed_up", both, "time_s"),
+            ("cpu_speed_up", both, "cpu_s"),
+            ("proving_speed_up", held, "proving_s"),
+        )
     }
 
 

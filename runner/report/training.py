@@ -12,6 +12,7 @@ import pandas as pd
 
 from runner.contract.whole import replace_file
 from runner.report.columns import number
+from runner.report.grid import Grid
 from runner.report.html import Image
 from runner.report.plots.style import house_style
 from runner.report.plots.training_plots import PLOTS
@@ -36,18 +37,23 @@ _COLUMNS = (
     number("mean time", "mean_s", seconds),
     number("median time", "median_s", seconds),
     number("speed / standard", "speed_up", ratio),
+    number("mean CPU time", "cpu_mean_s", seconds),
+    number("CPU / standard", "cpu_speed_up", ratio),
     number("mean proving", "proving_mean_s", seconds),
     number("proving / standard", "proving_speed_up", ratio),
     number("training", "training_s", seconds),
     number("training's peak", "training_peak_bytes", size),
 )
 _NOTE = (
+    "Over all seeds together; in brackets the least and the greatest of single seeds. "
     "Accuracy: of the test part; under PGD: at most 1,000 images of it at the radius. Stable "
     "ReLUs: their sign is proved by CROWN; mean over instances. Verified accuracy: proved images "
     "by all of the category's, right or not; unsat and sat: by its instances, which a network "
     "classifies right. Times: of verification, the limit where nothing was decided. Speed: total "
-    "time of standard by the method's, over the questions that both have. Training's peak: "
-    "resident memory above the start."
+    "time of standard by the method's, over the questions that both have; CPU: of the processor, "
+    "which other work on the machine changes little; proving: bounds and branch and bound "
+    "alone, over those that are violated for neither. Training's peak: resident memory above the "
+    "start."
 )
 
 
@@ -58,9 +64,30 @@ def training_table(name: str, frame: pd.DataFrame) -> Table:
     return Table("training", f"Training methods: {name}", columns, frame, _NOTE)
 
 
+def with_spread(table: Table) -> Grid:
+    """A line per row; beside what differs over seeds, the least and the greatest of them."""
+    columns = [_with_spread(table.frame, column) for column in table.columns]
+    return replace(grid(table), rows=tuple(zip(*columns, strict=True)))
+
+
+def _with_spread(frame: pd.DataFrame, column: Column) -> list[str]:
+    means = [column.written(value) for value in frame[column.source]]
+    ends = [f"{column.source}_{end}" for end in ("least", "most")]
+    if not set(ends) <= set(frame):
+        return means
+    least, most = ([column.written(value) for value in frame[end]] for end in ends)
+    return [
+        mean if low == high else f"{mean} ({low} to {high})"
+        for mean, low, high in zip(means, least, most, strict=True)
+    ]
+
+
 def short(table: Table) -> Table:
     """What fits a terminal."""
-    left_out = {"networks", "instances", "sat", "median_s", "proving_mean_s", "proving_speed_up"}
+    left_out = {
+        *("networks", "instances", "sat", "median_s", "proving_mean_s", "proving_speed_up"),
+        *("cpu_mean_s", "speed_up"),
+    }
     shown = tuple(c for c in table.columns if c.source not in left_out)
     return replace(table, columns=shown)
 
@@ -69,14 +96,14 @@ def write_training(name: str, frame: pd.DataFrame, folder: Path) -> Table:
     """training.md, .csv, .tex and .html, and plots as PNG and SVG."""
     folder.mkdir(parents=True, exist_ok=True)
     table = training_table(name, frame)
-    write_table(table, [grid(table)], folder)
+    write_table(table, [with_spread(table)], folder)
     images = list(_plots(frame, folder))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_PAGE), autoescape=True, undefined=jinja2.StrictUndefined
     )
     style = (_PAGE / "report.css").read_text(encoding="utf-8")
     page = environment.get_template("table.html.j2").render(
-        table=grid(table), plots=images, style=style
+        table=with_spread(table), plots=images, style=style
     )
     replace_file(folder / "training.html", page)
     return table

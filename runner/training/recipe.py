@@ -153,6 +153,8 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
         seeds=tuple(dict.fromkeys(seeds)),
         methods={label: _method(label, _table(label, methods)) for label in methods},
     )
+    for label, method in recipe.methods.items():
+        _refuse_batches(label, method, recipe.training.batch)
     names = [wanted.name for wanted in recipe.networks()]
     for twice in (each for each in names if names.count(each) > 1):
         raise UsageError(f"[methods]: two networks would be called {twice}; rename one of them")
@@ -166,6 +168,13 @@ def _method(label: str, table: dict[str, Any]) -> TrainingMethod:
     options = {key: value for key, value in table.items() if key != "method"}
     name = _value(f"methods.{label}.method", table.get("method", label), "str")
     return _structured(method_named(name), f"methods.{label}", options)
+
+
+def _refuse_batches(label: str, method: TrainingMethod, batch: int) -> None:
+    try:
+        method.refuse_batches_of(batch)
+    except UsageError as error:
+        raise UsageError(f"[methods.{label}] with training.batch = {batch}: {error}") from error
 
 
 def _table(key: str, table: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from runner.problem.instances import Instance, read_category
 from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.read_property import read_property
 from runner.record.lock import exclusive
+from runner.report.training import training_table, with_spread
 from runner.training.data import data_set
 
 RADII = "radii = [0.03]"
@@ -124,6 +125,7 @@ def test_a_summary_counts_timeouts_at_their_limit_and_speed_on_shared_questions(
             "property": ["p", "q", "q", "r"],
             "verdict": ["timeout", "unsat", "unsat", "sat"],
             "time_s": [60.0, 8.0, 2.0, 1.0],
+            "cpu_s": [60.0, 7.5, 1.5, 0.5],
             "proving_s": [60.0, 6.0, 1.0, 0.0],
             "stable": [0.5, 0.7, 0.9, 0.7],
             "images": 4,
@@ -137,15 +139,63 @@ def test_a_summary_counts_timeouts_at_their_limit_and_speed_on_shared_questions(
     assert (standard["mean_s"], standard["median_s"], standard["unsat"]) == (34, 34, 0.5)
     assert standard["speed_up"] == 1
     assert nbc["speed_up"] == 4, "only q was asked of both"
+    assert nbc["cpu_speed_up"] == 5
     assert nbc["proving_speed_up"] == 6
     assert nbc["verified_accuracy"] == 0.25
     assert nbc["stable"] == pytest.approx(0.8)
 
 
+def of_seeds() -> pd.DataFrame:
+    """`nbc` beats `standard` four times with seed 0 and twice with seed 1, and proves less."""
+    return pd.DataFrame(
+        {
+            "network": ["a0", "a1", "b0", "b1", "b1"],
+            "method": ["standard", "standard", "nbc", "nbc", "nbc"],
+            "seed": [0, 1, 0, 1, 1],
+            "radius": 0.1,
+            "strategy": "baseline",
+            "property": ["p", "p", "p", "p", "q"],
+            "verdict": ["unsat", "unsat", "unsat", "sat", "unsat"],
+            "time_s": [8.0, 4.0, 2.0, 2.0, 9.0],
+            "cpu_s": [8.0, 4.0, 2.0, 2.0, 9.0],
+            "proving_s": [8.0, 4.0, 2.0, 2.0, 9.0],
+            "stable": [0.5, 0.5, 1.0, 0.4, 0.7],
+            "images": 2,
+            "clean_accuracy": [0.9, 0.8, 0.9, 0.7, 0.7],
+            "pgd_accuracy": 0.5,
+            "training_s": [1.0, 3.0, 5.0, 6.0, 6.0],
+            "training_peak_bytes": 10,
+        }
+    )
+
+
+def test_a_summary_is_over_all_seeds_and_tells_the_least_and_the_greatest_of_them() -> None:
+    standard, nbc = summary(of_seeds()).to_dict("records")
+    assert (standard["networks"], nbc["networks"], nbc["instances"]) == (2, 2, 3)
+    assert nbc["clean_accuracy"] == pytest.approx(0.8), "by networks, not by questions"
+    assert (nbc["clean_accuracy_least"], nbc["clean_accuracy_most"]) == (0.7, 0.9)
+    assert (nbc["verified_accuracy"], nbc["verified_accuracy_least"]) == (0.5, 0.5)
+    assert nbc["stable"] == pytest.approx(0.7)
+    assert (nbc["stable_least"], nbc["stable_most"]) == (pytest.approx(0.55), 1)
+    assert nbc["speed_up"] == 3, "q was asked of nbc alone"
+    assert (nbc["speed_up_least"], nbc["speed_up_most"]) == (2, 4)
+    assert nbc["proving_speed_up"] == 4, "with seed 1 p is violated, and no proof"
+    assert (standard["training_s"], standard["training_s_most"]) == (2, 3)
+
+
+def test_a_table_has_the_spread_over_seeds_beside_what_differs() -> None:
+    (_, nbc) = with_spread(training_table("x", summary(of_seeds()))).rows
+    assert "80.0 % (70.0 % to 90.0 %)" in nbc
+    assert "3.00× (2.00× to 4.00×)" in nbc
+    assert "50.0 %" in nbc, "both seeds have this accuracy under PGD"
+
+
 def test_a_network_without_a_question_has_a_row_and_proves_nothing() -> None:
     row = {"network": "a", "method": "nbc", "seed": 0, "radius": 0.1, "images": 10}
     row |= {"clean_accuracy": 0.1, "pgd_accuracy": 0.0, "training_s": 1.0}
-    nothing = dict.fromkeys(["strategy", "property", "verdict", "time_s", "proving_s", "stable"])
+    nothing = dict.fromkeys(
+        ["strategy", "property", "verdict", "time_s", "cpu_s", "proving_s", "stable"]
+    )
     rows = pd.DataFrame([{**row, "training_peak_bytes": 1, **nothing}])
     (found,) = summary(rows).to_dict("records")
     assert (found["instances"], found["verified_accuracy"]) == (0, 0)
@@ -155,7 +205,8 @@ def test_a_network_without_a_question_has_a_row_and_proves_nothing() -> None:
 def test_an_experiment_without_standard_has_no_speed_up() -> None:
     columns = ("network", "method", "property", "verdict", "strategy")
     row = {**dict.fromkeys(columns, "x"), "seed": 0, "radius": 0.1, "time_s": 1.0}
-    row |= {"proving_s": 1.0, "stable": 1.0, "images": 1, "clean_accuracy": 1, "pgd_accuracy": 1}
+    row |= {"cpu_s": 1.0, "proving_s": 1.0, "stable": 1.0, "images": 1}
+    row |= {"clean_accuracy": 1, "pgd_accuracy": 1}
     row |= {"training_s": 1.0, "training_peak_bytes": 1}
     assert pd.isna(summary(pd.DataFrame([row]))["speed_up"][0])
 

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from recipes import tiny
 from runner.contract.errors import UsageError
-from runner.training.data import data_set
+from runner.training.data import FASHION_FOLDER, data_set
 from runner.training.recipe import read_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -58,6 +58,8 @@ def test_what_makes_no_sense_is_refused_by_file_and_key(
     [
         ("[methods.nbcx]", r"unknown method 'nbcx'; known: standard"),
         ("[methods.mixtrain]\nkk = 3", r"unknown key methods.mixtrain.kk; known: k, least"),
+        ("[methods.mixtrain]\nk = 0", r"\[methods.mixtrain\] k = 0: a number from 1"),
+        ("[methods.mixtrain]\nk = 33", r"with training.batch = 32: k = 33: a number from 1 to 32"),
         ("[methods.trades]\nbeta = -1", r"\[methods.trades\] beta = -1.0: a number from 0"),
         ("[methods.strong]\nmethod = 3", r"methods.strong.method = 3: a text is needed"),
         ('[methods."a/b"]\nmethod = "nbc"', r"methods.'a/b': letters, digits"),
@@ -127,6 +129,16 @@ def test_fashion_mnist_is_read_from_its_four_files(fashion: Path) -> None:
     parts = (data.training, data.validation, data.test)
     assert [len(part) for part in parts] == [55_000, 5_000, 10_000]
     assert data.images.shape == (70_000, 1, 28, 28)
+
+
+@pytest.mark.slow
+def test_fashion_mnist_is_read_where_debians_package_is_installed() -> None:
+    if not FASHION_FOLDER.exists():
+        pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    data = data_set("fashion-mnist")
+    assert data.labels.bincount().tolist() == [7000] * 10
+    assert (float(data.images.min()), float(data.images.max())) == (0, 1)
+    assert data.labels[data.test][:3].tolist() == [9, 2, 1], "an ankle boot, a pullover, trousers"
 
 
 def test_a_file_that_is_cut_short_is_named_with_the_remedy(fashion: Path, tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ class TrainingMethod(ABC):
         del network, held_out
         return stage
 
+    def refuse_batches_of(self, count: int) -> None:
+        """Raises UsageError for options that make no sense with batches of so many images."""
+        del count
+
     @abstractmethod
     def loss(self, network: nn.Module, batch: Batch, stage: Stage) -> Tensor:
         """A scalar, for its gradient with respect to the network's parameters."""

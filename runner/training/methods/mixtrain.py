@@ -34,6 +34,9 @@ class MixTrain(TrainingMethod):
         within("most", self.most, self.least, 1)
         within("fixed", self.fixed, -1, 1)
 
+    def refuse_batches_of(self, count: int) -> None:
+        within("k", self.k, 1, count)
+
     def begin_epoch(self, network: nn.Module, held_out: Batch, stage: Stage) -> Stage:
         if self.fixed >= 0:
             return replace(stage, mixing=self.fixed)
