@@ -229,7 +229,7 @@ class Incomplete:
         """Whether the rows of a box had better end before its input, as a search over boxes has
         them do.
         """
-        if case.known is None or self._network.features.ranks > 1:
+        if case.known is None:
             return False
         ends, known = Ends(self._network, self._settings.budget), case.known
         propagator = self._propagator(Method.CROWN, Refinement())
@@ -254,8 +254,7 @@ class Incomplete:
         if method is Method.ALPHA_CROWN and self._shares.passed(ALPHA_SHARE):
             return NO_REFINEMENT
         wanted = {}
-        # A rank that has its own columns alone sees its own part of what is reached.
-        if self._dear(case, method) and self._network.features.ranks == 1:
+        if self._dear(case, method):
             wanted = reach(self._network, case.specs.select(case.open).rows)
         share = LAST_SHARES[method]
         return Refinement(wanted, lambda: self._shares.passed_apart(share))

@@ -160,6 +160,10 @@ class ConvMap:
         node = replace(self.node, shape=(self.node.shape[0], *size), attributes=attributes)
         return ConvMap(node, (self._input_shape[0], *seen), self._weights)
 
+    def fetched(self) -> ConvMap:
+        """The same for products that ranks have different numbers of; all ranks call it."""
+        return ConvMap(self.node, self._input_shape, self._weights.fetched(self._weight))
+
     @property
     def terms(self) -> Terms:
         return affine_terms(self._weights.shape(self._weight), self.node)

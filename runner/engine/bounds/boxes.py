@@ -99,7 +99,7 @@ class BoxPropagator:
         self._tag, self._checkpoint = tag, checkpoint
         widest = max(node.size for node in network.graph.nodes)
         self._pass_rows = max(16, budget.scaled(PASS_VALUES) // widest)
-        self._ends = Ends(network, self._for_forms) if network.features.ranks == 1 else None
+        self._ends = Ends(network, self._for_forms)
         self.work = 0
 
     @torch.no_grad()
@@ -147,7 +147,7 @@ class BoxPropagator:
 
     def _with_end(self, node: Node, interval: Interval, bounds: BoxBounds) -> BoxBounds:
         """Once rows of a node cost so much that they had better end before the input."""
-        if self._ends is None or not self._ends.may_pay(node):
+        if not self._ends.may_pay(node):
             return bounds
         rows = 2 * int(self._wanted(node, interval).sum())
         last = None if bounds.end is None else bounds.end.name
@@ -278,9 +278,8 @@ class BoxPropagator:
         done = self._advanced(ended, lines, box)
         rows = done.pending[end.name]
         least, slopes = end.least(rows, box)
-        lower = done.constant + least
-        if done.error is not None:
-            lower = lower - done.error
+        known = done.constant if done.error is None else done.constant - done.error
+        lower = self._network.features.total(known) + least
         return below(lower, rows.dtype), slopes
 
     def _advanced(
@@ -298,10 +297,7 @@ class BoxPropagator:
 
     def _whole(self, rows: Tensor) -> Tensor:
         """Rows on all inputs [S, R, inputs]."""
-        network = self._network
-        whole = rows.new_zeros(*rows.shape[:2], *network.graph.input.shape)
-        network.features.local(network.graph.input.name, whole, 2).copy_(rows)
-        return network.features.total(whole).flatten(2)
+        return self._network.whole(self._network.graph.input.name, rows, 2).flatten(2)
 
 
 class _Starts:

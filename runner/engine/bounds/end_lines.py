@@ -24,6 +24,7 @@ class EndLines:
     before: names of the node and all before it; widest: node behind it, or it.
     """
 
+    network: BoundNetwork
     forms: EndForms
     radius: Tensor
     before: frozenset[str]
@@ -36,7 +37,7 @@ class EndLines:
         before = frozenset(node.name for node in network.ancestors(forms.node.name))
         behind = [node.size for node in nodes[1:] if node.name not in before]
         radius = box.to(WIDE).ball[1].flatten(1)
-        return EndLines(forms, radius, before, max(forms.node.size, *behind))
+        return EndLines(network, forms, radius, before, max(forms.node.size, *behind))
 
     @property
     def name(self) -> str:
@@ -46,11 +47,12 @@ class EndLines:
     def interval(self) -> Interval:
         """Of the node over all boxes, in float64."""
         each = [form.interval for form in self.forms.forms]
-        return Interval(torch.cat([i.lower for i in each]), torch.cat([i.upper for i in each]))
+        lower, upper = torch.cat([i.lower for i in each]), torch.cat([i.upper for i in each])
+        return Interval(*(self.network.whole(self.name, ends, 1) for ends in (lower, upper)))
 
     def least(self, rows: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-        """Of rows [S, R, *shape], each over its box: the least values [S, R] and coefficients of
-        the input [S, R, inputs], in float64.
+        """Of rows [S, R, *own shape], each over its box: the least values [S, R] and coefficients
+        of the input [S, R, inputs], in float64. Of all neurons: what each rank adds up is summed.
         """
         flat, inputs = rows.flatten(2), self.forms.inputs
         least = flat.new_zeros(flat.shape[:2], dtype=WIDE)
@@ -58,8 +60,8 @@ class EndLines:
         for number in box.unique().tolist():
             mine = (box == number).nonzero()[:, 0]
             form, some = self.forms.forms[number], flat[:, mine]
-            moved = (some @ self._in_precision(number, some.dtype).T).to(WIDE)
-            least[:, mine] = _least(form, some, moved)
+            moved = self._sum(some @ self._in_precision(number, some.dtype).T).to(WIDE)
+            least[:, mine] = self._least(form, some, moved)
             radius = self.radius[number].clamp(min=1e-300)
             slopes[:, mine] = moved[:, :, :inputs] / radius
         return least, slopes
@@ -71,15 +73,22 @@ class EndLines:
             self._columns[number, dtype] = columns
         return self._columns[number, dtype]
 
+    def _sum(self, own: Tensor) -> Tensor:
+        """Over ranks, of what each has of its own neurons; what all have of all, once."""
+        features = self.network.features
+        return features.total(features.counted(self.name, own))
 
-def _least(form: Form, rows: Tensor, moved: Tensor) -> Tensor:
-    """Of rows [S, R, n] and the variables of a form that they were computed to be [S, R, K]."""
-    count, terms = moved.shape[2], moved.shape[2] + rows.shape[2] + _ROUNDINGS
-    error, weight = form.error.flatten().nan_to_num(torch.inf), rows.abs().to(WIDE)
-    # Products are rounded in the precision of the rows, and so are columns before them.
-    share = gamma(terms, rows.dtype)
-    off = torch.where(weight == 0, 0.0, weight * (error + share * form.size.flatten())).sum(2)
-    off = grown(off + smallest(rows.dtype) * terms * count, terms, 1)
-    centre = rows.to(WIDE) @ form.centre.flatten()
-    reach = grown(moved.abs().sum(2), terms, 1)
-    return centre - reach - off
+    def _least(self, form: Form, rows: Tensor, moved: Tensor) -> Tensor:
+        """Of rows [S, R, own n] and the variables of a form that all come to [S, R, K]."""
+        count, ranks = moved.shape[2], self.network.features.ranks
+        terms = count + self.forms.node.size + ranks + _ROUNDINGS
+        error, weight = form.error.flatten().nan_to_num(torch.inf), rows.abs().to(WIDE)
+        # Products are rounded in the precision of the rows, and so are columns before them.
+        share = gamma(terms, rows.dtype)
+        off = torch.where(weight == 0, 0.0, weight * (error + share * form.size.flatten())).sum(2)
+        centre = rows.to(WIDE) @ form.centre.flatten()
+        centre, off = self._sum(torch.stack((centre, off))).unbind()
+        off = grown(off + smallest(rows.dtype) * terms * count, terms, 1)
+        reach = grown(moved.abs().sum(2), terms, 1)
+        least: Tensor = centre - reach - off
+        return least

@@ -61,8 +61,8 @@ def bending(node: Node, before: Interval) -> int:
 
 @dataclass(frozen=True)
 class EndForms:
-    """Of a node, one form for each box, [1, *shape] each, in float64; the first `inputs` variables
-    are those of the flat input.
+    """Of a node, one form for each box, [1, *own shape] each, in float64, of the neurons that the
+    rank keeps; the first `inputs` variables are those of the flat input.
     """
 
     node: Node
@@ -233,13 +233,17 @@ class _Pass:
 
     def form(self, budget: Budget, checkpoint: Callable[[], None]) -> Form:
         centre, columns = self._main()
-        found = [columns]
+        found = [self._own(columns)]
         for part in self._errors(budget):
-            found.append(part.to(WIDE))
+            found.append(self._own(part).to(WIDE))
             checkpoint()
-        whole = torch.cat(found).unsqueeze(1)
-        count = len(whole)
-        return Form(tuple(range(count)), whole, centre, self._off(count)).settled()
+        own = torch.cat(found).unsqueeze(1)
+        count, off = len(own), self._off(len(own))
+        return Form(tuple(range(count)), own, self._own(centre), self._own(off)).settled()
+
+    def _own(self, values: Tensor) -> Tensor:
+        """Of values [N, *shape] of the node: the neurons that the rank keeps."""
+        return self._network.features.local(self._end.name, values, 1).contiguous()
 
     def _main(self) -> tuple[Tensor, Tensor]:
         """Centre [1, *shape] and columns [inputs, *shape] of the node."""
@@ -270,7 +274,9 @@ class _Pass:
                 continue
             passed, behind = self._passed[node.name], self._nodes[place + 1 :]
             widest = max(node.size, *(later.size for later in behind))
-            some = max(1, budget.bytes // (LIVE_COPIES * NARROW.itemsize * widest))
+            # On their way columns are whole on every rank: of several, each has less to spare.
+            copies = LIVE_COPIES * self._network.features.ranks
+            some = max(1, budget.bytes // (copies * NARROW.itemsize * widest))
             for index, values in zip(
                 passed.index.split(some), passed.values.split(some), strict=True
             ):

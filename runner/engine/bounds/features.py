@@ -27,6 +27,10 @@ class Features(Protocol):
         """Of values [leading dimensions, *shape] of a node: the rank's own, a view."""
         ...
 
+    def in_turn(self, count: int) -> slice:
+        """Of so many things that ranks deal out among them: the rank's own."""
+        ...
+
     def counted(self, name: str, constant: Tensor) -> Tensor:
         """A node's constant as a part of the total: once, where every rank computes it."""
         ...
@@ -46,6 +50,9 @@ class WholeFeatures:
 
     def local(self, name: str, values: Tensor, leading: int) -> Tensor:
         return values
+
+    def in_turn(self, count: int) -> slice:
+        return slice(0, count)
 
     def counted(self, name: str, constant: Tensor) -> Tensor:
         return constant

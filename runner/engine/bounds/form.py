@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.bounds.affine import ConvMap
+from runner.engine.bounds.features import Features
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.patches import Patches, convolution
 from runner.engine.bounds.rounding import absolute_sum, grown, outwards
@@ -122,9 +123,9 @@ class Form:
             columns=torch.cat((form.columns, columns.reshape(new, *self.error.shape))),
         )
 
-    def with_patches(self, conv: ConvMap, most: int) -> Form:
+    def with_patches(self, conv: ConvMap, most: int, features: Features) -> Form:
         """The largest errors of a single box's image as patches, as long as all have no more values
-        after the convolution that is next.
+        after the convolution that is next; ranks that cut features deal them out.
         """
         left = most - sum(len(patches) * patches.values_after(conv) for patches in self.patches)
         flat, size, index = self._largest(max(0, left // Patches.values_of_one(conv)))
@@ -132,7 +133,7 @@ class Form:
         if not index.shape[1]:
             return self
         shape = tuple(self.error.shape[1:])
-        new = Patches.of_neurons(index[0], flat[0, index[0]], shape)
+        new = Patches.of_neurons(index[0], flat[0, index[0]], shape, features)
         error = self.error.flatten(1).scatter(1, index, 0.0).reshape(self.error.shape)
         return replace(self, error=error, patches=(*self.patches, new))
 
@@ -223,8 +224,9 @@ def through(rule: LinearRule, forms: Sequence[Form]) -> Form:
     patches: tuple[Patches, ...] = ()
     if conv is None:
         forms = [form.without_patches() for form in forms]
-    else:
-        patches = tuple(some.through(conv) for some in forms[0].patches)
+    elif forms[0].patches:
+        fetched = conv.fetched()
+        patches = tuple(some.through(fetched) for some in forms[0].patches)
     symbols, columns = _aligned(forms)
     batch = forms[0].centre.shape[0]
     centre = rule.forward(*(form.centre for form in forms))

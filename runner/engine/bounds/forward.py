@@ -132,7 +132,8 @@ class ForwardPass:
         form = relaxed(node, network.relaxed[node.name], before[0], *ends)
         if node.name in self._local and self._paid > 0:
             conv = self._local[node.name]
-            return form.with_patches(conv, self._most_values(conv, dtype))
+            most = self._most_values(conv, dtype)
+            return form.with_patches(conv, most, network.features)
         form = form.with_whole(columns, self._symbols)
         self._symbols = max(self._symbols, *(symbol + 1 for symbol in form.symbols), 0)
         return self._with_symbols(form, columns)

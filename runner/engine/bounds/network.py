@@ -167,6 +167,12 @@ class BoundNetwork:
             values[node.name] = self.rule(node.name).forward(*(values[i] for i in node.inputs))
         return values[self.graph.output].flatten(1)
 
+    def whole(self, name: str, own: Tensor, leading: int) -> Tensor:
+        """Of a rank's own values [leading dimensions, *own shape] of a node: those of all ranks."""
+        whole = own.new_zeros((*own.shape[:leading], *self._shapes[name]))
+        self.features.local(name, whole, leading).copy_(own)
+        return self.features.total(self.features.counted(name, whole))
+
     def work(self, nodes: Iterable[Node]) -> int:
         """Multiply-adds of one row, or column, that passes these nodes."""
         of_rule = {name: rule.summands for name, rule in self.linear.items()}

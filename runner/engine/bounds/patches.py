@@ -16,35 +16,70 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runner.engine.bounds.affine import ConvMap
-from runner.engine.bounds.rules import AffineRule, LinearRule
+from runner.engine.bounds.features import Features
+from runner.engine.bounds.rules import ConvolutionRule, LinearRule
 
 # Patches that pass a convolution at once.
 AT_ONCE = 256
 
 
 @dataclass(frozen=True)
+class Dealt:
+    """Which of `count` patches a rank keeps, where ranks deal them out: their numbers [K]."""
+
+    features: Features
+    numbers: Tensor
+    count: int
+
+    @staticmethod
+    def of(features: Features, count: int, device: torch.device) -> Dealt | None:
+        if features.ranks == 1:
+            return None
+        return Dealt(features, torch.arange(count, device=device)[features.in_turn(count)], count)
+
+    def joined(self, own: Tensor) -> Tensor:
+        """What belongs to each patch, from the rank's own [K, ...]: [count, ...], on all ranks."""
+        whole = own.new_zeros((self.count, *own.shape[1:]))
+        whole[self.numbers] = own
+        return self.features.total(whole)
+
+    def select(self, mask: Tensor) -> Dealt:
+        """Those of all [count] where it holds, numbered anew."""
+        numbers = (mask.cumsum(0) - 1)[self.numbers[mask[self.numbers]]]
+        return Dealt(self.features, numbers, int(mask.sum()))
+
+
+@dataclass(frozen=True)
 class Patches:
     """values: [K, channels, height, width], each the part of a column [channels, *image] whose
     first row and column are top and left [K]. Beyond the border of the image values are zero.
+    dealt: which of all they are, where other ranks have the others.
     """
 
     values: Tensor
     top: Tensor
     left: Tensor
     image: tuple[int, int]
+    dealt: Dealt | None = None
 
     def __len__(self) -> int:
-        return len(self.values)
+        """Of all ranks."""
+        return len(self.values) if self.dealt is None else self.dealt.count
 
     @staticmethod
-    def of_neurons(neurons: Tensor, sizes: Tensor, shape: tuple[int, ...]) -> Patches:
+    def of_neurons(
+        neurons: Tensor, sizes: Tensor, shape: tuple[int, ...], features: Features
+    ) -> Patches:
         """One for each of some neurons [K] of an image, flat: its size [K] where it is."""
         channels, height, width = shape
+        dealt = Dealt.of(features, len(neurons), neurons.device)
+        if dealt is not None:
+            neurons, sizes = neurons[dealt.numbers], sizes[dealt.numbers]
         place = neurons % (height * width)
         values = sizes.new_zeros((len(neurons), channels, 1, 1))
         index = (neurons // (height * width)).reshape(-1, 1, 1, 1)
         values.scatter_(1, index, sizes.reshape(-1, 1, 1, 1))
-        return Patches(values, place // width, place % width, (height, width))
+        return Patches(values, place // width, place % width, (height, width), dealt)
 
     @property
     def _is_whole(self) -> bool:
@@ -65,16 +100,28 @@ class Patches:
     def to(self, dtype: torch.dtype) -> Patches:
         return replace(self, values=self.values.to(dtype))
 
-    def select(self, index: Tensor | slice) -> Patches:
+    def select(self, mask: Tensor) -> Patches:
+        """Those of all where it holds."""
+        if self.dealt is None:
+            return self._part(mask)
+        own = self._part(mask[self.dealt.numbers])
+        return replace(own, dealt=self.dealt.select(mask))
+
+    def _part(self, index: Tensor | slice) -> Patches:
         return replace(self, values=self.values[index], top=self.top[index], left=self.left[index])
 
     @property
     def mass(self) -> Tensor:
-        """[K], how much each moves all neurons together."""
-        return self.values.abs().flatten(1).sum(1)
+        """How much each of all moves all neurons together."""
+        own = self.values.abs().flatten(1).sum(1)
+        return own if self.dealt is None else self.dealt.joined(own)
 
     def reach(self) -> Tensor:
         """The absolute values of all, added up where they lie: [channels, *image]."""
+        own = self._own_reach()
+        return own if self.dealt is None else self.dealt.features.total(own)
+
+    def _own_reach(self) -> Tensor:
         size = self.values.abs()
         if self._is_whole:
             return size.sum(0)
@@ -101,7 +148,11 @@ class Patches:
         return replace(self, values=change(self.values, at))
 
     def whole(self) -> Tensor:
-        """As columns [K, channels, *image]."""
+        """All as columns [len(self), channels, *image]."""
+        own = self._own_whole()
+        return own if self.dealt is None else self.dealt.joined(own)
+
+    def _own_whole(self) -> Tensor:
         if self._is_whole:
             return self.values
         count, channels = self.values.shape[:2]
@@ -113,13 +164,13 @@ class Patches:
         return result.reshape(count, channels, *self.image)
 
     def through(self, conv: ConvMap) -> Patches:
-        """After a convolution, without its bias."""
+        """After a convolution, without its bias, that was fetched."""
         _, height, width = conv.node.shape
         size = self._size_after(conv)
         if size == (height, width):
-            parts = [conv.apply(part.whole()) for part in self._parts()]
+            parts = [conv.apply(part._own_whole()) for part in self._parts()]
             zeros = torch.zeros_like(self.top)
-            return Patches(torch.cat(parts), zeros, zeros, (height, width))
+            return Patches(torch.cat(parts), zeros, zeros, (height, width), self.dealt)
         moved = conv.unpadded(size)
         top, above = _first(self.top, conv, 0)
         left, before = _first(self.left, conv, 1)
@@ -135,6 +186,7 @@ class Patches:
             top,
             left,
             (height, width),
+            self.dealt,
         )
         _, inside = found._index
         return replace(found, values=torch.where(inside.unsqueeze(1), found.values, 0.0))
@@ -153,13 +205,13 @@ class Patches:
         return image if self._is_whole else _size(conv, self.values.shape[2:])
 
     def _parts(self) -> list[Patches]:
-        return [
-            self.select(slice(start, start + AT_ONCE)) for start in range(0, len(self), AT_ONCE)
-        ]
+        """The rank's own; one of none where it has none."""
+        starts = range(0, max(1, len(self.values)), AT_ONCE)
+        return [self._part(slice(start, start + AT_ONCE)) for start in starts]
 
     def _placed(self, shape: tuple[int, ...], above: Tensor, before: Tensor) -> Tensor:
         """In the middle of zeros [K, *shape], so many rows and columns [K] from the first."""
-        placed = self.values.new_zeros((len(self), *shape))
+        placed = self.values.new_zeros((len(self.values), *shape))
         offsets = torch.stack((above, before), 1)
         for up, back in offsets.unique(dim=0).tolist():
             mine = (offsets == offsets.new_tensor([up, back])).all(1)
@@ -192,6 +244,4 @@ def _first(start: Tensor, conv: ConvMap, axis: int) -> tuple[Tensor, Tensor]:
 
 def convolution(rule: LinearRule | None) -> ConvMap | None:
     """None where a rule is none that patches pass."""
-    if isinstance(rule, AffineRule) and isinstance(rule.affine, ConvMap):
-        return rule.affine
-    return None
+    return rule.convolution if isinstance(rule, ConvolutionRule) else None

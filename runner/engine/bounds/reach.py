@@ -6,6 +6,8 @@ output, what that place sees.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -24,15 +26,17 @@ def reach(network: BoundNetwork, rows: Tensor) -> dict[str, Tensor]:
     shapes = {node.name: node.shape for node in network.graph.nodes}
     output = network.graph.output
     draws = torch.Generator().manual_seed(0)
-    pending = {output: (rows != 0).any(0).reshape(1, 1, *shapes[output])}
+    seen = (rows != 0).any(0).reshape(1, 1, *shapes[output])
+    pending = {output: network.features.local(output, seen, 2)}
     found: dict[str, Tensor] = {}
     for node in network.ancestors(output):
         seen = pending.pop(node.name)
         if node.name in network.start_nodes:
-            found[node.name] = seen.flatten()
-        weight = 1 + torch.rand(seen.shape, generator=draws).to(seen.device, network.dtype)
+            found[node.name] = (network.whole(node.name, seen.float(), 2) != 0).flatten()
+        drawn = torch.rand((1, 1, *node.shape), generator=draws).to(seen.device, network.dtype)
+        weight = 1 + network.features.local(node.name, drawn, 2)
         for name, part in zip(node.inputs, _behind(network, node, seen * weight), strict=True):
-            at = (part != 0).reshape(1, 1, *shapes[name])
+            at = part != 0
             pending[name] = pending[name] | at if name in pending else at
     return found
 
@@ -46,6 +50,9 @@ def _behind(network: BoundNetwork, node: Node, rows: Tensor) -> list[Tensor]:
         # Each value takes many: all are taken for reached.
         return [rows.new_ones(1, 1, *network.graph.node(node.inputs[0]).shape)]
     if node.op is Op.MAXPOOL:
-        before = network.graph.node(node.inputs[0]).shape
-        return AveragePoolRule(node, before).backward(rows)[0]
+        channels, (_, *image) = rows.shape[2], network.graph.node(node.inputs[0]).shape
+        mine = replace(node, shape=rows.shape[2:])
+        if not channels:
+            return [rows.new_zeros((1, 1, 0, *image))]
+        return AveragePoolRule(mine, (channels, *image)).backward(rows)[0]
     return [rows]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from runner.engine.bounds.affine import (
     AffineMap,
+    ConvMap,
     affine_backward,
     affine_forward,
     affine_interval,
@@ -82,6 +83,16 @@ class StartRule(Protocol):
         ...
 
 
+@runtime_checkable
+class ConvolutionRule(Protocol):
+    """A LinearRule that parts of images may pass by themselves."""
+
+    @property
+    def convolution(self) -> ConvMap | None:
+        """Of all its channels; None: it is of no images."""
+        ...
+
+
 class RuleRelaxation(Protocol):
     """A valid linear lower bound of A f(x) over the box that it was made for."""
 
@@ -99,6 +110,10 @@ class AffineRule:
 
     def __init__(self, affine: AffineMap) -> None:
         self.affine = affine
+
+    @property
+    def convolution(self) -> ConvMap | None:
+        return self.affine if isinstance(self.affine, ConvMap) else None
 
     def terms(self, dtype: torch.dtype) -> int:
         return self.affine.terms.of_pass(dtype)

@@ -40,6 +40,12 @@ class Weights(Protocol):
         """Of a whole weight."""
         ...
 
+    def fetched(self, name: str) -> Weights:
+        """For products that some ranks have more of than others: what those would all have to call
+        for is here as long as this is kept. All ranks call it; themselves where nothing is.
+        """
+        ...
+
     def tensor(self, name: str) -> Tensor:
         """A small parameter that is replicated everywhere (bias, scale, shift)."""
         ...

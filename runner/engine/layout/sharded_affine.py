@@ -15,13 +15,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runner.engine.bounds.affine import AffineMap, Terms, adjoint, affine_map
+from runner.contract.vocabulary import Memory
+from runner.engine.bounds.affine import AffineMap, ConvMap, Terms, adjoint, affine_map
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.rounding import LEDGER, enclosed, floor, grown, lost, rounded
+from runner.engine.bounds.tagging import Tagger
 from runner.engine.bounds.weights import BlockFunction, BlockShape
 from runner.engine.layout.feature_shares import Shares
 from runner.engine.layout.group import Group
-from runner.engine.network.graph import Node
+from runner.engine.network.graph import Node, Op
 
 # Output neurons (or channels) -> their rows of the weight.
 Fetch = Callable[[slice], Tensor]
@@ -42,8 +44,42 @@ class HeldWeights:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._tensors[name].shape)
 
+    def fetched(self, name: str) -> HeldWeights:
+        return self
+
     def tensor(self, name: str) -> Tensor:
         return self._tensors[name]
+
+
+@dataclass(frozen=True)
+class GatheredWeight:
+    """`Weights` of one Conv whose rows other ranks have, too: `whole` asks them for these.
+
+    whole: the weight, on every rank that calls it, which all do; size: its shape.
+    """
+
+    whole: Callable[[], Tensor]
+    size: tuple[int, ...]
+    bias: Tensor
+    blocks: tuple[slice, ...]
+
+    def products(
+        self, name: str, function: BlockFunction, shape: BlockShape, dtype: torch.dtype
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        weight = self.whole()
+        for block in self.blocks:
+            columns = weight[:, block].contiguous()
+            yield block.start, block.stop, function(block.start, block.stop, columns)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.size
+
+    def fetched(self, name: str) -> GatheredWeight:
+        weight = self.whole()
+        return replace(self, whole=lambda: weight)
+
+    def tensor(self, name: str) -> Tensor:
+        return self.bias
 
 
 @dataclass(frozen=True)
@@ -64,8 +100,15 @@ class ShardedAffineRule:
     """A LinearRule: whole vectors in forward and interval, own columns in backward."""
 
     def __init__(
-        self, placed: Placed, fetch: Fetch, bias: Tensor, group: Group, terms: Terms
+        self,
+        placed: Placed,
+        fetch: Fetch,
+        bias: Tensor,
+        group: Group,
+        terms: Terms,
+        tag: Tagger,
     ) -> None:
+        self._tag = tag
         self._terms = terms
         self._placed = placed
         self._group = group
@@ -91,6 +134,25 @@ class ShardedAffineRule:
             node.parameters["bias"]: self._bias[self._own],
         }
         return affine_map(mine, (width, *self._placed.input_shape[1:]), HeldWeights(held))
+
+    @property
+    def convolution(self) -> ConvMap | None:
+        """Of images that each rank has others of: weights come here, all of this node's."""
+        node = self._placed.node
+        if node.op is not Op.CONV:
+            return None
+        size = node.shape[0], *self.held.shape[1:]
+        weights = GatheredWeight(self._weight, size, self._bias, self._placed.blocks)
+        return ConvMap(node, self._placed.input_shape, weights)
+
+    def _weight(self) -> Tensor:
+        with self._tag.kind(Memory.WEIGHTS):
+            whole = self.held.new_empty((self._placed.node.shape[0], *self.held.shape[1:]))
+        whole[self._own] = self.held
+        for rank, span in enumerate(self._placed.outputs.spans):
+            if span.stop > span.start:
+                self._group.broadcast(whole[span], rank)
+        return whole
 
     def terms(self, dtype: torch.dtype) -> int:
         return self._terms.of_pass(dtype)

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from runner.contract.vocabulary import Memory
-from runner.engine.bounds.affine import affine_terms
+from runner.engine.bounds.affine import ConvMap, affine_terms
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.patches import convolution
 from runner.engine.bounds.rules import (
     AveragePoolRule,
     ElementwiseAffineRule,
@@ -69,7 +70,7 @@ class ShardedFeatures:
             }
             for node in graph.nodes:
                 if node.op in (Op.LINEAR, Op.CONV) and plan[node.name] is not None:
-                    self._affine[node.name] = self._affine_rule(node)
+                    self._affine[node.name] = self._affine_rule(node, tag)
 
     def _is_whole(self, graph: Graph, weight: str) -> bool:
         users = [n for n in graph.nodes if n.parameters.get("weight") == weight]
@@ -120,6 +121,9 @@ class ShardedFeatures:
     def ranks(self) -> int:
         return self._group.size
 
+    def in_turn(self, count: int) -> slice:
+        return slice(self._group.rank, count, self._group.size)
+
     def counted(self, name: str, constant: Tensor) -> Tensor:
         if self._plan[name] is not None:
             return constant
@@ -147,7 +151,7 @@ class ShardedFeatures:
         shares, shape = self._plan[name], self._shapes[name]
         return shape if shares is None else (shares.length(self._group.rank), *shape[1:])
 
-    def _affine_rule(self, node: Node) -> ShardedAffineRule:
+    def _affine_rule(self, node: Node, tag: Tagger) -> ShardedAffineRule:
         outputs, before = self._plan[node.name], node.inputs[0]
         if outputs is None:
             raise ValueError(f"node {node.name} is not cut")
@@ -167,7 +171,7 @@ class ShardedFeatures:
 
         bias = self._whole[node.parameters["bias"]]
         terms = affine_terms(self._source.shape(name), node)
-        return ShardedAffineRule(placed, fetch, bias, self._group, terms)
+        return ShardedAffineRule(placed, fetch, bias, self._group, terms, tag)
 
 
 class _WholeVectors:
@@ -175,6 +179,10 @@ class _WholeVectors:
 
     def __init__(self, whole: LinearRule) -> None:
         self._whole = whole
+
+    @property
+    def convolution(self) -> ConvMap | None:
+        return convolution(self._whole)
 
     def terms(self, dtype: torch.dtype) -> int:
         return self._whole.terms(dtype)

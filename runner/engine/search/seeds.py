@@ -32,10 +32,7 @@ class Seeds:
 
 def minimiser(network: BoundNetwork, inputs: Tensor, within: Interval) -> Tensor:
     """Where A · x is least in the box, [W, *input]; inputs: this rank's columns of A."""
-    name = network.graph.input.name
-    whole = within.lower.new_zeros((len(inputs), *within.lower.shape[1:]))
-    network.features.local(name, whole, 1).copy_(inputs)
-    rows = network.features.total(network.features.counted(name, whole))
+    rows = network.whole(network.graph.input.name, inputs, 1)
     return torch.where(rows > 0, within.lower, within.upper)
 
 

@@ -12,6 +12,7 @@ from sound_bounds import by_forms
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.affine import ConvMap
 from runner.engine.bounds.budget import Budget
+from runner.engine.bounds.features import WholeFeatures
 from runner.engine.bounds.form import Form
 from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.interval import Interval
@@ -81,7 +82,7 @@ def test_slopes_and_masks_are_those_of_the_places_that_a_patch_covers() -> None:
 
 def test_a_patch_stands_for_the_error_of_one_neuron() -> None:
     neurons, sizes = torch.tensor([5, 98, 250]), torch.tensor([1.0, 2.0, 3.0])
-    whole = Patches.of_neurons(neurons, sizes, (4, 11, 9)).whole().flatten(1)
+    whole = Patches.of_neurons(neurons, sizes, (4, 11, 9), WholeFeatures()).whole().flatten(1)
     assert whole.nonzero().tolist() == [[0, 5], [1, 98], [2, 250]]
     assert whole.sum(1).tolist() == [1.0, 2.0, 3.0]
 
@@ -89,7 +90,7 @@ def test_a_patch_stands_for_the_error_of_one_neuron() -> None:
 def test_patches_that_there_is_no_room_for_are_errors_again() -> None:
     conv = conv_of({"kernel": (3, 3), "padding": (1, 1)})
     box = Interval(-torch.rand(1, 4, 11, 9), torch.rand(1, 4, 11, 9))
-    form = Form.of(box).with_patches(conv, 10_000_000)
+    form = Form.of(box).with_patches(conv, 10_000_000, WholeFeatures())
     assert form.count > 300
     fewer = form.limited(conv, form.count // 2 * Patches.values_of_one(conv))
     assert fewer.count == form.count // 2

@@ -99,3 +99,15 @@ def farthest(one: Bounds, other: Bounds) -> float:
     """The greatest of all nodes."""
     assert one.keys() == other.keys()
     return max(float(far_apart(one[name], other[name]).max()) for name in one)
+
+
+def farthest_by_magnitude(one: Bounds, other: Bounds) -> float:
+    """The greatest difference, as a share of the greater of a neuron's two bounds, at least 1."""
+    assert one.keys() == other.keys()
+    found = 0.0
+    for name in other:
+        node, dot, _ = name.rpartition(".")
+        sides = [other[f"{node}.{end}"] for end in ("lower", "upper")] if dot else [other[name]]
+        scale = np.maximum(np.abs(sides).max(0), 1.0)
+        found = max(found, float((np.abs(one[name] - other[name]) / scale).max()))
+    return found

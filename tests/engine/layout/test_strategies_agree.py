@@ -102,10 +102,8 @@ def test_strategies_agree_where_rows_are_cropped(rank_server: RankServer, ranks:
     check_agreement(rank_server, network, ranks, radius=0.1)
 
 
-def test_errors_that_are_patches_have_the_same_bits_wherever_all_features_are(
-    rank_server: RankServer,
-) -> None:
-    """Columns are cut under tp: its forms have no patches, and are looser."""
+@pytest.mark.parametrize("ranks", [2, *rest(3)])
+def test_strategies_agree_where_errors_are_patches(rank_server: RankServer, ranks: int) -> None:
     builder = Builder((6,), seed=4)
     x = builder.reshape(builder.linear("x", 2 * 16 * 16), 2, 16, 16)
     for _ in range(4):
@@ -114,7 +112,7 @@ def test_errors_that_are_patches_have_the_same_bits_wherever_all_features_are(
     bound = network.bound()
     box = Interval(torch.full((1, 6), -0.1), torch.full((1, 6), 0.1))
     assert ForwardPass(bound, box, FORWARD_SHARE).has_patches
-    check_agreement(rank_server, network, 2, radius=0.1, strategies=EXACT)
+    check_agreement(rank_server, network, ranks, radius=0.1, strategies=(*EXACT, *EQUAL))
 
 
 def check_agreement(
