@@ -18,6 +18,7 @@ from runner.engine.layout.group import Group
 from runner.engine.network.blocks import weights_of
 from runner.engine.network.evaluate import apply, in_dtype
 from runner.engine.network.graph import Attribute, Graph, Node, Op
+from runner.engine.network.moved import with_pieces
 
 CPU = torch.device("cpu")
 Pair = tuple[int, int]
@@ -184,7 +185,8 @@ class Builder:
     def matmul(self, x: str, y: str) -> str:
         """Of two nodes [batch, rows, length] and [batch, length, columns]."""
         (batch, rows, length), columns = self.shape(x), self.shape(y)[2]
-        both = self.concat(0, self.flatten(x), self.flatten(y))
+        flat = self.reshape(x, batch, rows * length), self.reshape(y, batch, length * columns)
+        both = self.concat(1, *flat)
         attributes = {"batch": batch, "rows": rows, "length": length, "columns": columns}
         return self.add(Op.MATMUL, (both,), (batch, rows, columns), attributes)
 
@@ -202,7 +204,8 @@ class Builder:
             if node.name in needed:
                 needed.update(node.inputs)
         nodes = tuple(node for node in self.nodes if node.name in needed)
-        return SmallNetwork(Graph(nodes, output), dict(self.tensors))
+        indices = {name: value.numpy() for name, value in self.tensors.items()}
+        return SmallNetwork(with_pieces(Graph(nodes, output), indices), dict(self.tensors))
 
 
 def _windows(size: list[int], reach: list[int], stride: Pair, padding: Pair) -> tuple[int, ...]:

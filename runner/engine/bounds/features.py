@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from runner.engine.bounds.relaxed import BentRule
 from runner.engine.bounds.rules import LinearRule
 from runner.engine.network.graph import Node
 
@@ -21,6 +22,10 @@ class Features(Protocol):
 
     def rule(self, node: Node, plain: LinearRule) -> LinearRule:
         """The rule of a linear node, with a backward pass over own columns."""
+        ...
+
+    def bent(self, node: Node, plain: BentRule) -> BentRule:
+        """The rule of a relaxed node, ReLU apart; its sums are of own neurons."""
         ...
 
     def local(self, name: str, values: Tensor, leading: int) -> Tensor:
@@ -46,6 +51,9 @@ class WholeFeatures:
     ranks = 1
 
     def rule(self, node: Node, plain: LinearRule) -> LinearRule:
+        return plain
+
+    def bent(self, node: Node, plain: BentRule) -> BentRule:
         return plain
 
     def local(self, name: str, values: Tensor, leading: int) -> Tensor:

@@ -95,7 +95,7 @@ class MatmulRelaxation:
             turned = _Turned.apply(A, parameters, *self._parts)
             of_first, of_second = of_first + turned[0], of_second + turned[1]
             bias = bias + turned[2]
-        return torch.cat((of_first.flatten(2), of_second.flatten(2)), 2), bias
+        return torch.cat((of_first.flatten(3), of_second.flatten(3)), 3), bias
 
     @property
     def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

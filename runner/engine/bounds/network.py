@@ -50,7 +50,8 @@ class BoundNetwork:
             if node.op is Op.RELU:
                 self.relaxed[node.name] = ReluRule()
             elif node.op in RELAXED:
-                self.relaxed[node.name] = self._bent[node.name] = BentRule(node)
+                rule = self.features.bent(node, BentRule(node))
+                self.relaxed[node.name] = self._bent[node.name] = rule
             else:
                 plain = self._linear_rule(node, weights)
                 self.linear[node.name] = self.features.rule(node, plain)

@@ -48,7 +48,9 @@ def _behind(network: BoundNetwork, node: Node, rows: Tensor) -> list[Tensor]:
         return [torch.stack((rows, rows), 2)]
     if node.op in (Op.MATMUL, Op.EXP_SUMS):
         # Each value takes many: all are taken for reached.
-        return [rows.new_ones(1, 1, *network.graph.node(node.inputs[0]).shape)]
+        (name,) = node.inputs
+        reached = rows.new_ones(1, 1, *network.graph.node(name).shape)
+        return [network.features.local(name, reached, 2)]
     if node.op is Op.MAXPOOL:
         channels, (_, *image) = rows.shape[2], network.graph.node(node.inputs[0]).shape
         mine = replace(node, shape=rows.shape[2:])

@@ -18,10 +18,11 @@ from runner.engine.network.graph import CURVES, Graph, Node, Op
 _FOLLOWING = frozenset(
     {
         *(Op.RELU, Op.AFFINE, Op.SIGMOID, Op.TANH, Op.MAXPOOL, Op.AVGPOOL, Op.ADD, Op.SUB),
-        Op.FUNCTION,
+        *(Op.FUNCTION, Op.MATMUL, Op.EXP_SUMS),
         *CURVES,
     }
 )
+_MOVING = frozenset({Op.RESHAPE, Op.SELECT, Op.CONCAT})
 
 
 @dataclass(frozen=True)
@@ -53,24 +54,67 @@ def even_shares(length: int, ranks: int) -> Shares:
 def plan_features(graph: Graph, ranks: int) -> FeaturePlan:
     """The shares of every node over `ranks` ranks."""
     shapes = {node.name: node.shape for node in graph.nodes}
+    heads = _heads(graph)
     plan: dict[str, Shares | None] = {}
     for node in graph.nodes:
-        plan[node.name] = _shares(node, shapes, plan, ranks)
+        plan[node.name] = _shares(node, shapes, plan, ranks, heads.get(node.name, 1))
     return plan
 
 
+def _heads(graph: Graph) -> dict[str, int]:
+    """Of nodes whose values are moved alone until products of matrices take them: how many these
+    are, if more than one, of which each takes as many channels.
+    """
+    found: dict[str, int] = {}
+    for node in reversed(graph.nodes):
+        if node.op is Op.MATMUL:
+            found[node.name] = node.shape[0]
+        count = found.get(node.name, 1)
+        if count > 1 and node.op in _MOVING | {Op.MATMUL, Op.AFFINE}:
+            found |= dict.fromkeys(node.inputs, count)
+    return found
+
+
 def _shares(
-    node: Node, shapes: Mapping[str, tuple[int, ...]], plan: FeaturePlan, ranks: int
+    node: Node,
+    shapes: Mapping[str, tuple[int, ...]],
+    plan: FeaturePlan,
+    ranks: int,
+    heads: int,
 ) -> Shares | None:
     if node.op in (Op.INPUT, Op.LINEAR, Op.CONV):
         whole = node.attributes.get("groups", 1) != 1 or not node.shape
-        return None if whole else even_shares(node.shape[0], ranks)
+        return None if whole else _cut(node.shape[0], ranks, heads)
     inputs = [plan[name] for name in node.inputs]
-    if node.op in _FOLLOWING:
+    follows = node.op in _FOLLOWING or (node.op is Op.CONCAT and node.attributes["axis"] != 0)
+    if follows:
         return inputs[0] if all(shares == inputs[0] for shares in inputs) else None
-    if node.op is Op.RESHAPE and inputs[0] is not None and node.shape:
-        return _reshaped(inputs[0], prod(shapes[node.inputs[0]][1:]), prod(node.shape[1:]))
+    if inputs[0] is None or not node.shape:
+        return None
+    before, after = prod(shapes[node.inputs[0]][1:]), prod(node.shape[1:])
+    if node.op is Op.RESHAPE:
+        return _reshaped(inputs[0], before, after)
+    if node.op is Op.SELECT:
+        return _moved(inputs[0], before, node)
     return None
+
+
+def _cut(length: int, ranks: int, heads: int) -> Shares:
+    """What belongs to one head of several stays together."""
+    if length % heads:
+        return even_shares(length, ranks)
+    limits = even_shares(heads, ranks).limits if heads > 1 else ()
+    unit = length // heads
+    return Shares(tuple(limit * unit for limit in limits)) if limits else even_shares(length, ranks)
+
+
+def _moved(shares: Shares, inner_before: int, select: Node) -> Shares | None:
+    """Of pieces that are moved within themselves, those that a rank has whole."""
+    pieces, total = int(str(select.attributes["pieces"])), shares.limits[-1] * inner_before
+    flat = [limit * inner_before * pieces for limit in shares.limits]
+    if any(limit % total for limit in flat):
+        return None
+    return Shares(tuple(limit // total * select.shape[0] // pieces for limit in flat))
 
 
 def _reshaped(shares: Shares, inner_before: int, inner_after: int) -> Shares | None:

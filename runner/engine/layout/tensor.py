@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import torch
@@ -19,12 +20,14 @@ from runner.contract.vocabulary import Memory
 from runner.engine.bounds.affine import ConvMap, affine_terms
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.patches import convolution
+from runner.engine.bounds.relaxed import BentRule
 from runner.engine.bounds.rules import (
     AveragePoolRule,
     ElementwiseAffineRule,
     LinearRule,
     ReshapeRule,
 )
+from runner.engine.bounds.select import SelectRule
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.bounds.weights import dtype_of
 from runner.engine.layout.blocked_weights import TensorSource
@@ -100,6 +103,8 @@ class ShardedFeatures:
                 return _LocalRule(plain, AveragePoolRule(mine, before), node, self)
             case Op.RESHAPE | Op.AVGPOOL:  # of no channel, nothing but the shape changes
                 return _LocalRule(plain, ReshapeRule(before, mine.shape), node, self)
+            case Op.SELECT:
+                return _LocalRule(plain, self._select(node, mine, before), node, self)
             case Op.AFFINE:
                 values = {
                     name: self.local(node.name, self._whole[name].expand(node.shape), 0)
@@ -107,7 +112,22 @@ class ShardedFeatures:
                 }
                 rule = ElementwiseAffineRule(mine, HeldWeights(values))
                 return _LocalRule(plain, rule, node, self)
-        return plain  # Add and Sub know no shapes
+        return plain  # Add, Sub and Concat along another dimension know nothing of it
+
+    def bent(self, node: Node, plain: BentRule) -> BentRule:
+        """The rule of a relaxed node: of a cut one, sums of own neurons."""
+        return plain if self._plan[node.name] is None else _OwnSums(node, self)
+
+    def _select(self, node: Node, mine: Node, before: tuple[int, ...]) -> LinearRule:
+        """Of pieces that are moved within themselves: own ones."""
+        shares = self._plan[node.inputs[0]]
+        if shares is None:
+            raise ValueError(f"node {node.inputs[0]} is not cut")
+        name = node.parameters["index"]
+        index = self.local(node.name, self._whole[name].reshape(node.shape), 0)
+        first = shares.limits[self._group.rank] * prod(self._shapes[node.inputs[0]][1:])
+        moved = torch.where(index < 0, index, index - first)
+        return SelectRule(mine, before, HeldWeights({name: moved}))
 
     def local(self, name: str, values: Tensor, leading: int) -> Tensor:
         shares = self._plan[name]
@@ -120,6 +140,10 @@ class ShardedFeatures:
     @property
     def ranks(self) -> int:
         return self._group.size
+
+    def own(self, node: Node, of_all: Tensor) -> Tensor:
+        """Of flat values [B, neurons] of a node: the rank's own."""
+        return self.local(node.name, of_all.reshape(-1, *node.shape), 1).flatten(1)
 
     def in_turn(self, count: int) -> slice:
         return slice(self._group.rank, count, self._group.size)
@@ -220,13 +244,23 @@ class _LocalRule(_WholeVectors):
         return replace(whole, sums=self._own(whole.sums), off=self._own(whole.off))
 
     def _own(self, of_all: Tensor | None) -> Tensor | None:
-        if of_all is None:
-            return None
-        shaped = of_all.reshape(-1, *self._node.shape)
-        return self._features.local(self._node.name, shaped, 1).flatten(1)
+        return None if of_all is None else self._features.own(self._node, of_all)
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
         return self._local.backward(rows)
+
+
+class _OwnSums(BentRule):
+    """Of a node that is cut: what passes are charged for is of the rank's own neurons."""
+
+    def __init__(self, node: Node, features: ShardedFeatures) -> None:
+        super().__init__(node)
+        self._features = features
+
+    def interval(self, *inputs: Interval) -> Interval:
+        whole = super().interval(*inputs)
+        sums = None if whole.sums is None else self._features.own(self._node, whole.sums)
+        return replace(whole, sums=sums)
 
 
 class _WholeRule(_WholeVectors):

@@ -36,12 +36,13 @@ def _exp_sums(x: Tensor) -> Tensor:
     return followed(differences(x), torch.exp, slopes).sum(-1)
 
 
-def matrices(node: Node, flat: Tensor) -> tuple[Tensor, Tensor]:
-    """The two of a MATMUL, as many as its batch: of [..., values] of its input."""
-    batch, rows, length, columns = matmul_sizes(node)
-    of_first = batch * rows * length
-    first = flat[..., :of_first].unflatten(-1, (batch, rows, length))
-    return first, flat[..., of_first:].unflatten(-1, (batch, length, columns))
+def matrices(node: Node, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """The two of a MATMUL: of [..., batch, values of both] [..., batch, rows, length] and [...,
+    batch, length, columns]; a part of the batch will do.
+    """
+    _, rows, length, columns = matmul_sizes(node)
+    first, second = pairs.split([rows * length, length * columns], -1)
+    return first.unflatten(-1, (rows, length)), second.unflatten(-1, (length, columns))
 
 
 def matmul_sizes(node: Node) -> tuple[int, int, int, int]:

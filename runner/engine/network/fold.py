@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from runner.engine.network.draft import Array
 from runner.engine.network.graph import Graph, Node, Op
+from runner.engine.network.moved import moved_at_once, reshaped_move, with_pieces
 from runner.engine.network.rounded import Values, power_of_two
 
 
@@ -16,7 +18,7 @@ def folded(graph: Graph, tensors: dict[str, Array]) -> tuple[Graph, dict[str, Ar
     """A bias that is added after a product becomes the product's; a factor of two is multiplied in.
 
     Other AFFINE nodes stay apart, since weights times another factor are other weights. Of
-    reshapes that follow each other the last remains.
+    reshapes that follow each other the last remains, and moves that follow each other are one.
     """
     tensors = dict(tensors)
     nodes: dict[str, Node] = {}
@@ -24,7 +26,7 @@ def folded(graph: Graph, tensors: dict[str, Array]) -> tuple[Graph, dict[str, Ar
     users = Counter(name for node in graph.nodes for name in node.inputs)
     users[graph.output] += 1
     for node in graph.nodes:
-        node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
+        node = replace(node, inputs=tuple(_now(name, renamed) for name in node.inputs))
         if node.op is Op.AFFINE and users[node.inputs[0]] == 1:
             source = nodes[node.inputs[0]]
             if source.op in (Op.LINEAR, Op.CONV) and _fold(source, node, tensors):
@@ -38,8 +40,14 @@ def folded(graph: Graph, tensors: dict[str, Array]) -> tuple[Graph, dict[str, Ar
                     renamed[node.name] = source.name
                     users[source.name] = users[node.name]
                     continue
+        if node.op is Op.SELECT:
+            node = _known_as(moved_at_once(node, nodes, users, tensors), renamed, users)
         if node.op is Op.RESHAPE:
             source = nodes[node.inputs[0]]
+            if source.op is Op.SELECT and users[source.name] == 1:
+                node = _known_as(reshaped_move(node, source, tensors), renamed, users)
+                nodes[node.name] = node
+                continue
             source = nodes[source.inputs[0]] if source.op is Op.RESHAPE else source
             users[source.name] += users[node.name]
             if source.shape == node.shape:
@@ -47,8 +55,25 @@ def folded(graph: Graph, tensors: dict[str, Array]) -> tuple[Graph, dict[str, Ar
                 continue
             node = replace(node, inputs=(source.name,))
         nodes[node.name] = node
-    output = renamed.get(graph.output, graph.output)
-    return _reaching(replace(graph, nodes=tuple(nodes.values()), output=output), tensors)
+    output = _now(graph.output, renamed)
+    graph, tensors = _reaching(replace(graph, nodes=tuple(nodes.values()), output=output), tensors)
+    return with_pieces(graph, tensors), tensors
+
+
+def _now(name: str, renamed: Mapping[str, str]) -> str:
+    while name in renamed:
+        name = renamed[name]
+    return name
+
+
+def _known_as(node: Node, renamed: dict[str, str], users: Counter[str]) -> Node:
+    """Under a name that says what it is now."""
+    name = f"{node.op}_{node.name.rpartition('_')[2]}"
+    if name == node.name:
+        return node
+    renamed[node.name] = name
+    users[name] = users[node.name]
+    return replace(node, name=name)
 
 
 def _before(select: Node, affine: Node, source: Node, tensors: dict[str, Array]) -> Node | None:

@@ -56,8 +56,8 @@ class Op(StrEnum):
     COS = "cos"
     FUNCTION = "function"  # `function`, by name, of runner.engine.functions; its attributes
     PRODUCT = "product"  # of an input [2, *shape], the first times the second
-    # of flat matrices [batch, rows, length], and behind them [batch, length, columns]: their
-    # products; attributes: these four
+    # of an input [batch, values]: of a matrix [rows, length] and, behind it, one [length, columns]
+    # the product; attributes: these four
     MATMUL = "matmul"
     # of an input [groups, count], for each value x of a group the sum of exp(other - x) over the
     # group: what a softmax divides by

@@ -22,7 +22,7 @@ from runner.engine.network.graph import Dtype, Graph, Node, Op
 if TYPE_CHECKING:  # the scheduler reads graphs, and never imports torch
     from torch import Tensor
 
-_FORMAT = "vnncomp-runner-4"
+_FORMAT = "vnncomp-runner-5"
 
 
 def write_prepared(path: Path, graph: Graph, tensors: Mapping[str, Tensor]) -> None:

@@ -567,11 +567,8 @@ def test_every_operator_has_a_form_here() -> None:
 
 def test_what_moves_values_is_one_operator_of_the_bound_graph(tmp_path: Path) -> None:
     path = save(tmp_path, [node("Transpose", "x", perm=[0, 2, 1])], ROWS, (1, 4, 3))
-    assert [each.op for each in load_graph(path).graph.nodes[1:]] == [
-        Op.RESHAPE,
-        Op.SELECT,
-        Op.RESHAPE,
-    ]
+    (moved,) = load_graph(path).graph.nodes[1:]
+    assert (moved.op, moved.name.partition("_")[0]) == (Op.SELECT, "select")
 
 
 def test_values_that_keep_their_order_are_not_moved(tmp_path: Path) -> None:

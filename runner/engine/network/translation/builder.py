@@ -217,8 +217,11 @@ class Builder:
     def matmul(self, x: Node, y: Node) -> Node:
         """Of x [batch, rows, length] and y [batch, length, columns]."""
         (batch, rows, length), columns = x.shape, y.shape[2]
-        flat = [self.reshaped(value, (value.size,)) for value in (x, y)]
-        both = self.append(Op.CONCAT, flat, (x.size + y.size,), {"axis": 0})
+        sizes = rows * length, length * columns
+        pair = [
+            self.reshaped(value, (batch, size)) for value, size in zip((x, y), sizes, strict=True)
+        ]
+        both = self.append(Op.CONCAT, pair, (batch, sum(sizes)), {"axis": 1})
         attributes = {"batch": batch, "rows": rows, "length": length, "columns": columns}
         return self.append(Op.MATMUL, [both], (batch, rows, columns), attributes)
 
