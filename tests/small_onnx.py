@@ -75,6 +75,10 @@ def _translated(node: Node) -> list[NodeProto]:
                 made("Mul", parts, f"{node.name}.both"),
                 made("Flatten", [f"{node.name}.both"]),
             ]
+        case Op.FUNCTION:  # of ONNX's own, without attributes
+            return [made(str(node.attributes["function"]), node.inputs)]
+        case Op.SELECT:  # of flat values, to flat ones, without zeros
+            return [made("Gather", [*node.inputs, node.parameters["index"]], axis=1)]
         case Op.SQUARE:
             return [made("Mul", [*node.inputs, *node.inputs])]
         case Op.MAXPOOL | Op.AVGPOOL:

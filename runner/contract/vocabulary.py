@@ -87,7 +87,11 @@ class EnginePart(StrEnum):
     CUTS = "cuts", "several ways to choose the input that a box is halved at, not the first alone"
     NEAR = "near-alpha", "α on boxes of an input split that are near their threshold"
     BOX_ATTACK = "box-attack", "attacks from the open boxes of an input split"
-    WHOLE = "whole-points", "all points of boxes that few inputs span, over whole numbers"
+    WHOLE = (
+        "whole-points",
+        "all points of boxes that few inputs span, over whole numbers, and all cells of step"
+        " functions",
+    )
     LEAVES = "leaf-lp", "a linear program where all ReLUs are split"
     EXACT = "exact-ties", "rational arithmetic on strict and tied properties of small networks"
     MIXES = "mixes", "mixes of the rows of a conjunction, in input splits"

@@ -29,6 +29,12 @@ class Bounding(Protocol):
         """
         ...
 
+    def enumerate_cells(self) -> None:
+        """Where boxes fall into finitely many cells, closes what none of them reaches; may raise.
+        Nothing where the engine knows of none.
+        """
+        ...
+
     def close(self, target: Target) -> None:
         """A disjunct that is not to be bounded any more."""
         ...

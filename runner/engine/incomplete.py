@@ -16,6 +16,7 @@ from torch import Tensor
 from runner.contract.vocabulary import BOUNDS, EnginePart, Method
 from runner.engine.attack.pgd import Target
 from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.cells import StepInputs
 from runner.engine.bounds.ends import Ends
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
@@ -27,6 +28,7 @@ from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement
 from runner.engine.bounds.rounding import gamma, sums_in
 from runner.engine.bounds.rows import Rows
 from runner.engine.bounds.tagging import Tagger
+from runner.engine.search.by_cells import CellClock, exclude_by_cells
 from runner.engine.search.cases import CaseProgress
 from runner.engine.search.many_boxes import are_many, bound_together
 from runner.engine.specs import Room, Specs, box_around, boxes_around, no_room
@@ -44,6 +46,10 @@ DEAR_SHARE = 0.1
 # α of dear rows at first: for a Transformer (vit, pgd_2_3_16) a third of the time of all steps, and
 # nine tenths of what they gain.
 FEW_ITERATIONS, FEW_STEP = 4, 0.5
+
+# No cells are looked at after this share of the time: until then none had been reached, and what is
+# bounded otherwise has to tell as many cells apart.
+CELLS_SHARE = 0.9
 
 # Of a bound: what rounding may change in a search for slopes, roughly.
 SEARCH_ERROR = 1e-5
@@ -158,6 +164,25 @@ class Incomplete:
                     self.method = method
                     self._bound(case, method)
 
+    def enumerate_cells(self) -> None:
+        """Goes through the cells of boxes that have finitely many, while there is time for it."""
+        network, settings = self._network, self._settings
+        if EnginePart.WHOLE in settings.without:
+            return
+        steps = StepInputs.of(network, self._device)
+        if not steps.readers:
+            return
+
+        def told(done: int, count: int) -> None:
+            self.progress = f"{done} of {count} cells"
+
+        clock = CellClock(self._check, lambda: self._shares.passed(CELLS_SHARE), told)
+        for number, case in enumerate(self.cases):
+            root = self._root(number)
+            cells = steps.cells(root) if bool(case.open.any()) else None
+            if cells is not None:
+                exclude_by_cells(network, case, root, cells, clock, self._tag, settings.budget)
+
     def close(self, target: Target) -> None:
         """A disjunct that is excluded by other means."""
         case = self.cases[target.case]
@@ -172,7 +197,10 @@ class Incomplete:
         case.box, case.known = self._box_in_float64(case), None
 
     def _box_in_float64(self, case: CaseProgress) -> Interval:
-        number = next(n for n, other in enumerate(self.cases) if other is case)
+        return self._root(next(n for n, other in enumerate(self.cases) if other is case))
+
+    def _root(self, number: int) -> Interval:
+        """The box of a case in float64."""
         shape = self._network.graph.input.shape
         return box_around(self._instance.cases[number], shape, self._device, torch.float64)
 

@@ -159,7 +159,9 @@ class Verification:
     def _bound(self, bounding: Bounding) -> None:
         if self.method is not Method.COMPLETE:
             bounding.run(self.method)
-        elif not halved_together(bounding.open_cases):
+            return
+        bounding.enumerate_cells()
+        if not halved_together(bounding.open_cases):
             splits = all(map(few_inputs, bounding.open_cases))
             bounding.run(Method.CROWN, splits=splits)
             bounding.run(tightest_bounds(bounding.open_cases))

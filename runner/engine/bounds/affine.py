@@ -49,6 +49,11 @@ class AffineMap(Protocol):
         """Summands of the longest sums."""
         ...
 
+    @property
+    def whole(self) -> bool:
+        """Whether W is made of whole numbers."""
+        ...
+
     def start_rows(self, neurons: Tensor, dtype: torch.dtype) -> Tensor:
         """One-hot rows times W: flat neurons [N] -> [N, *input]."""
         ...
@@ -68,6 +73,10 @@ class LinearMap:
     @property
     def terms(self) -> Terms:
         return affine_terms(self._weights.shape(self._weight), self.node)
+
+    @property
+    def whole(self) -> bool:
+        return whole_weight(self._weights, self._weight)
 
     def apply(self, x: Tensor) -> Tensor:
         return self._sum(x, lambda block: block)
@@ -168,6 +177,10 @@ class ConvMap:
     def terms(self) -> Terms:
         return affine_terms(self._weights.shape(self._weight), self.node)
 
+    @property
+    def whole(self) -> bool:
+        return whole_weight(self._weights, self._weight)
+
     def apply(self, x: Tensor) -> Tensor:
         return self._sum(x, lambda block: block)
 
@@ -251,6 +264,20 @@ def _meeting(kernel: list[int], node: Node) -> list[int]:
         return kernel
     stride: tuple[int, int] = node.attributes["stride"]  # type: ignore[assignment]
     return [-(-size // step) for size, step in zip(kernel, stride, strict=True)]
+
+
+def all_whole(values: Tensor) -> bool:
+    return bool((values == values.round()).all())
+
+
+def whole_weight(weights: Weights, name: str) -> bool:
+    """Whether it is made of whole numbers; every rank asks."""
+
+    def broken(start: int, stop: int, block: Tensor) -> Tensor:
+        return (block != block.round()).sum().reshape(1).to(LEDGER)
+
+    found = [part for *_, part in weights.products(name, broken, lambda *_: (1,), LEDGER)]
+    return not bool(torch.cat(found).any())
 
 
 def affine_map(node: Node, input_shape: tuple[int, ...], weights: Weights) -> AffineMap:

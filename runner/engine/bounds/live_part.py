@@ -43,6 +43,28 @@ def varying(interval: Interval) -> Tensor:
     return ~(width <= FIXED * (1 + interval.size))
 
 
+def numbered(
+    network: BoundNetwork, device: torch.device
+) -> tuple[dict[str, int], dict[str, Tensor], int]:
+    """Of nodes that make values the number of the first, from 1 on; of every node, which values it
+    has, by these numbers, or 0 where it has a zero; and how many numbers there are.
+    """
+    first: dict[str, int] = {}
+    places: dict[str, Tensor] = {}
+    count = 1
+    for node in network.graph.nodes:
+        if node.op in MOVING:
+            before = (places[name].unsqueeze(0).to(LEDGER) for name in node.inputs)
+            moved = network.linear[node.name].forward(*before)
+            places[node.name] = moved[0].round().long()
+        else:
+            first[node.name] = count
+            numbers = torch.arange(node.size, device=device) + count
+            places[node.name] = numbers.reshape(node.shape)
+            count += node.size
+    return first, places, count
+
+
 @dataclass(frozen=True)
 class _Source:
     """Where an operand's values that vary come from: those `taken` of the ones that vary of a node,
@@ -93,7 +115,7 @@ class LivePart:
         graph, wide = network.graph, varying(roots).any(0)
         self.inputs = wide.flatten().nonzero()[:, 0]
         with torch.no_grad():
-            self._first, self._places, self._count = self._numbered()
+            self._first, self._places, self._count = numbered(network, wide.device)
             self._live = self._reached(wide.flatten())
             self._wanted: dict[int, int] = {}  # of fixed values: their place among those kept
             self._steps = [step for node in graph.nodes[1:] for step in self._steps_of(node)]
@@ -142,25 +164,6 @@ class LivePart:
                 inputs = (found[name] for name in node.inputs)
                 found[node.name] = network.rule(node.name).interval(*inputs)
         return found
-
-    def _numbered(self) -> tuple[dict[str, int], dict[str, Tensor], int]:
-        """Of nodes that make values the number of the first, from 1 on; of every node, which values
-        it has, by these numbers, or 0 where it has a zero; and how many numbers there are.
-        """
-        first: dict[str, int] = {}
-        places: dict[str, Tensor] = {}
-        count = 1
-        for node in self._network.graph.nodes:
-            if node.op in MOVING:
-                before = (places[name].unsqueeze(0).to(LEDGER) for name in node.inputs)
-                moved = self._network.linear[node.name].forward(*before)
-                places[node.name] = moved[0].round().long()
-            else:
-                first[node.name] = count
-                numbers = torch.arange(node.size, device=self.inputs.device) + count
-                places[node.name] = numbers.reshape(node.shape)
-                count += node.size
-        return first, places, count
 
     def _reached(self, wide: Tensor) -> dict[str, Tensor]:
         """Of every node, its flat values that depend on an input that varies."""

@@ -20,6 +20,7 @@ from runner.engine.bounds.affine import (
     affine_backward,
     affine_forward,
     affine_interval,
+    all_whole,
 )
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.relu import ReluRelaxation
@@ -61,6 +62,13 @@ class LinearRule(Rule, Protocol):
     @property
     def summands(self) -> int:
         """Products that `forward` adds up for one neuron."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """Whether all parameters are whole numbers, so that whole numbers become whole ones; asked
+        of all ranks alike.
+        """
         ...
 
     def directions(self, *inputs: Tensor) -> Tensor:
@@ -132,6 +140,10 @@ class AffineRule:
     def summands(self) -> int:
         return self.affine.terms.forward
 
+    @cached_property
+    def whole(self) -> bool:
+        return self.affine.whole and all_whole(self.affine.bias(torch.float64))
+
     def directions(self, *inputs: Tensor) -> Tensor:
         return self.affine.apply(inputs[0])
 
@@ -163,6 +175,7 @@ class Moving:
     """Nothing is summed backward; where ways meet, the pass charges that. Forward, values move."""
 
     summands = 1
+    whole = True
 
     def terms(self, dtype: torch.dtype) -> int:
         return 0
@@ -256,6 +269,14 @@ class ElementwiseAffineRule:
     def summands(self) -> int:
         return 2
 
+    @cached_property
+    def whole(self) -> bool:
+        dtype, errors = torch.float64, ("scale_error", "shift_error")
+        off = (self._parameter(e, dtype) for e in errors if e in self._node.parameters)
+        if any(bool((error != 0).any()) for error in off):
+            return False
+        return all(all_whole(self._parameter(role, dtype)) for role in ("scale", "shift"))
+
     def directions(self, *inputs: Tensor) -> Tensor:
         return inputs[0] * self._parameter("scale", inputs[0].dtype)
 
@@ -305,6 +326,8 @@ class ConcatRule(Moving):
 
 class AveragePoolRule:
     """The mean over windows; padding counts as zeros."""
+
+    whole = False
 
     def __init__(self, node: Node, input_shape: tuple[int, ...]) -> None:
         self._kernel: tuple[int, int] = node.attributes["kernel"]  # type: ignore[assignment]

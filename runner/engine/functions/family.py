@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -48,6 +49,29 @@ def nowhere(lower: Tensor, upper: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """Where a function jumps that has one value between two jumps that follow each other, and only
+    whole values: at `places`, and, where `shift` is given, that far behind every whole number.
+    """
+
+    places: tuple[float, ...] = ()
+    shift: float | None = None
+
+    def between(self, low: float, high: float, most: int) -> list[float] | None:
+        """The jumps in [low, high]; None where they are more than `most`, or no longer exact."""
+        if not (abs(low) < _EXACT and abs(high) < _EXACT):
+            return None
+        found = [place for place in self.places if low <= place <= high]
+        if self.shift is not None:
+            first, last = math.floor(low) - 1, math.ceil(high) + 1
+            if last - first - 1 > most:
+                return None
+            every = (whole + self.shift for whole in range(first, last + 1))
+            found += [place for place in every if low <= place <= high]
+        return found
+
+
+@dataclass(frozen=True)
 class Function:
     """f, as far as bounds ask for it; all in float64 there.
 
@@ -58,7 +82,8 @@ class Function:
     of an interval and its corners. corners: of f over [lower, upper], what it is at, or comes
     arbitrarily near to, where it jumps or has a kink. outside: where nothing is known of f over
     [lower, upper] but `least` and `most`, which hold everywhere. size: what 64 roundings of float64
-    are relative to, which is more than a computed value and derivative are off by.
+    are relative to, which is more than a computed value and derivative are off by. steps: the jumps
+    of a step function, where it is known; its computed values are exact between 2^51 either way.
     """
 
     value: Values
@@ -71,6 +96,7 @@ class Function:
     least: float = -torch.inf
     most: float = torch.inf
     size: Callable[[Tensor, Tensor], Tensor] = _of_value
+    steps: Steps | None = None
 
 
 @dataclass(frozen=True)

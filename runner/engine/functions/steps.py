@@ -10,6 +10,7 @@ from runner.engine.functions.family import (
     Corners,
     Family,
     Function,
+    Steps,
     Values,
     joined,
     jump,
@@ -47,6 +48,7 @@ def _step(left: float, at: float, right: float) -> Function:
         least=min(left, at, right),
         most=max(left, at, right),
         size=of_whole,
+        steps=Steps((0.0,)),
     )
 
 
@@ -61,6 +63,7 @@ def _near() -> Function:
         least=0.0,
         most=1.0,
         size=of_whole,
+        steps=Steps((-0.5, 0.5)),
     )
 
 
@@ -91,13 +94,14 @@ def _rounds(lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-def _staircase(value: Values, corners: Corners) -> Function:
+def _staircase(value: Values, corners: Corners, shift: float = 0.0) -> Function:
     return Function(
         through(value),
         torch.zeros_like,
         (Bend.STRAIGHT,),
         corners=corners,
         size=of_whole,
+        steps=Steps(shift=shift),
     )
 
 
@@ -119,6 +123,7 @@ def _truncated(low: float, high: float) -> Function:
         least=low,
         most=high,
         size=of_whole,
+        steps=Steps(shift=0.0),
     )
 
 
@@ -186,7 +191,7 @@ FAMILIES = {
     "Ceil": Family({}, lambda: _staircase(torch.ceil, _ceils)),
     "Floor": Family({}, lambda: _staircase(torch.floor, _floors)),
     "HardSwish": Family({}, _hard_swish),
-    "Round": Family({}, lambda: _staircase(torch.round, _rounds)),
+    "Round": Family({}, lambda: _staircase(torch.round, _rounds, 0.5)),
     "Sign": Family({}, lambda: _step(-1.0, 0.0, 1.0)),
     "ThresholdedRelu": Family({"alpha": 1.0}, _thresholded),
 }

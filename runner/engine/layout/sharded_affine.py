@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
-from runner.engine.bounds.affine import AffineMap, ConvMap, Terms, adjoint, affine_map
+from runner.engine.bounds.affine import AffineMap, ConvMap, Terms, adjoint, affine_map, all_whole
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.rounding import LEDGER, enclosed, floor, grown, lost, rounded
 from runner.engine.bounds.tagging import Tagger
@@ -220,6 +221,11 @@ class ShardedAffineRule:
     @property
     def summands(self) -> int:
         return self._terms.forward
+
+    @cached_property
+    def whole(self) -> bool:
+        broken = (self.held != self.held.round()).sum().reshape(1).to(LEDGER)
+        return not bool(self._group.all_reduce(broken).any()) and all_whole(self._bias)
 
     def directions(self, *inputs: Tensor) -> Tensor:
         return self._apply_whole(inputs[0])

@@ -221,6 +221,10 @@ class _WholeVectors:
     def summands(self) -> int:
         return self._whole.summands
 
+    @property
+    def whole(self) -> bool:
+        return self._whole.whole
+
     def directions(self, *inputs: Tensor) -> Tensor:
         return self._whole.directions(*inputs)
 
