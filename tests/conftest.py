@@ -113,24 +113,22 @@ def warm(rank_server: RankServer) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def vnncomp2022(request: pytest.FixtureRequest) -> Path:
     """Folder of the VNN-COMP 2022 data (`benchmarks/`, `truth.csv`); skips where it is absent."""
-    if request.config.getoption("--quick"):
-        pytest.skip("reads data of VNN-COMP")
-    default = REPOSITORY.parent / "shared" / "vnncomp2022"
-    folder = Path(os.environ.get("VNNCOMP2022", default))
-    if not (folder / "truth.csv").is_file():
-        pytest.skip("VNN-COMP 2022 data is absent (set VNNCOMP2022 to its folder)")
-    return folder
+    return _vnncomp(request, "vnncomp2022")
 
 
 @pytest.fixture(scope="session")
 def vnncomp_later(request: pytest.FixtureRequest) -> Path:
     """Folder of later years' categories (`vnncomp2023/`, `truth.csv`); skips where it is absent."""
+    return _vnncomp(request, "vnncomp_later")
+
+
+def _vnncomp(request: pytest.FixtureRequest, name: str) -> Path:
     if request.config.getoption("--quick"):
         pytest.skip("reads data of VNN-COMP")
-    default = REPOSITORY.parent / "shared" / "vnncomp_later"
-    folder = Path(os.environ.get("VNNCOMP_LATER", default))
+    variable = name.upper()
+    folder = Path(os.environ.get(variable, REPOSITORY.parent / "shared" / name))
     if not (folder / "truth.csv").is_file():
-        pytest.skip("data of VNN-COMP 2022 to 2024 is absent (set VNNCOMP_LATER to its folder)")
+        pytest.skip(f"data of VNN-COMP are absent (set {variable} to their folder)")
     return folder
 
 
