@@ -49,6 +49,6 @@ def test_a_linear_bound_is_there_within_ten_seconds(
     subprocess.run([*command, *options, "--run", "run"], check=True, capture_output=True)
     with (tmp_path / "run" / "outcomes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) > 10
+    assert len(rows) >= len(categories)
     without = {Path(row["network"]).stem.removesuffix(".onnx") for row in rows if not bounded(row)}
     assert without <= REASONS.keys()
