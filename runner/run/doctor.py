@@ -76,6 +76,7 @@ REQUIREMENTS = (
     Requirement("packaging", "packaging"),
     Requirement("cattrs", "cattrs"),
     Requirement("vnnlib", "vnnlib", ">=1.0.2"),
+    Requirement("zlib-ng", "zlib_ng"),
     Requirement("onnx", "onnx"),
     Requirement("onnxruntime", "onnxruntime"),
     Requirement("onnxsim", "onnxsim"),
