@@ -101,11 +101,10 @@ def _shares(
 
 def _cut(length: int, ranks: int, heads: int) -> Shares:
     """What belongs to one head of several stays together."""
-    if length % heads:
+    if heads == 1 or length % heads:
         return even_shares(length, ranks)
-    limits = even_shares(heads, ranks).limits if heads > 1 else ()
     unit = length // heads
-    return Shares(tuple(limit * unit for limit in limits)) if limits else even_shares(length, ranks)
+    return Shares(tuple(limit * unit for limit in even_shares(heads, ranks).limits))
 
 
 def _moved(shares: Shares, inner_before: int, select: Node) -> Shares | None:
