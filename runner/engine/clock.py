@@ -40,6 +40,10 @@ class Deadline:
         """Seconds, by this rank's own clock."""
         return max(0.0, self._seconds - (time.perf_counter() - self._start))
 
+    def share_after(self, fraction: float) -> float:
+        """Of all time, the share that is over once that fraction of what is left now is."""
+        return 1.0 - self.left * (1.0 - fraction) / self._seconds
+
     def passed(self, fraction: float = 1.0, group: Group | None = None) -> bool:
         """Whether that fraction of the time is over; `group`: of the gang, who ask alone."""
         over = time.perf_counter() - self._start > fraction * self._seconds

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.by_cells import CellClock, exclude_by_cells
 from runner.engine.search.cases import CaseProgress
 from runner.engine.search.many_boxes import are_many, bound_together
+from runner.engine.search.neuron_trees import Depth, NeuronTrees
 from runner.engine.specs import Room, Specs, box_around, boxes_around, no_room
 from runner.problem.property.model import Property
 
@@ -76,12 +78,16 @@ class TimeShares:
 
 @dataclass(frozen=True)
 class OpenCase:
-    """What a branch and bound goes on with: case `number` of the property, over a network."""
+    """What a branch and bound goes on with: case `number` of the property, over a network.
+
+    `deepen`: bounds neurons anew, by trees as deep as that, until a share of the time is over.
+    """
 
     network: BoundNetwork
     settings: Settings
     number: int
     progress: CaseProgress
+    deepen: Callable[[Depth, float], None] = lambda depth, until: None
 
     @property
     def free_inputs(self) -> int:
@@ -215,10 +221,21 @@ class Incomplete:
     @property
     def open_cases(self) -> list[OpenCase]:
         return [
-            OpenCase(self._network, self._settings, number, case)
+            OpenCase(self._network, self._settings, number, case, partial(self._deepen, case))
             for number, case in enumerate(self.cases)
             if bool(case.open.any())
         ]
+
+    def _deepen(self, case: CaseProgress, depth: Depth, until: float) -> None:
+        """Neurons by trees, then the specs with what that gives."""
+
+        def over() -> bool:
+            return self._shares.passed_apart(until)
+
+        trees = NeuronTrees(
+            self._network, self._tag, self._checkpoint, over, self._settings.budget, depth
+        )
+        self._bound_with(case, Method.ALPHA_CROWN, Refinement(over=over, trees=trees))
 
     @property
     def lower_bound(self) -> float:

@@ -108,6 +108,28 @@ class LinearMap:
 
         return self._columns(rows.shape[0], rows.dtype, product)
 
+    def apply_at(self, x: Tensor, outputs: Tensor) -> Tensor:
+        """`apply`, of some outputs [n] alone: [N, inputs] -> [N, n]."""
+
+        def product(start: int, stop: int, block: Tensor) -> Tensor:
+            return x[:, start:stop] @ block[outputs].to(x.dtype).T
+
+        def shape(start: int, stop: int) -> tuple[int, ...]:
+            return (x.shape[0], len(outputs))
+
+        total: Tensor | None = None
+        for _, _, part in self._weights.products(self._weight, product, shape, x.dtype):
+            total = part if total is None else total.add_(part)
+        return _present(total)
+
+    def transpose_at(self, rows: Tensor, outputs: Tensor) -> Tensor:
+        """`transpose`, of rows [N, n] that are zero at all but some outputs [n]."""
+
+        def product(start: int, stop: int, block: Tensor) -> Tensor:
+            return rows @ block[outputs].to(rows.dtype)
+
+        return self._columns(rows.shape[0], rows.dtype, product)
+
     def start_rows(self, neurons: Tensor, dtype: torch.dtype) -> Tensor:
         def chosen(start: int, stop: int, block: Tensor) -> Tensor:
             return block[neurons].to(dtype)
@@ -314,6 +336,13 @@ def affine_backward(affine: AffineMap, rows: Tensor) -> tuple[Tensor, Tensor]:
     return _AffineBackward.apply(rows, affine)  # type: ignore[no-any-return]
 
 
+def narrow_backward(affine: LinearMap, rows: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """`affine_backward` of rows [S, B, outputs] that are zero, and need no gradient, but at some
+    outputs [n].
+    """
+    return _NarrowBackward.apply(rows, affine, outputs)  # type: ignore[no-any-return]
+
+
 def bias_product(rows: Tensor, bias: Tensor) -> Tensor:
     """A b: A [S, B, channels, *image] or [S, B, neurons] and b of one value each -> [S, B]; of an
     image in float64, as many values of it meet one of b.
@@ -341,6 +370,31 @@ class _AffineBackward(torch.autograd.Function):
         x = x.unflatten(0, of_constant.shape)
         bias, of_constant = affine.bias(x.dtype), of_constant.to(x.dtype)
         return x + of_constant.reshape(*of_constant.shape, *(1,) * bias.dim()) * bias, None
+
+
+class _NarrowBackward(torch.autograd.Function):
+    """As `_AffineBackward`, for the outputs alone at which rows are not zero."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, rows: Tensor, affine: LinearMap, outputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.affine, ctx.shape = affine, rows.shape  # type: ignore[attr-defined]
+        ctx.save_for_backward(outputs)
+        some = rows.index_select(2, outputs)
+        constant = bias_product(some, affine.bias(rows.dtype)[outputs])
+        product = affine.transpose_at(some.flatten(0, 1), outputs)
+        return product.unflatten(0, rows.shape[:2]), constant
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        of_product, of_constant = gradients
+        (outputs,) = ctx.saved_tensors
+        affine: LinearMap = ctx.affine
+        x = affine.apply_at(of_product.flatten(0, 1).contiguous(), outputs)
+        bias = affine.bias(x.dtype)[outputs]
+        some = x.unflatten(0, of_constant.shape) + of_constant.to(x.dtype).unsqueeze(2) * bias
+        return some.new_zeros(ctx.shape).index_copy_(2, outputs, some), None, None
 
 
 class _Adjoint(torch.autograd.Function):

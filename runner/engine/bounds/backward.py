@@ -19,7 +19,7 @@ from runner.engine.bounds.mixed import Parametrised
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
 from runner.engine.bounds.rounding import LEDGER, below, charged, floor, gamma, sums_in
-from runner.engine.bounds.rules import RuleRelaxation, StartRule
+from runner.engine.bounds.rules import NarrowRule, RuleRelaxation, StartRule
 from runner.engine.bounds.split_relu import SplitRelaxation
 from runner.engine.network.graph import Node
 
@@ -125,6 +125,8 @@ def advance(
     """
     pending, constant = dict(frontier.pending), frontier.constant
     bill = _Bill(charges, frontier.error)
+    # Of inputs of ReLUs, where rows can be other than zero, if not nearly everywhere.
+    alive: dict[str, Tensor | None] = {}
     for position, node in enumerate(frontier.todo):
         if stop_at_relaxed and node.name in network.relaxed:
             return Frontier(pending, constant, frontier.todo[position:], bill.error)
@@ -134,6 +136,7 @@ def advance(
         added: Tensor | None
         if pulls is not None and node.name in pulls:
             rows, added = pulls[node.name](rows)
+            alive[node.name] = None
             constant = constant + network.features.counted(node.name, added)
         if node.name in network.relaxed:
             if node.name in network.unmultiplied or node.name == network.graph.output:
@@ -142,8 +145,13 @@ def advance(
             parts, added = _relaxed(node, rows, relaxations, slopes)
         else:
             bill.product(node, rows)
-            parts, added = network.linear[node.name].backward(rows)
+            rule, outputs = network.linear[node.name], alive.get(node.name)
+            if outputs is not None and isinstance(rule, NarrowRule):
+                parts, added = rule.backward_at(rows, outputs)
+            else:
+                parts, added = rule.backward(rows)
         for name, part in zip(node.inputs, parts, strict=True):
+            alive[name] = None if name in pending else _alive(node, relaxations)
             if name in pending:
                 bill.meeting(name, pending[name], part)
                 part = pending[name] + part
@@ -151,6 +159,11 @@ def advance(
         if added is not None:
             constant = constant + network.features.counted(node.name, added)
     return Frontier(pending, constant, (), bill.error)
+
+
+def _alive(node: Node, relaxations: Relaxations) -> Tensor | None:
+    relaxation = relaxations.get(node.name)
+    return relaxation.alive if isinstance(relaxation, ReluRelaxation | SplitRelaxation) else None
 
 
 class _Bill:

@@ -101,7 +101,8 @@ class DomainBounds(Generic[S, L], ABC):
     """Lower bounds of rows over sub-domains of one box. Those on the way to a proof are not charged
     for their rounding; the proof itself is one pass with the multipliers that were found.
 
-    `intervals`: of every node, [1, *shape]. `scale` [V]: the unit of each neuron's β.
+    `intervals`: of every node before `start`, [1, *shape]; rows are of that node, the output where
+    none is named. `scale` [V]: the unit of each neuron's β.
     """
 
     def __init__(
@@ -112,8 +113,10 @@ class DomainBounds(Generic[S, L], ABC):
         scale: Tensor,
         tag: Tagger,
         checkpoint: Callable[[], None],
+        start: str | None = None,
     ) -> None:
         self.space = space
+        self.start = start or network.graph.output
         self.scale = scale
         self._network = network
         self.intervals = intervals
@@ -146,25 +149,29 @@ class DomainBounds(Generic[S, L], ABC):
         goal: Tensor,
         settings: BetaSettings,
         parents: Tensor | None = None,
+        finished: Callable[[bool], bool] = bool,
     ) -> tuple[Tensor, Tensor]:
         """The best bounds [K, B] of all iterations, and the multipliers [K, B, V] they came from.
 
         A sub-domain is done, whatever its other rows are, when one exceeds its goal [K, B].
-        `parents`: margins [B] that were proved before; without them, none is given up.
+        `parents`: margins [B] that were proved before; without them, none is given up. `finished`:
+        as of `Rows`.
         """
         best = torch.full_like(goal, -torch.inf, dtype=domains.multipliers.dtype)
         with self._tag.kind(Memory.ALPHA):
             found = domains.multipliers.clone()
         alive = torch.arange(len(domains), device=goal.device)
         start, relaxations, ascent = self._ascent(domains, settings)
+        done = False
         for iteration in range(settings.iterations):
             self._checkpoint()
             last = iteration == settings.iterations - 1
             with self._tag.kind(Memory.A), torch.set_grad_enabled(not last):
-                done = self._passed(start, relaxations, ascent.values)
-                bound = concretize(self._network, done, self._box)
-            with torch.no_grad():
-                self._keep(bound.detach(), ascent.values, best, found, alive)
+                passed = self._passed(start, relaxations, ascent.values)
+                bound = concretize(self._network, passed, self._box)
+            if not done:
+                with torch.no_grad():
+                    self._keep(bound.detach(), ascent.values, best, found, alive)
             if iteration == 0:
                 first = best.clone()
             open_ = ~(best > goal).any(0)[alive]
@@ -177,13 +184,14 @@ class DomainBounds(Generic[S, L], ABC):
                 open_ &= ~_hopeless(
                     first, best, goal, left, parents.to(goal) * (1 - settings.gain)
                 )[alive]
-            if last or not bool(open_.any()):
+            done = done or not bool(open_.any())
+            if last or finished(done):
                 break
             with self._tag.kind(Memory.A):
                 gradients = torch.autograd.grad(bound.sum(), ascent.values)
             with torch.no_grad(), self._tag.kind(Memory.ALPHA):
                 ascent.step(gradients)
-            if int(open_.sum()) <= ALONE_SHARE * len(alive):
+            if not done and int(open_.sum()) <= ALONE_SHARE * len(alive):
                 index = open_.nonzero()[:, 0]
                 alive, domains = alive[index], domains.select(index)
                 ascent.keep(index)
@@ -219,10 +227,9 @@ class DomainBounds(Generic[S, L], ABC):
         return start, self._relaxations(domains)
 
     def _start(self, rows: Tensor) -> Frontier:
-        network = self._network
-        output = network.graph.output
-        shaped = rows.reshape(*rows.shape[:2], *network.graph.node(output).shape)
-        return frontier_at(network, output, network.features.local(output, shaped, 2))
+        network, name = self._network, self.start
+        shaped = rows.reshape(*rows.shape[:2], *network.graph.node(name).shape)
+        return frontier_at(network, name, network.features.local(name, shaped, 2))
 
     @abstractmethod
     def to(self, dtype: torch.dtype) -> Self: ...
@@ -266,7 +273,9 @@ class SplitBounds(DomainBounds[SplitSpace, Relaxations]):
     def to(self, dtype: torch.dtype) -> SplitBounds:
         intervals = {name: interval.to(dtype) for name, interval in self.intervals.items()}
         space, scale = self.space.to(dtype), self.scale.to(dtype)
-        return SplitBounds(self._network, space, intervals, scale, self._tag, self._checkpoint)
+        return SplitBounds(
+            self._network, space, intervals, scale, self._tag, self._checkpoint, self.start
+        )
 
     def initial(self, domains: Interval, rows: int) -> Tensor:
         """CROWN's adaptive slopes as multipliers [rows, B, V], of inputs [B, N]."""
@@ -331,10 +340,10 @@ class SplitBounds(DomainBounds[SplitSpace, Relaxations]):
                     scale,
                 )
             others = {}
-            for name in network.relaxed:
-                if name in split:
+            for other in network.ancestors(self.start):
+                name, before = other.name, other.inputs[0]
+                if name in split or name not in network.relaxed:
                     continue
-                before = network.graph.node(name).inputs[0]
                 local = local_interval(network, before, self.intervals[before])
                 shape = (len(domains), *local.lower.shape[1:])
                 wide = Interval(local.lower.expand(shape), local.upper.expand(shape))

@@ -32,8 +32,8 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
 from runner.engine.bounds.precision import CHEAP, RoundingShares, fine_enough
-from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement
-from runner.engine.bounds.rounding import LEDGER
+from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement, Trees
+from runner.engine.bounds.rounding import LEDGER, below
 from runner.engine.bounds.rows import Rows, WholeRows
 from runner.engine.bounds.tagging import NoTagger, Tagger
 from runner.engine.bounds.tiles import tiles
@@ -44,6 +44,9 @@ from runner.engine.network.graph import Node
 SHARE_GROWTH = 10.0
 # Of the width of a neuron's form, what a backward pass might take away and is not worth its row.
 SLACK = 0.001
+# Neurons of a layer that trees are tried on; the share of their width that must then be gone, for
+# each so many multiply-adds (some seconds of a core) that trees of all may take.
+TREE_SAMPLE, TREE_GAIN, TREE_WORK = 16, 0.02, 2e11
 
 
 def _never(best: Tensor) -> bool:
@@ -70,6 +73,11 @@ class Propagator:
         self._tag = tag or NoTagger()
         self._checkpoint = checkpoint
         self._share = rows or WholeRows()
+
+    def with_refinement(self, refinement: Refinement) -> Propagator:
+        """The same for other neurons."""
+        tag, share = self._tag, self._share
+        return Propagator(self.network, self.settings, tag, self._checkpoint, share, refinement)
 
     def bound(
         self,
@@ -233,7 +241,9 @@ class Propagator:
         if bounds.dtype is not self.network.dtype:
             interval = self._backward_bounds(name, interval, self._lower(bounds), Method.CROWN)
         interval = self._backward_bounds(name, interval, bounds, Method.CROWN)
-        if self.settings.method is Method.ALPHA_CROWN:
+        if self._refinement.trees is not None:
+            interval = self._by_trees(name, interval, bounds, self._refinement.trees)
+        elif self.settings.method is Method.ALPHA_CROWN:
             interval = self._backward_bounds(name, interval, bounds, Method.ALPHA_CROWN)
         self.refined += not self._cut
         return interval
@@ -246,29 +256,74 @@ class Propagator:
     def _backward_bounds(
         self, name: str, interval: Interval, bounds: NetworkBounds, method: Method
     ) -> Interval:
-        batch = interval.lower.shape[0]
-        with self._tag.kind(Memory.BOUNDS):
-            lower = interval.lower.reshape(batch, -1).clone()
-            upper = interval.upper.reshape(batch, -1).clone()
+        lower, upper = (end.flatten(1) for end in (interval.lower, interval.upper))
         tiles = self._cropped(name, lower, upper, bounds, method)
         blocks = [tile.neurons for tile in tiles] or self._blocks(name, lower, upper, bounds)
-        cut = False
 
         def bound(block: int) -> Tensor:
-            nonlocal cut
-            cut = cut or self._refinement.over()
-            if cut:
-                return lower.new_full((2 * len(blocks[block]), batch), -torch.inf)
             if tiles:
                 self._checkpoint()
                 return rows_of(tiles[block], bounds, self._tag).to(lower.dtype)
 
             def start(dtype: torch.dtype) -> Frontier:
-                return self._start(self.network, name, blocks[block], batch, dtype)
+                return self._start(self.network, name, blocks[block], len(lower), dtype)
 
             return self._rows(start, bounds, method, _never).to(lower.dtype)
 
-        found = self._share.share([2 * len(neurons) for neurons in blocks], lower, bound)
+        return self._improved(interval, blocks, bound)
+
+    def _by_trees(
+        self, name: str, interval: Interval, bounds: NetworkBounds, trees: Trees
+    ) -> Interval:
+        """Where a few splits of some neurons gain enough, trees of all."""
+        lower, upper = (end.flatten(1) for end in (interval.lower, interval.upper))
+        neurons = self._wanted(name, lower, upper, bounds)
+        # Behind no ReLU that is unstable there is nothing to split.
+        if not len(neurons) or not trees.most_neurons(name, bounds.intervals):
+            return interval
+
+        def bound(some: Tensor, splits: int | None = None) -> Tensor:
+            finished = self._share.finished
+            found = trees.lower(name, some, bounds.intervals, finished, splits)
+            return below(found, lower.dtype)
+
+        if trees.trial:
+            sample = neurons[:: -(-len(neurons) // TREE_SAMPLE)]
+            tried = self._improved(interval, [sample], lambda _: bound(sample, trees.trial))
+            widths = [(i.upper - i.lower).flatten()[sample].sum() for i in (tried, interval)]
+            interval = tried
+            work = 2 * len(neurons) * trees.passes * self.network.work(self.network.ancestors(name))
+            wanted = TREE_GAIN * max(1.0, work / TREE_WORK)
+            if not bool(widths[0] <= (1 - wanted) * widths[1]):
+                return interval
+        most = trees.most_neurons(name, bounds.intervals)
+        blocks = [
+            part
+            for block in self._blocks(name, lower, upper, bounds)
+            for part in block.tensor_split(-(-len(block) // most))
+        ]
+        return self._improved(interval, blocks, lambda block: bound(blocks[block]))
+
+    def _improved(
+        self, interval: Interval, blocks: list[Tensor], bound: Callable[[int], Tensor]
+    ) -> Interval:
+        """With what `bound` gives [2 N, B] for each block of flat neurons [N] and their negatives,
+        while there is time for it.
+        """
+        batch = interval.lower.shape[0]
+        with self._tag.kind(Memory.BOUNDS):
+            lower = interval.lower.reshape(batch, -1).clone()
+            upper = interval.upper.reshape(batch, -1).clone()
+        cut = False
+
+        def in_time(block: int) -> Tensor:
+            nonlocal cut
+            cut = cut or self._refinement.over()
+            if cut:
+                return lower.new_full((2 * len(blocks[block]), batch), -torch.inf)
+            return bound(block)
+
+        found = self._share.share([2 * len(neurons) for neurons in blocks], lower, in_time)
         with self._tag.kind(Memory.BOUNDS):
             for neurons, rows in zip(blocks, found, strict=True):
                 count = len(neurons)

@@ -4,8 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
+
+from runner.engine.bounds.interval import Interval
+
+# Whether passes that other ranks make beside this one's may end, given whether its own may.
+Finished = Callable[[bool], bool]
+
+
+class Trees(Protocol):
+    """Bounds of neurons by more than one pass for each."""
+
+    @property
+    def trial(self) -> int:
+        """With how many splits they are tried on some neurons of a layer before all; 0: at once."""
+        ...
+
+    @property
+    def passes(self) -> int:
+        """How often they go back from a row, at most, and forth again."""
+        ...
+
+    def most_neurons(self, name: str, intervals: dict[str, Interval]) -> int:
+        """How many of a node at once, at most; the same on all ranks."""
+        ...
+
+    def lower(
+        self,
+        name: str,
+        neurons: Tensor,
+        intervals: dict[str, Interval],
+        finished: Finished,
+        splits: int | None = None,
+    ) -> Tensor:
+        """Lower bounds [2 N, 1], in float64, of flat neurons [N] of a node and of their negatives;
+        `intervals`: of all nodes before it, over one box. `splits`: how far to go, at most.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -13,11 +50,13 @@ class Refinement:
     """For which neurons of start nodes rows of their own are bounded, and until when.
 
     wanted: by node, flat neurons [n]; all of a node that is not named. over: asked before each
-    block of rows; blocks after that keep the bounds that are there.
+    block of rows; blocks after that keep the bounds that are there. trees: what bounds the rows of
+    start nodes behind ReLUs, in place of α-CROWN.
     """
 
     wanted: Mapping[str, Tensor] = field(default_factory=dict)
     over: Callable[[], bool] = lambda: False
+    trees: Trees | None = None
 
 
 # Interval bounds and forms alone.

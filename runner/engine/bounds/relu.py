@@ -7,6 +7,7 @@ rounded outwards.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from torch.autograd.function import FunctionCtx
 
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.rounding import relu_line, summed
+
+# Of a layer's neurons: where no more can be other than zero, products leave out the rest.
+ALIVE_SHARE = 0.5
 
 
 class ReluRelaxation:
@@ -39,6 +43,11 @@ class ReluRelaxation:
         # Where it is stable, that is the slope of the function itself.
         self.adaptive = (upper + lower > 0).to(lower.dtype)
 
+    @cached_property
+    def alive(self) -> Tensor | None:
+        """Flat neurons that are not inactive everywhere; None: nearly all of them."""
+        return alive_of((self._slope != 0).any(0), self.unstable)
+
     def initial_slopes(self, rows: int) -> Tensor:
         """α before its first step: CROWN's adaptive choice, a copy for every row, [S, B, U]."""
         return self.adaptive.expand(rows, *self.adaptive.shape).clone()
@@ -52,6 +61,14 @@ class ReluRelaxation:
             slopes = torch.where(self._crossing, slopes, self.adaptive)
         lines = (self._slope, self._upper_slope, self._upper_bias, self.unstable)
         return _Relu.apply(rows, slopes, *lines)  # type: ignore[no-any-return]
+
+
+def alive_of(active: Tensor, unstable: Tensor) -> Tensor | None:
+    """Flat neurons of those [n] that are active or unstable; None where leaving out the others
+    would not pay.
+    """
+    alive = active.index_fill(0, unstable, True).nonzero()[:, 0]
+    return alive if len(alive) <= ALIVE_SHARE * len(active) else None
 
 
 class _Relu(torch.autograd.Function):

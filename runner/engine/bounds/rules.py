@@ -17,10 +17,12 @@ from torch import Tensor
 from runner.engine.bounds.affine import (
     AffineMap,
     ConvMap,
+    LinearMap,
     affine_backward,
     affine_forward,
     affine_interval,
     all_whole,
+    narrow_backward,
 )
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.relu import ReluRelaxation
@@ -92,6 +94,15 @@ class StartRule(Protocol):
 
 
 @runtime_checkable
+class NarrowRule(Protocol):
+    """A LinearRule that has a shorter way for rows that are zero at most outputs."""
+
+    def backward_at(self, rows: Tensor, outputs: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """`backward` of rows that are zero, and have no gradient, at all but some flat outputs."""
+        ...
+
+
+@runtime_checkable
 class ConvolutionRule(Protocol):
     """A LinearRule that parts of images may pass by themselves."""
 
@@ -134,6 +145,12 @@ class AffineRule:
 
     def backward(self, rows: Tensor) -> tuple[list[Tensor], Tensor | None]:
         product, constant = affine_backward(self.affine, rows)
+        return [product], constant
+
+    def backward_at(self, rows: Tensor, outputs: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        if not isinstance(self.affine, LinearMap):
+            return self.backward(rows)
+        product, constant = narrow_backward(self.affine, rows, outputs)
         return [product], constant
 
     @property

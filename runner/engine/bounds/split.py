@@ -20,12 +20,17 @@ class SplitSpace(Space[SplitNode]):
     """
 
     @staticmethod
-    def of(network: BoundNetwork, intervals: dict[str, Interval]) -> SplitSpace:
-        """From bounds of every node over one box, [1, *shape]."""
+    def of(
+        network: BoundNetwork, intervals: dict[str, Interval], start_node: str | None = None
+    ) -> SplitSpace:
+        """From bounds of every node before one, the output where none is named, over one box,
+        [1, *shape].
+        """
+        before = {node.name for node in network.ancestors(start_node or network.graph.output)}
         nodes: list[SplitNode] = []
         start = 0
         for node in network.graph.nodes:
-            if node.op is Op.RELU:
+            if node.op is Op.RELU and node.name in before:
                 split = _split_node(network, node.name, node.inputs[0], intervals, start)
                 start = split.stop
                 nodes.append(split)

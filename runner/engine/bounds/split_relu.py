@@ -8,12 +8,14 @@ of `scale`. No neuron needs both, so one tensor holds both, and for unstable neu
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from runner.engine.bounds.relu import alive_of
 from runner.engine.bounds.rounding import relu_line, summed
 from runner.engine.bounds.space import Splittable
 
@@ -25,6 +27,11 @@ class SplitNode(Splittable):
     """
 
     slope: Tensor
+
+    @cached_property
+    def alive(self) -> Tensor | None:
+        """As of `ReluRelaxation`, of this rank's own columns."""
+        return alive_of(self.slope != 0, self.at)
 
     def to(self, dtype: torch.dtype) -> SplitNode:
         return replace(self, slope=self.slope.to(dtype))
@@ -44,6 +51,10 @@ class SplitRelaxation:
         self._fixed = (lower >= 0).to(lower.dtype)
         self._upper_slope, self._upper_bias = relu_line(lower, upper, crossing, self._fixed)
         self._pull = phases * -scale
+
+    @property
+    def alive(self) -> Tensor | None:
+        return self._node.alive
 
     def backward(self, rows: Tensor, multipliers: Tensor) -> tuple[Tensor, Tensor]:
         """A after ReLU -> A before it and the constant: [K, B, n] -> [K, B, n], [K, B].

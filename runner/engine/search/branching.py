@@ -113,6 +113,8 @@ def filtered(inspected: Inspected, candidates: int) -> tuple[Tensor, Tensor]:
         nothing = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
         return nothing, nothing.bool()
     values, columns = scores.topk(min(candidates, scores.shape[1]), 1)
+    if columns.shape[1] == 1:
+        return columns[:, 0], values[:, 0] > NOTHING
     gains = []
     for index in range(columns.shape[1]):
         margins = [

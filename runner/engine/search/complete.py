@@ -15,8 +15,10 @@ from runner.engine.bounds.tagging import Tagger
 from runner.engine.clock import Deadline
 from runner.engine.incomplete import OpenCase
 from runner.engine.network.graph import Op
+from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.many_boxes import ManyBoxes, are_many
+from runner.engine.search.neuron_trees import Depth
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
 from runner.engine.search.sharing import Sharing
@@ -31,6 +33,9 @@ MOST_INPUTS = 100
 TRIAL_SHARE = 0.2
 # A first search that has closed so much in its trial goes on without a look at the other.
 GOOD_SHARE = 0.5
+
+# Of the time that is left: how long trees of neurons grow at most.
+TREES_SHARE = 0.6
 
 # Of all time: how long many boxes are halved together.
 TOGETHER_SHARE = 0.9
@@ -168,7 +173,14 @@ class Complete:
             progress=self.progress,
             workload=self.workload,
             pauses=trial.over,
+            deepen=lambda depth: self._deepen(case, depth, trial),
         )
+
+    def _deepen(self, case: OpenCase, depth: Depth, trial: TrialClock) -> None:
+        share = TREES_SHARE if trial.limit is None else TRIAL_SHARE
+        case.deepen(depth, self.deadline.share_after(share))
+        if case.progress.known is not None:
+            case.progress.known = self.sharing.same(case.progress.known)
 
 
 def fitting(case: OpenCase) -> list[MakeSearch]:
@@ -176,7 +188,8 @@ def fitting(case: OpenCase) -> list[MakeSearch]:
     makers: list[MakeSearch] = []
     left_out = EnginePart.BENT in case.settings.without and bends_otherwise(case.network)
     if case.network.relaxed and case.progress.known is not None and not left_out:
-        makers.append(ReluSplit)
+        relus = not bends_otherwise(case.network) and EnginePart.TREES not in case.settings.without
+        makers.append(Deepening if relus else ReluSplit)
     if case.free_inputs <= MOST_INPUTS:
         makers.append(InputSplit)
     if few_inputs(case) and case.free_inputs < unstable_neurons(case):

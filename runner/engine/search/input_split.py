@@ -64,6 +64,7 @@ class InputSplit:
         self.store = BoxStore[Boxes]()
         self._cuts = Cuts(several=EnginePart.CUTS not in self._without)
         self.begun, self.complete, self.open_share, self.gains = False, True, 1.0, False
+        self.stalled = False
         # Disjuncts are counted anew, only those that are open.
         self._numbers = context.case.open.nonzero()[:, 0]
         specs = context.case.specs.select(context.case.open)

@@ -33,16 +33,21 @@ class ReluSplitSettings:
     """`batch`: domains bounded at once, None: from the memory budget. `trial`: domains after which
     the first attempt may end, where a second is possible: with at most `most_rows` start rows.
     `seeds`: domains that lead an attack, in the first of every `attack_every` (at least 2) rounds.
+    `child`: few iterations, and one candidate, as another split gains more in the time.
     """
 
     batch: int | None = None
     root: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=60, decay=0.98))
-    child: BetaSettings = field(default_factory=lambda: BetaSettings(patience=4))
-    candidates: int = 3
+    child: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=4, patience=3))
+    candidates: int = 1
     seeds: int = 32
     attack_every: int = 4
     trial: int = 3000
     most_rows: int = 1000
+
+
+# Where a network bends otherwise than by ReLUs: a split gains less, and its parameters more.
+BENT = ReluSplitSettings(child=BetaSettings(patience=4), candidates=3)
 
 
 class ReluSplit:
@@ -51,11 +56,20 @@ class ReluSplit:
     name = "beta-crown"
     gains = False
 
-    def __init__(self, context: SearchContext, settings: ReluSplitSettings | None = None) -> None:
+    def __init__(
+        self,
+        context: SearchContext,
+        settings: ReluSplitSettings | None = None,
+        *,
+        stalls: bool = False,
+    ) -> None:
+        """`stalls`: whether it pauses, as another way might do, where it would else go on alone."""
         self._context = context
-        self._settings = settings or ReluSplitSettings()
+        self._pauses = stalls and context.workload is None
+        self.stalled = False
         with context.tag.kind(Memory.BOUNDS):
             self._root = SplitRoot.of(context)
+        self._settings = settings or (BENT if self._root.bent else ReluSplitSettings())
         workload, ranks = context.workload, context.sharing.ranks
         self.batch = max(1, (workload.batch // ranks if workload else self._own_batch) // 2)
         self.store = DomainStore(self._context.tag)
@@ -80,7 +94,12 @@ class ReluSplit:
     @property
     def waits(self) -> bool:
         ranks = self._context.sharing.ranks
-        return not len(self.store) or self._tries_again(self._visited * ranks)
+        visited = self._visited * ranks
+        return (
+            not len(self.store)
+            or self._tries_again(visited)
+            or (self._pauses and self._trial.due(visited))
+        )
 
     @property
     def blank(self) -> Domains:
@@ -88,6 +107,10 @@ class ReluSplit:
 
     def run(self) -> SearchEnd:
         return run_rounds(self, self._context)
+
+    def go_on(self) -> None:
+        """Alone from now on: no other way was found."""
+        self._pauses = self.stalled = False
 
     def begin(self) -> None:
         """From the whole box, for the disjuncts that are open."""
@@ -103,7 +126,7 @@ class ReluSplit:
             self._record(len(disjuncts), 0)
 
     def round(self) -> None:
-        if self._tries_again(self._visited_by_all) and self._stalls():
+        if not self._pauses and self._tries_again(self._visited_by_all) and self._stalls():
             self._tightens = True
             self.begin()
         elif len(self.store):
@@ -143,6 +166,8 @@ class ReluSplit:
         case.margins = torch.where(usable, torch.fmax(case.margins, margins), case.margins)
         if self._context.workload is None:
             case.open &= ~done.to(case.open.device)
+        due = self._pauses and bool(case.open.any()) and self._trial.due(self._visited_by_all)
+        self.stalled = due and self._stalls()
 
     def _split(self, taken: Domains) -> bool:
         """Splits domains and bounds their children; whether a counterexample was found."""

@@ -14,10 +14,12 @@ T = TypeVar("T", bound=Sized)
 
 class Tree(Protocol[T]):
     """The sub-problems of a search that are open on this rank. `begun`: the root was bounded;
+    `stalled`: whether something else had better be tried, the same on all ranks after `conclude`;
     `batch`: how many a round takes at most; `complete`: nothing was left that cannot be split.
     """
 
     begun: bool
+    stalled: bool
     batch: int
 
     @property
@@ -73,7 +75,7 @@ def run_rounds(tree: Tree[T], context: SearchContext) -> SearchEnd:
                 tree.conclude(meeting)
                 if not meeting.waiting:
                     return SearchEnd.PROVED if tree.complete else SearchEnd.GAVE_UP
-                if meeting.pause:
+                if meeting.pause or tree.stalled:
                     return SearchEnd.PAUSED
                 if workload is not None and rounds == workload.rounds:
                     return SearchEnd.GAVE_UP

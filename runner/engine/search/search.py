@@ -19,6 +19,7 @@ from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.cases import CaseProgress
+from runner.engine.search.neuron_trees import Depth
 from runner.engine.search.sharing import Sharing
 
 # Of a written history.
@@ -97,7 +98,7 @@ class SearchContext:
     `case`: its `open` disjuncts are to be decided, `known` bounds may help; `number`: of the case
     in the property, for candidates. `within`: the values [1, *input], of the network's own type,
     that a counterexample may have; `settings`: of bound propagation; `pauses`: whether a trial is
-    over, None where there is none.
+    over, None where there is none; `deepen`: bounds the case's neurons anew, by trees.
     """
 
     network: BoundNetwork
@@ -112,6 +113,7 @@ class SearchContext:
     progress: Progress
     workload: Workload | None = None
     pauses: Callable[[], bool | None] = lambda: None
+    deepen: Callable[[Depth], None] = lambda depth: None
 
     @property
     def checkpoint(self) -> Callable[[], None]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.refinement import Refinement
 from runner.engine.bounds.rounding import plain_products
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline
@@ -27,11 +28,13 @@ from runner.engine.layout.group import Group, joined_group
 from runner.engine.network.graph import Graph
 from runner.engine.network.prepared import read_graph
 from runner.engine.programs.measured_bounds import bounds_target
+from runner.engine.search.neuron_trees import Depth, NeuronTrees
 from runner.engine.specs import Specs, box_around
 from runner.problem.property.read_property import read_property
 from runner.verifiers.strategies import strategy_named
 
 SAMPLES = 32
+TREE_SPLITS = 9
 ATTACK_STEPS = 5
 Payload = dict[str, Any]
 
@@ -55,7 +58,35 @@ def agreement(payload: Payload) -> Payload:
                     "apart": max(_apart(many[key], one[key]) for key in one),
                     "outside": _apart(beyond, reached),
                 }
+        for name in ("baseline", *payload.get("trees", ())):
+            many = _by_trees(prepared, name, Group() if name == "baseline" else group, box)
+            if name == "baseline":
+                one = many
+            else:
+                found[f"trees {name}"] = {
+                    "same_bits": all(torch.equal(many[key], one[key]) for key in one),
+                    "apart": max(_apart(many[key], one[key]) for key in one),
+                    "outside": 0.0,
+                }
     return found
+
+
+def _by_trees(prepared: Path, name: str, group: Group, box: Interval) -> dict[str, Tensor]:
+    """What trees of neurons add to CROWN's bounds."""
+    engine = DriverEngine(prepared, strategy_named(name), group, TORCH_DEVICE, NoTagger())
+    clock, depth = Deadline(group, 100.0), Depth(TREE_SPLITS, trial=2)
+    known = engine.propagator(Method.CROWN, clock, lambda rows: rows).bound(box)
+    plain = engine.propagator(Method.CROWN, clock, lambda rows: rows)
+
+    def nothing() -> None:
+        """Ranks with rows of their own have no moment at which all look at the clock."""
+
+    trees = NeuronTrees(plain.network, NoTagger(), nothing, lambda: False, engine.budget, depth)
+    propagator = plain.with_refinement(Refinement(trees=trees))
+    tensors: dict[str, Tensor] = {}
+    for node, interval in propagator.bound(box, known).intervals.items():
+        tensors |= {f"{node}.lower": interval.lower, f"{node}.upper": interval.upper}
+    return tensors
 
 
 def _question(graph: Graph, radius: float, free: int | None = None) -> tuple[Interval, Tensor]:

@@ -75,6 +75,17 @@ def test_strategies_agree_on_functions_of_one_variable(rank_server: RankServer) 
     check_agreement(rank_server, builder.network(builder.linear(x, 3)), ranks=3, radius=0.05)
 
 
+@pytest.mark.parametrize("ranks", [3, *rest(2)])
+def test_strategies_agree_on_trees_of_neurons(rank_server: RankServer, ranks: int) -> None:
+    builder = Builder((2, 5, 5), seed=0)
+    x = builder.pointwise(Op.RELU, builder.conv("x", 5, padding=(1, 1)))
+    inner = builder.pointwise(Op.RELU, builder.conv(x, 5, padding=(1, 1)))
+    x = builder.flatten(builder.pointwise(Op.RELU, builder.pointwise(Op.ADD, inner, x)))
+    residual = builder.network(builder.linear(builder.pointwise(Op.RELU, builder.linear(x, 10)), 3))
+    for network in (residual, mlp(8, 13, 10, 7, 3, seed=0)):
+        check_agreement(rank_server, network, ranks, 0.3, strategies=(), trees=(*EXACT, *EQUAL))
+
+
 def test_strategies_agree_on_attention(rank_server: RankServer) -> None:
     check_agreement(rank_server, attention(), ranks=3, radius=0.05)
 
@@ -122,6 +133,7 @@ def check_agreement(
     radius: float,
     free: int | None = None,
     strategies: tuple[str, ...] = PARALLEL,
+    trees: tuple[str, ...] = (),
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared"
@@ -131,7 +143,8 @@ def check_agreement(
             "radius": radius,
             "free": free,
             "strategies": strategies,
-            "by_alpha": ROWS,
+            "by_alpha": ROWS if strategies else (),
+            "trees": trees,
         }
         target = f"{agreement_targets.__name__}:agreement"
         result = rank_server.run(target, payload, ranks, Path(folder) / "gang", timeout_s=100)

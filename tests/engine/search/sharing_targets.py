@@ -29,7 +29,9 @@ from runner.engine.layout.group import Group, joined_group
 from runner.engine.layout.mesh import Mesh
 from runner.engine.network.blocks import weights_of
 from runner.engine.network.prepared import PreparedWeights, read_graph
+from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
+from runner.engine.search.neuron_trees import Depth
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
 from runner.engine.search.sharing import Alike, Apart, Sharing
@@ -40,6 +42,7 @@ Payload = dict[str, Any]
 SEARCHES: dict[str, Callable[[SearchContext], Search]] = {
     "input-split": InputSplit,
     "beta-crown": lambda context: ReluSplit(context, replace(PLAIN, batch=4)),
+    "trees of neurons": lambda context: Deepening(context, (Depth(2, 1), Depth(6, 0)), trial=0),
     "second attempt": lambda context: ReluSplit(context, replace(PLAIN, batch=4, trial=8)),
 }
 CANDIDATE: Candidate = (np.zeros(1), Target(0, 0))
@@ -91,6 +94,8 @@ def _search(
     chosen = context(network, instance, incomplete, sharing=sharing)
     if not bool(case.open.any()):
         return SearchEnd.PROVED, chosen.progress
+    (open_case,) = incomplete.open_cases
+    chosen = replace(chosen, deepen=lambda depth: open_case.deepen(depth, 1.0))
     outcome = SEARCHES[name](chosen).run()
     proved = not bool(case.open.any())
     assert proved == (outcome is SearchEnd.PROVED), (

@@ -36,6 +36,7 @@ from runner.engine.search import disjuncts, leaves
 from runner.engine.search.box_attack import BoxAttack
 from runner.engine.search.complete import fitting, tightest_bounds
 from runner.engine.search.cuts import Cuts
+from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.near import Near
 from runner.engine.search.relu_split import ReluSplit
@@ -139,7 +140,7 @@ def lines_with_parameters(without: Without, watched: Watched) -> int:
 def splits_of_what_bends(without: Without, watched: Watched) -> int:
     relus = mlp(4, 6, 1)
     (plain,) = bounded(relus, never(relus), without=without).open_cases
-    assert ReluSplit in fitting(plain), "of a network of ReLUs it is not left out"
+    assert Deepening in fitting(plain), "of a network of ReLUs it is not left out"
     network = bent("mixed", 0)
     (found,) = bounded(network, never(network), without=without).open_cases
     return fitting(found).count(ReluSplit)
@@ -211,6 +212,12 @@ def boxes_together(without: Without, watched: Watched) -> int:
     return len(made)
 
 
+def trees_of_neurons(without: Without, watched: Watched) -> int:
+    network = mlp(4, 6, 6, 1)
+    (found,) = bounded(network, never(network), without=without).open_cases
+    return fitting(found).count(Deepening)
+
+
 RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.FORWARD: forms,
     EnginePart.EARLY: specs_before_rows,
@@ -221,6 +228,7 @@ RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.NEAR: alpha_on_boxes,
     EnginePart.BOX_ATTACK: attacks_from_boxes,
     EnginePart.WHOLE: enumerations,
+    EnginePart.TREES: trees_of_neurons,
     EnginePart.LEAVES: linear_programs,
     EnginePart.EXACT: fractions,
     EnginePart.MIXES: mixed_rows,
