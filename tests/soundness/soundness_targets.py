@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -17,6 +17,7 @@ from runner.contract.vocabulary import EnginePart, Verdict
 from runner.engine import verification
 from runner.engine.agreement import Agreement, Nearest
 from runner.engine.attack.pgd import targets_of
+from runner.engine.bounds.split import bends_otherwise
 from runner.engine.clock import Deadline
 from runner.engine.finding import Confirmation
 from runner.engine.layout.group import Group, joined_group
@@ -24,12 +25,27 @@ from runner.engine.measure.probe import Probe
 from runner.engine.programs.rank import Rank
 from runner.engine.programs.verify import verified
 from runner.engine.search import complete
+from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
+from runner.engine.search.neuron_trees import Depth
 from runner.engine.search.relu_split import ReluSplit
+from runner.engine.search.search import Search, SearchContext
 from runner.problem.property.model import Property
 from runner.verifiers.strategies import strategy_named
 
-SEARCHES = {"input-split": InputSplit, "beta-crown": ReluSplit}
+
+def deepening(context: SearchContext) -> Search:
+    """Trees of neurons at once, where a network is one of ReLUs."""
+    if bends_otherwise(context.network):
+        return ReluSplit(context)
+    return Deepening(context, (Depth(4, trial=0), Depth(16, trial=0)), trial=0)
+
+
+SEARCHES: dict[str, Callable[[SearchContext], Search]] = {
+    "input-split": InputSplit,
+    "beta-crown": ReluSplit,
+    "neuron-trees": deepening,
+}
 TIMEOUT_S = 3.0
 
 
