@@ -18,10 +18,12 @@ from runner.engine.bounds.affine import (
     AffineMap,
     ConvMap,
     LinearMap,
+    all_whole,
+)
+from runner.engine.bounds.affine_passes import (
     affine_backward,
     affine_forward,
     affine_interval,
-    all_whole,
     narrow_backward,
 )
 from runner.engine.bounds.interval import Interval

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
-from runner.engine.bounds.affine import AffineMap, ConvMap, Terms, adjoint, affine_map, all_whole
+from runner.engine.bounds.affine import AffineMap, ConvMap, Terms, affine_map, all_whole
+from runner.engine.bounds.affine_passes import adjoint
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.rounding import LEDGER, enclosed, floor, grown, lost, rounded
 from runner.engine.bounds.tagging import Tagger

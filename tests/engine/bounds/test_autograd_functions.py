@@ -8,7 +8,7 @@ from small_networks import Builder, SmallNetwork, cnn
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from runner.engine.bounds.affine import affine_backward, affine_forward
+from runner.engine.bounds.affine_passes import affine_backward, affine_forward
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.relu import ReluRelaxation
 from runner.engine.bounds.rules import AffineRule

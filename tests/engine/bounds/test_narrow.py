@@ -13,7 +13,8 @@ from torch import Tensor
 
 from runner.contract.vocabulary import Method
 from runner.engine.bounds import relu
-from runner.engine.bounds.affine import LinearMap, affine_backward, narrow_backward
+from runner.engine.bounds.affine import LinearMap
+from runner.engine.bounds.affine_passes import affine_backward, narrow_backward
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
 from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.rules import AffineRule
