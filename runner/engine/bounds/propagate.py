@@ -278,8 +278,9 @@ class Propagator:
         """Where a few splits of some neurons gain enough, trees of all."""
         lower, upper = (end.flatten(1) for end in (interval.lower, interval.upper))
         neurons = self._wanted(name, lower, upper, bounds)
+        most = trees.most_neurons(name, bounds.intervals)
         # Behind no ReLU that is unstable there is nothing to split.
-        if not len(neurons) or not trees.most_neurons(name, bounds.intervals):
+        if not len(neurons) or not most:
             return interval
 
         def bound(some: Tensor, splits: int | None = None) -> Tensor:
@@ -296,7 +297,6 @@ class Propagator:
             wanted = TREE_GAIN * max(1.0, work / TREE_WORK)
             if not bool(widths[0] <= (1 - wanted) * widths[1]):
                 return interval
-        most = trees.most_neurons(name, bounds.intervals)
         blocks = [
             part
             for block in self._blocks(name, lower, upper, bounds)
