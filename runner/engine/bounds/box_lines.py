@@ -49,7 +49,7 @@ class BoxLines:
         self._centre, self._floor = centre.flatten(1), floor(size, terms)
         # Few inputs are split: a row of them is short.
         self._reach = radius.flatten(1) + size * gamma(terms + COEFFICIENT_ROUNDINGS, dtype)
-        self._relu: dict[str, _ReluLines] = {}
+        self._relu: dict[str, ReluLines] = {}
         self._functions: dict[str, ElementwiseRelaxation] = {}
         self._rounding: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -94,7 +94,7 @@ class BoxLines:
         if not isinstance(rule, ReluRule):
             return rule.relax(Interval(mine.lower[box], mine.upper[box]))
         if node.name not in self._relu:
-            self._relu[node.name] = _ReluLines.over(mine)
+            self._relu[node.name] = ReluLines.over(mine)
         return self._relu[node.name].select(box)
 
     def _function(self, node: Node, before: Interval) -> ElementwiseRelaxation:
@@ -129,7 +129,7 @@ class BoxCharges:
 
 
 @dataclass(frozen=True)
-class _ReluLines:
+class ReluLines:
     """CROWN's two lines of every neuron of every box, [B, n]."""
 
     lower_slope: Tensor
@@ -137,16 +137,16 @@ class _ReluLines:
     upper_bias: Tensor
 
     @staticmethod
-    def over(before: Interval) -> _ReluLines:
+    def over(before: Interval) -> ReluLines:
         lower, upper = before.lower.flatten(1), before.upper.flatten(1)
         stable = (lower >= 0).to(lower.dtype)
         crossing = (lower < 0) & (upper > 0)
         # Where it is stable, that is the slope of the function itself.
         adaptive = (upper + lower > 0).to(lower.dtype)
-        return _ReluLines(adaptive, *relu_line(lower, upper, crossing, stable))
+        return ReluLines(adaptive, *relu_line(lower, upper, crossing, stable))
 
-    def select(self, box: Tensor) -> _ReluLines:
-        return _ReluLines(
+    def select(self, box: Tensor) -> ReluLines:
+        return ReluLines(
             self.lower_slope.index_select(0, box),
             self.upper_slope.index_select(0, box),
             self.upper_bias.index_select(0, box),

@@ -69,12 +69,14 @@ class BoxBounds:
 
 @dataclass(frozen=True)
 class RowBounds:
-    """Of R rows: the lower bound [R], which holds in real arithmetic, and its coefficients of the
-    input [R, inputs].
+    """Of R rows: the lower bound [R], which holds in real arithmetic, and how steep rows are along
+    each input [R, inputs]. `planes`: coefficients [R, inputs] of a plane below each row, all over
+    its box, which is nowhere lower than the bound; None: not known.
     """
 
     lower: Tensor
     coefficients: Tensor
+    planes: Tensor | None = None
 
 
 class BoxPropagator:

@@ -8,7 +8,7 @@ made. All is in float64, whose rounding is nothing beside what small boxes leave
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -17,24 +17,37 @@ from torch import Tensor
 
 from runner.contract.vocabulary import Memory
 from runner.engine.bounds.affine import ConvMap
-from runner.engine.bounds.bands import relaxed
 from runner.engine.bounds.budget import Budget
-from runner.engine.bounds.form import Form, through
+from runner.engine.bounds.form import Form
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.live_fixed import Constant, FixedValues
+from runner.engine.bounds.live_operands import Operand, Origin
+from runner.engine.bounds.live_rows import PendingRows, RowBill
+from runner.engine.bounds.live_steps import (
+    Back,
+    BentStep,
+    LiveStep,
+    Matrices,
+    MatrixStep,
+    ScaledStep,
+    WholeStep,
+)
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.patches import convolution
 from runner.engine.bounds.relaxed import BentRule
-from runner.engine.bounds.rounding import LEDGER
-from runner.engine.bounds.rules import AffineRule, LinearRule, RelaxedRule
+from runner.engine.bounds.rounding import LEDGER, grown
+from runner.engine.bounds.rules import AffineRule, LinearRule
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import OF_EACH_VALUE, Node, Op
 
 # Values that vary by no more than this, beside their size and 1, are fixed.
 FIXED = 1e-9
-# Boxes of a core whose fixed values are found at once, and copies of their bounds that live.
-SETTLED_AT_ONCE, LIVE_COPIES = 64, 4
+# Entries of what a linear node's matrix is read with, up to which it is kept as one.
+MOST_ENTRIES = 1 << 20
 # They move values as they are.
 MOVING = frozenset({Op.RESHAPE, Op.SELECT, Op.CONCAT})
+# All their parameters are the file's own.
+MATRICES = frozenset({Op.LINEAR, Op.CONV, Op.ADD, Op.SUB})
 
 
 def varying(interval: Interval) -> Tensor:
@@ -66,36 +79,48 @@ def numbered(
 
 
 @dataclass(frozen=True)
-class _Source:
-    """Where an operand's values that vary come from: those `taken` of the ones that vary of a node,
-    to places `at` of the operand.
-    """
+class LivePass:
+    """Forms of all that varies, over some boxes, and `ways` back through each step."""
 
-    name: str
-    taken: Tensor
-    at: Tensor
+    start: str
+    operand: Operand
+    output: Form
+    forms: Mapping[str, Form]
+    fixed: Form
+    ways: tuple[tuple[LiveStep, Back], ...]
 
+    @property
+    def radius(self) -> Tensor:
+        """Of the free inputs [B, K]."""
+        first = self.forms[self.start]
+        return first.whole_reach + first.error
 
-@dataclass(frozen=True)
-class _Operand:
-    """`shape`: without the batch; `sources` of what varies; the fixed values at the other places
-    `at`, which are these numbers `fixed` of those that are kept.
-    """
+    @property
+    def back(self) -> bool:
+        """Whether rows can go back through all of it."""
+        return all(step.back for step, _ in self.ways)
 
-    shape: tuple[int, ...]
-    sources: tuple[_Source, ...]
-    at: Tensor
-    fixed: Tensor
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One node on operands, of whose flat results those `taken` vary; all where that is None."""
-
-    node: Node
-    rule: LinearRule | RelaxedRule
-    operands: tuple[_Operand, ...]
-    taken: Tensor | None
+    def least(self, rows: Tensor, of: Tensor) -> tuple[Tensor, Tensor]:
+        """Of rows [R, outputs], each over its box `of`, by the signs of their coefficients at each
+        step: lower bounds [R], and the coefficients [R, free inputs] of a plane below each row that
+        is nowhere lower.
+        """
+        first = self.forms[self.start]
+        bill = RowBill(of, len(first.centre))
+        pending = PendingRows(self.forms, self.fixed, bill)
+        pending.give(self.operand, rows)
+        for step, back in reversed(self.ways):
+            mine = pending.take(step.name)
+            if mine is not None:
+                for operand, part in zip(step.operands, back(mine, bill), strict=True):
+                    pending.give(operand, part)
+        mine = pending.take(self.start)
+        if mine is None:
+            mine = rows.new_zeros((len(rows), first.centre.shape[1]))
+        else:
+            reach = grown(self.radius, first.count + 1, 1)
+            bill.fixed(mine, bill.at(first.centre), bill.at(reach))
+        return bill.lower(), mine
 
 
 class LivePart:
@@ -110,44 +135,48 @@ class LivePart:
         tag: Tagger,
         checkpoint: Callable[[], None],
         budget: Budget,
+        matrices: Matrices,
     ) -> None:
+        """`matrices`: of other parts of the network as well."""
         self._network, self._tag, self._checkpoint = network, tag, checkpoint
+        self._matrices = matrices
         graph, wide = network.graph, varying(roots).any(0)
         self.inputs = wide.flatten().nonzero()[:, 0]
         with torch.no_grad():
             self._first, self._places, self._count = numbered(network, wide.device)
+            self._made = torch.zeros(self._count, dtype=torch.bool, device=wide.device)
             self._live = self._reached(wide.flatten())
-            self._wanted: dict[int, int] = {}  # of fixed values: their place among those kept
+            values = FixedValues(network, self._first, self._count, tag, checkpoint)
+            self._fixed = values
             self._steps = [step for node in graph.nodes[1:] for step in self._steps_of(node)]
             self._output = self._operand(self._places[graph.output].flatten(), (network.outputs,))
-            self._kept = self._settled(roots, self._at_once(budget))
+            self._kept = values.over(roots, budget)
 
     @property
     def neurons(self) -> int:
         """How many values a pass computes for a box, and for each of its free inputs."""
-        sizes = (sum(prod(one.shape) for one in step.operands) for step in self._steps)
-        return sum(sizes) + sum(len(self._live[step.node.name]) for step in self._steps)
+        made = sum(len(self._live[step.name]) for step in self._steps)
+        operands = (one for step in self._steps for one in step.operands)
+        return made + sum(one.size for one in operands if one.alone is None)
 
     @property
     def kept(self) -> int:
         """How many values are fixed that the others are computed from."""
-        return len(self._wanted)
+        return self._kept.values.centre.shape[1]
 
     @torch.no_grad()
-    def output(self, box: Interval, root: Tensor) -> Form:
-        """Of the flat outputs over boxes [B, *input], parts of roots [B]: a column of each of
-        `inputs`.
-        """
+    def pass_over(self, box: Interval, root: Tensor) -> LivePass:
+        """Over boxes [B, *input], parts of roots [B]: a column of each of `inputs`."""
         self._checkpoint()
         with self._tag.kind(Memory.A):
-            kept = Interval(self._kept.lower[root], self._kept.upper[root])
-            fixed = Form.of(kept)
-            forms = {self._network.graph.input.name: self._start(box)}
+            fixed, start = self._kept.of(root), self._network.graph.input.name
+            forms, ways = {start: self._start(box)}, []
             for step in self._steps:
-                before = [_assembled(one, forms, fixed) for one in step.operands]
-                found = _flat(_passed(step, before))
-                forms[step.node.name] = found if step.taken is None else _some(found, step.taken)
-            return _assembled(self._output, forms, fixed)
+                before = [one.assembled(forms, fixed.values) for one in step.operands]
+                forms[step.name], back = step.forward(before, fixed)
+                ways.append((step, back))
+            output = self._output.assembled(forms, fixed.values)
+        return LivePass(start, self._output, output, forms, fixed.values, tuple(ways))
 
     def _start(self, box: Interval) -> Form:
         centre, radius = (part.flatten(1)[:, self.inputs] for part in box.ball)
@@ -155,20 +184,10 @@ class LivePart:
         columns = torch.diag_embed(radius).movedim(1, 0)
         return Form(symbols, columns, centre, torch.zeros_like(centre)).settled()
 
-    def _intervals(self, box: Interval) -> dict[str, Interval]:
-        """Of all nodes."""
-        self._checkpoint()
-        network, found = self._network, {self._network.graph.input.name: box}
-        with self._tag.kind(Memory.BOUNDS):
-            for node in network.graph.nodes[1:]:
-                inputs = (found[name] for name in node.inputs)
-                found[node.name] = network.rule(node.name).interval(*inputs)
-        return found
-
     def _reached(self, wide: Tensor) -> dict[str, Tensor]:
         """Of every node, its flat values that depend on an input that varies."""
         graph, found = self._network.graph, {self._network.graph.input.name: self.inputs}
-        made = torch.zeros(self._count, dtype=torch.bool, device=wide.device)
+        made = self._made
         made[1 : 1 + len(wide)] = wide
         for node in graph.nodes[1:]:
             if node.op in MOVING:
@@ -195,7 +214,7 @@ class LivePart:
         conv = convolution(self._network.linear.get(node.name))
         return conv if conv is not None and conv.of_pixels else None
 
-    def _steps_of(self, node: Node) -> list[_Step]:
+    def _steps_of(self, node: Node) -> list[LiveStep]:
         """None where nothing varies, or values are moved alone."""
         live, network = self._live[node.name], self._network
         if node.op in MOVING or not len(live):
@@ -204,31 +223,82 @@ class LivePart:
         if node.op in OF_EACH_VALUE:
             alone = replace(node, shape=(len(live),))
             rule = network.relaxed[node.name] if node.op is Op.RELU else BentRule(alone)
-            operand = self._operand(before.flatten()[live], alone.shape)
-            return [_Step(alone, rule, (operand,), None)]
+            return [BentStep(alone, rule, self._operand(before.flatten()[live], alone.shape))]
         if node.op is Op.PRODUCT:
-            alone = replace(node, shape=(len(live),))
-            both = before.reshape(2, -1)[:, live]
-            operand = self._operand(both.flatten(), (2, len(live)))
-            return [_Step(alone, BentRule(alone), (operand,), None)]
-        conv = self._pixels(node)
-        if conv is not None:
-            seen = torch.zeros(prod(node.shape[1:]), dtype=torch.bool, device=live.device)
-            seen[live % len(seen)] = True
-            pixels = seen.nonzero()[:, 0]
-            size = (len(pixels), 1)
-            some = before.reshape(len(before), -1)[:, pixels]
-            place = seen.cumsum(0) - 1
-            taken = live // len(seen) * len(pixels) + place[live % len(seen)]
-            operand = self._operand(some.flatten(), (len(before), *size))
-            return [_Step(node, AffineRule(conv.unpadded(size)), (operand,), taken)]
+            return [self._product(node, before.reshape(2, -1)[:, live])]
+        step = self._matrix(node)
+        if step is not None:
+            return [step]
         operands = tuple(
             self._operand(self._places[name].flatten(), self._places[name].shape)
             for name in node.inputs
         )
-        return [_Step(node, network.rule(node.name), operands, live)]
+        return [WholeStep(node, network.rule(node.name), operands, live)]
 
-    def _operand(self, numbers: Tensor, shape: tuple[int, ...]) -> _Operand:
+    def _product(self, node: Node, numbers: Tensor) -> LiveStep:
+        """Of values by their numbers [2, n]."""
+        count = numbers.shape[1]
+        for one, other in (numbers, numbers.flip(0)):
+            if not bool(self._made[other].any()) and bool((other > 0).all()):
+                return ScaledStep(
+                    node.name, self._operand(one, (count,)), self._fixed.places(other)
+                )
+        alone = replace(node, shape=(count,))
+        return BentStep(alone, BentRule(alone), self._operand(numbers.flatten(), (2, count)))
+
+    def _matrix(self, node: Node) -> MatrixStep | None:
+        """Of a linear node without parameters that are not the file's own, while it is small."""
+        if node.op not in MATRICES:
+            return None
+        conv = self._pixels(node)
+        return self._matrix_of_pixels(node, conv) if conv is not None else self._whole_matrix(node)
+
+    def _whole_matrix(self, node: Node) -> MatrixStep | None:
+        """Of all its inputs, side by side."""
+        live, rule = self._live[node.name], self._network.linear[node.name]
+        numbers = torch.cat([self._places[name].flatten() for name in node.inputs])
+        varies = self._made[numbers]
+        free = varies.nonzero()[:, 0]
+        shapes = [tuple(self._places[name].shape) for name in node.inputs]
+        if len(free) * max(len(numbers), node.size) > MOST_ENTRIES:
+            return None
+        key = (node.name, *free.tolist(), -1, *live.tolist())
+        matrix = self._matrices.of(
+            key,
+            len(free) * len(live),
+            lambda: _columns(rule, shapes, free).index_select(1, live),
+        )
+        if matrix is None:
+            return None
+        masks = varies.split([prod(shape) for shape in shapes])
+        self._fixed.keep(Constant(node.name, tuple(masks), live))
+        operand = self._operand(numbers[free], (1, len(free)))
+        return MatrixStep(node.name, operand, matrix, None)
+
+    def _matrix_of_pixels(self, node: Node, conv: ConvMap) -> MatrixStep | None:
+        """Of the pixels in which anything varies, and of the channels that vary in any of them."""
+        live, channels = self._live[node.name], conv.input_shape[0]
+        places = self._places[node.inputs[0]].reshape(channels, -1)
+        seen = torch.zeros(places.shape[1], dtype=torch.bool, device=live.device)
+        seen[live % len(seen)] = True
+        pixels, place = seen.nonzero()[:, 0], seen.cumsum(0) - 1
+        free = self._made[places[:, pixels]].any(1).nonzero()[:, 0]
+        one = AffineRule(conv.unpadded((1, 1)))
+        matrix = self._matrices.of(
+            (node.name, *free.tolist()),
+            len(free) * node.shape[0],
+            lambda: _columns(one, [(channels, 1, 1)], free),
+        )
+        if matrix is None:
+            return None
+        mask = torch.zeros_like(places, dtype=torch.bool)
+        mask[free.unsqueeze(1), pixels] = True
+        self._fixed.keep(Constant(node.name, (mask.flatten(),), live))
+        operand = self._operand(places[free][:, pixels].T.flatten(), (len(pixels), len(free)))
+        taken = place[live % len(seen)] * node.shape[0] + live // len(seen)
+        return MatrixStep(node.name, operand, matrix, None if len(pixels) == 1 else taken)
+
+    def _operand(self, numbers: Tensor, shape: tuple[int, ...]) -> Operand:
         """Of values by their numbers."""
         known = torch.zeros_like(numbers, dtype=torch.bool)
         sources = []
@@ -244,81 +314,17 @@ class LivePart:
             at = (taken >= 0).nonzero()[:, 0]
             known[at] = True
             if len(at):
-                sources.append(_Source(name, taken[at], at))
+                sources.append(Origin(name, taken[at], at))
         at = (~known & (numbers > 0)).nonzero()[:, 0]
-        kept = [self._wanted.setdefault(n, len(self._wanted)) for n in numbers[at].tolist()]
-        fixed = torch.tensor(kept, dtype=torch.long, device=at.device)
-        return _Operand(tuple(shape), tuple(sources), at, fixed)
-
-    def _at_once(self, budget: Budget) -> int:
-        values = LIVE_COPIES * self._count * LEDGER.itemsize
-        return max(1, min(budget.bytes // values, budget.scaled(SETTLED_AT_ONCE)))
-
-    def _settled(self, roots: Interval, at_once: int) -> Interval:
-        """The fixed values over every root: [C, kept]."""
-        numbers = torch.tensor(list(self._wanted), dtype=torch.long, device=self.inputs.device)
-        parts = [Interval(*roots.lower.new_zeros((2, 0, len(numbers))))]
-        for first in range(0, len(roots.lower) if len(numbers) else 0, at_once):
-            some = slice(first, first + at_once)
-            found = self._intervals(Interval(roots.lower[some], roots.upper[some]))
-            made = [found[name] for name in self._first]
-            with self._tag.kind(Memory.BOUNDS):
-                lower = torch.cat([one.lower.flatten(1) for one in made], 1)[:, numbers - 1]
-                upper = torch.cat([one.upper.flatten(1) for one in made], 1)[:, numbers - 1]
-                parts.append(Interval(lower, upper))
-        if not len(numbers):
-            return Interval(*roots.lower.new_zeros((2, len(roots.lower), 0)))
-        return Interval.joined(parts)
+        return Operand(tuple(shape), tuple(sources), at, self._fixed.places(numbers[at]))
 
 
-def _passed(step: _Step, before: list[Form]) -> Form:
-    rule, node = step.rule, step.node
-    if node.op is Op.RELU or isinstance(rule, BentRule):
-        ends = before[0].interval
-        after = rule.interval(ends)
-        return relaxed(node, rule, before[0], ends, after)  # type: ignore[arg-type]
-    return through(rule, before)  # type: ignore[arg-type]
-
-
-def _flat(form: Form) -> Form:
-    return Form(
-        form.symbols, form.columns.flatten(2), form.centre.flatten(1), form.error.flatten(1)
-    )
-
-
-def _some(form: Form, at: Tensor) -> Form:
-    """Flat values at some places."""
-    return Form(
-        form.symbols,
-        form.columns.index_select(2, at),
-        form.centre.index_select(1, at),
-        form.error.index_select(1, at),
-    )
-
-
-def _assembled(operand: _Operand, forms: Mapping[str, Form], fixed: Form) -> Form:
-    """What varies, and what is fixed, in one place; fixed values are centre and error alone."""
-    parts = [(source.at, _some(forms[source.name], source.taken)) for source in operand.sources]
-    if len(parts) == 1 and len(parts[0][0]) == prod(operand.shape):
-        return _shaped(parts[0][1], operand.shape)
-    batch = len(fixed.centre)
-    symbols = tuple(sorted({symbol for _, part in parts for symbol in part.symbols}))
-    centre = fixed.centre.new_zeros((batch, prod(operand.shape)))
-    error, columns = torch.zeros_like(centre), centre.new_zeros((len(symbols), *centre.shape))
-    if len(operand.at):
-        centre[:, operand.at] = fixed.centre.index_select(1, operand.fixed)
-        error[:, operand.at] = fixed.error.index_select(1, operand.fixed)
-    for at, part in parts:
-        centre[:, at], error[:, at] = part.centre, part.error
-        for place, symbol in enumerate(part.symbols):
-            columns[symbols.index(symbol)][:, at] = part.columns[place]
-    return _shaped(Form(symbols, columns, centre, error), operand.shape)
-
-
-def _shaped(form: Form, shape: tuple[int, ...]) -> Form:
-    return Form(
-        form.symbols,
-        form.columns.reshape(*form.columns.shape[:2], *shape),
-        form.centre.reshape(-1, *shape),
-        form.error.reshape(-1, *shape),
-    )
+def _columns(rule: LinearRule, shapes: Sequence[tuple[int, ...]], free: Tensor) -> Tensor:
+    """What each of some flat values of the inputs gives of each result: [free, outputs]."""
+    sizes = [prod(shape) for shape in shapes]
+    ones = torch.zeros((len(free), sum(sizes)), dtype=LEDGER, device=free.device)
+    ones.scatter_(1, free.unsqueeze(1), 1.0)
+    parts = ones.split(sizes, 1)
+    return rule.directions(
+        *(part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True))
+    ).flatten(1)

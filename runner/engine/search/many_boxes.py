@@ -22,6 +22,7 @@ from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
 from runner.engine.search.cases import CaseProgress
+from runner.engine.search.clipped import left, proved_margin, share
 from runner.engine.search.cuts import NO_WAY
 
 # Of fewer, each is bounded by itself: the driver's blocks of rows suit one box.
@@ -36,6 +37,8 @@ FORM_INPUTS = 20
 # Of the steepest input's part, which an input without any has: one that no bound depends on yet is
 # cut where all are such.
 FLAT = 1e-6
+# Of a piece of which no more than this is left, its bounds are not those that it was halved by.
+AGAIN = 0.5
 
 # Boxes bounded, the most splits above one, how many are open, and the least margin.
 Told = Callable[[int, int, int, float], None]
@@ -136,15 +139,23 @@ class ManyBoxes:
 
 
 class _Bounder(Protocol):
-    """Bounds of parts of `roots` [C, *input], `batch` of them at a time."""
+    """Bounds of parts of `roots` [C, *input], of one group at a time."""
 
     @property
     def roots(self) -> Interval: ...
 
     @property
-    def batch(self) -> int: ...
+    def groups(self) -> Tensor:
+        """Of each root [C]."""
+        ...
 
-    def rows(self, box: Interval, root: Tensor, rows: Tensor, of: Tensor) -> RowBounds:
+    def batch(self, group: int) -> int:
+        """Parts that are bounded at once."""
+        ...
+
+    def rows(
+        self, box: Interval, root: Tensor, rows: Tensor, of: Tensor, wanted: Tensor
+    ) -> RowBounds:
         """Of rows [R, outputs], each over its box of [B, *input]: of [R]; root [B]: whose part each
         is.
         """
@@ -157,20 +168,34 @@ class _ByForms:
     forms: BoxForms
 
     @property
-    def batch(self) -> int:
-        return self.forms.batch
+    def groups(self) -> Tensor:
+        return self.forms.sets
 
-    def rows(self, box: Interval, root: Tensor, rows: Tensor, of: Tensor) -> RowBounds:
-        return self.forms.rows(box, root, rows, of)
+    def batch(self, group: int) -> int:
+        return self.forms.batch(group)
+
+    def rows(
+        self, box: Interval, root: Tensor, rows: Tensor, of: Tensor, wanted: Tensor
+    ) -> RowBounds:
+        return self.forms.rows(box, root, rows, of, wanted)
 
 
 @dataclass(frozen=True)
 class _ByRows:
     roots: Interval
     propagator: BoxPropagator
-    batch: int
+    most: int
 
-    def rows(self, box: Interval, root: Tensor, rows: Tensor, of: Tensor) -> RowBounds:
+    @property
+    def groups(self) -> Tensor:
+        return torch.zeros(len(self.roots.lower), dtype=torch.long, device=self.roots.lower.device)
+
+    def batch(self, group: int) -> int:
+        return self.most
+
+    def rows(
+        self, box: Interval, root: Tensor, rows: Tensor, of: Tensor, wanted: Tensor
+    ) -> RowBounds:
         return self.propagator.rows(self.propagator.bound(box, {}), rows, of)
 
 
@@ -183,7 +208,7 @@ class _Limits:
 
 
 class _Halving:
-    """Of open cases, by bounds of one kind: all roots first, then whatever is worst."""
+    """Of open cases, by bounds of one kind: all roots first, then of each group what is worst."""
 
     def __init__(
         self, cases: Sequence[CaseProgress], bounder: _Bounder, tag: Tagger, limits: _Limits
@@ -191,10 +216,13 @@ class _Halving:
         self._cases, self._bounder, self._tag = cases, bounder, tag
         self._limits = limits
         self._shape = tuple(bounder.roots.lower.shape[1:])
-        self._store = BoxStore[Pieces]()
+        self._groups = bounder.groups
+        count = int(self._groups.max()) + 1
+        self._stores = [BoxStore[Pieces]() for _ in range(count)]
         with tag.kind(Memory.BOUNDS):
             self._rows = _Rows.of(cases)
-            self._waiting = _roots(cases, bounder.roots)
+            roots = _roots(cases, bounder.roots)
+            self._waiting = roots.select(self._groups.argsort(stable=True))
             # Of every case and disjunct: the least margin of the pieces that exclude it, and of
             # those that were given up.
             self._closed = torch.full_like(self._waiting.margins, torch.inf)
@@ -202,32 +230,46 @@ class _Halving:
             self._excluded = torch.zeros_like(self._waiting.case)
 
     def run(self, ended: Callable[[], bool], told: Told) -> None:
-        while (len(self._waiting) or len(self._store)) and not ended():
+        while (len(self._waiting) or any(map(len, self._stores))) and not ended():
             with self._tag.kind(Memory.BOUNDS):
-                batch = self._next()
-                self._store.put(self._halved(*self._bounded(batch)))
-            bound = float(self._store.least_margins(self._least_at_rest()).min())
-            told(len(batch), int(batch.depth.max()), len(self._store) + len(self._waiting), bound)
+                group, batch = self._next()
+                self._stores[group].put(self._halved(*self._bounded(batch)))
+            waiting = sum(map(len, self._stores)) + len(self._waiting)
+            told(len(batch), int(batch.depth.max()), waiting, self._least())
         self._conclude()
+
+    def _least(self) -> float:
+        """The least margin of all that is closed, open or was not looked at yet."""
+        least = self._least_at_rest()
+        for store in self._stores:
+            least = store.least_margins(least)
+        return float(least.min())
 
     def _least_at_rest(self) -> Tensor:
         """Of each disjunct [disjuncts]: of all that is closed or was not looked at yet."""
         return torch.cat((self._closed, self._waiting.margins)).amin(0)
 
-    def _next(self) -> Pieces:
-        """Roots first, so that there is a bound of all."""
-        count = self._bounder.batch
+    def _next(self) -> tuple[int, Pieces]:
+        """Of one group; roots first, so that there is a bound of all."""
         if not len(self._waiting):
-            return self._store.take(count)
+            fullest = max(range(len(self._stores)), key=lambda group: len(self._stores[group]))
+            return fullest, self._stores[fullest].take(self._bounder.batch(fullest))
+        groups = self._groups[self._waiting.case]
+        group = int(groups[0])
+        count = min(self._bounder.batch(group), int((groups == group).sum()))
         batch = self._waiting.select(slice(0, count))
         self._waiting = self._waiting.select(slice(count, None))
-        return batch
+        return group, batch
 
-    def _bounded(self, pieces: Pieces) -> tuple[Pieces, Tensor]:
-        """What stays open, and how steep its rows are by input [N, inputs], together."""
+    def _bounded(self, pieces: Pieces) -> tuple[Pieces, Tensor, Tensor]:
+        """What stays open; how steep its rows are by input [N, inputs], together; and whether so
+        much of a piece was cut off that it had better be bounded again than halved [N].
+        """
         of, row = self._rows.of_pieces(pieces)
         box = pieces.interval(self._shape)
-        found = self._bounder.rows(box, pieces.case, self._rows.rows[row], of)
+        found = self._bounder.rows(
+            box, pieces.case, self._rows.rows[row], of, self._rows.thresholds[row]
+        )
         above = (found.lower - self._rows.thresholds[row]).nan_to_num(nan=-torch.inf)
         disjunct = self._rows.disjunct[row]
         width = pieces.margins.shape[1]
@@ -240,24 +282,50 @@ class _Halving:
         steep = found.coefficients.new_zeros((len(pieces), found.coefficients.shape[1]))
         still_open = pieces.open[of, disjunct]
         steep.index_add_(0, of[still_open], found.coefficients[still_open].abs())
+        whole = pieces
+        if found.planes is not None:
+            planes = found.planes[still_open]
+            pieces = self._clipped(pieces, of[still_open], planes, -above[still_open])
+        smaller = share(pieces, whole) < AGAIN
         still = pieces.open.any(1)
         self._excluded.index_add_(0, pieces.case, (~still).long())
-        return pieces.select(still), steep[still]
+        return pieces.select(still), steep[still], smaller[still]
 
-    def _halved(self, pieces: Pieces, steep: Tensor) -> Pieces:
-        """But for pieces of cases that have too many, or that no cut divides."""
+    def _clipped(self, pieces: Pieces, of: Tensor, planes: Tensor, missing: Tensor) -> Pieces:
+        """Less what planes [R, inputs] below rows of open disjuncts prove, where one disjunct is
+        open; each of a piece `of` [R], and by no more than `missing` [R] below its threshold.
+        """
+        alone = (pieces.open.sum(1) == 1)[of]
+        of, planes, missing = of[alone], planes[alone], missing[alone]
+        if not len(of):
+            return pieces
+        smaller = left(pieces, of, planes, missing)
+        margin = torch.full_like(pieces.worst, torch.inf)
+        margin = margin.scatter_reduce(0, of, proved_margin(missing), "amin")
+        changed = ((smaller.lower > pieces.lower) | (smaller.upper < pieces.upper)).any(1)
+        proved = pieces.open & changed.unsqueeze(1)
+        self._note(pieces.case, torch.where(proved, margin.unsqueeze(1), torch.inf))
+        return smaller
+
+    def _halved(self, pieces: Pieces, steep: Tensor, again: Tensor) -> Pieces:
+        """But for pieces of cases that have too many, or that no cut divides; and those that are to
+        be bounded `again` [N] as they are.
+        """
         possible = divisible(pieces)
-        self._counts.index_add_(0, pieces.case, torch.ones_like(pieces.case))
+        self._counts.index_add_(0, pieces.case, (~again).long())
         limits = self._limits
         most = torch.where(self._excluded > 0, limits.most, limits.without_success)
         going = possible.any(1) & (self._counts <= most)[pieces.case]
         gone = pieces.select(~going)
         self._note(gone.case, gone.margins)
         self._counts[gone.case] = limits.most + 1
+        whole = pieces.select(going & again)
+        going &= ~again
         pieces, steep, possible = pieces.select(going), steep[going], possible[going]
         gain = steep.nan_to_num(posinf=torch.finfo(steep.dtype).max) * (pieces.upper - pieces.lower)
         gain = gain + FLAT * gain.amax(1, keepdim=True) + (pieces.upper - pieces.lower) * FLAT
-        return halves(pieces, torch.where(possible, gain, -1.0).argmax(1))
+        halved = halves(pieces, torch.where(possible, gain, -1.0).argmax(1))
+        return halved.joined([halved, whole])
 
     def _note(self, case: Tensor, margins: Tensor) -> None:
         """Margins [N, disjuncts] of pieces that go no further."""
@@ -266,9 +334,10 @@ class _Halving:
 
     def _conclude(self) -> None:
         self._note(self._waiting.case, self._waiting.margins)
-        while len(self._store):
-            rest = self._store.take(self._bounder.batch)
-            self._note(rest.case, rest.margins)
+        for store in self._stores:
+            while len(store):
+                rest = store.take(len(store))
+                self._note(rest.case, rest.margins)
         for case, margins in zip(self._cases, self._closed, strict=True):
             found = margins[: len(case.open)]
             case.margins = torch.where(case.open, torch.fmax(case.margins, found), case.margins)

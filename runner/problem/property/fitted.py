@@ -13,7 +13,7 @@ from fractions import Fraction
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,15 +160,36 @@ def _cases(arrays: Arrays) -> tuple[Case, ...]:
             arrays["below"][least],
             arrays["above"][greatest],
             tuple(unsafe[disjuncts]),
-            tuple(
-                Limits(limits[one], limits[other])
-                for one, other in zip(least.tolist(), greatest.tolist(), strict=True)
-            ),
+            _ReadLimits(limits, least, greatest),
         )
         for least, greatest, disjuncts in zip(
             lower, upper, _spans(arrays["unsafe_ends"]), strict=True
         )
     )
+
+
+class _ReadLimits(Sequence[Limits]):
+    """Of the inputs of one box, made when they are asked for: of thousands of boxes few are."""
+
+    def __init__(
+        self, limits: Sequence[Limit], least: NDArray[np.int32], greatest: NDArray[np.int32]
+    ) -> None:
+        """`limits` by the numbers that inputs have as `least` and `greatest` [inputs]."""
+        self._limits, self._least, self._greatest = limits, least, greatest
+
+    def __len__(self) -> int:
+        return len(self._least)
+
+    @overload
+    def __getitem__(self, index: int) -> Limits: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Limits]: ...
+
+    def __getitem__(self, index: int | slice) -> Limits | Sequence[Limits]:
+        if isinstance(index, slice):
+            return _ReadLimits(self._limits, self._least[index], self._greatest[index])
+        return Limits(self._limits[self._least[index]], self._limits[self._greatest[index]])
 
 
 def _read_regions(arrays: Arrays) -> list[Conjunction]:

@@ -77,10 +77,10 @@ class Case:
     lower: Vector
     upper: Vector
     unsafe: tuple[Conjunction, ...]
-    limits: tuple[Limits, ...] = ()
+    limits: Sequence[Limits] = ()
 
     @staticmethod
-    def between(limits: tuple[Limits, ...], unsafe: Iterable[Conjunction]) -> Case:
+    def between(limits: Sequence[Limits], unsafe: Iterable[Conjunction]) -> Case:
         """The case of a box that is given exactly."""
         lower = np.array([interval.lower.below for interval in limits], dtype=np.float64)
         upper = np.array([interval.upper.above for interval in limits], dtype=np.float64)

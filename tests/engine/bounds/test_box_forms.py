@@ -10,6 +10,8 @@ from small_networks import Builder, SmallNetwork, mlp, points_in
 from torch import Tensor
 
 from runner.engine.bounds.box_forms import MOST_SETS, BoxForms, most_columns
+from runner.engine.bounds.boxes import RowBounds
+from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.live_part import LivePart
 from runner.engine.bounds.tagging import NoTagger
@@ -48,12 +50,19 @@ def boxes(inputs: int, seed: int, count: int = 6, width: float = 0.3) -> Interva
     return Interval(centre - radius, centre + radius)
 
 
-def lower_bounds(forms: BoxForms, box: Interval) -> Tensor:
-    """Of both signs of both outputs: [boxes, 4]."""
+def row_bounds(forms: BoxForms, box: Interval, wanted: float = torch.inf) -> RowBounds:
+    """Of both signs of both outputs of each box, one box after the other."""
     count = len(box.lower)
     rows = torch.cat((torch.eye(2), -torch.eye(2))).double().repeat(count, 1)
     root = torch.arange(count)
-    return forms.rows(box, root, rows, root.repeat_interleave(4)).lower.reshape(count, 4)
+    return forms.rows(
+        box, root, rows, root.repeat_interleave(4), torch.full((4 * count,), wanted).double()
+    )
+
+
+def lower_bounds(forms: BoxForms, box: Interval, wanted: float = torch.inf) -> Tensor:
+    """[boxes, 4]."""
+    return row_bounds(forms, box, wanted).lower.reshape(-1, 4)
 
 
 def outputs(network: SmallNetwork, box: Interval) -> Tensor:
@@ -91,7 +100,8 @@ def test_a_bound_has_the_slopes_of_its_box_at_the_inputs_that_vary() -> None:
     box = boxes(3, 0, width=0.1)
     root = torch.arange(len(box.lower))
     rows = torch.tensor([[1.0, -2.0]], dtype=torch.float64).expand(len(root), -1)
-    found = BoxForms(network.bound(), box, NoTagger()).rows(box, root, rows, root)
+    wanted = torch.zeros(len(root), dtype=torch.float64)
+    found = BoxForms(network.bound(), box, NoTagger()).rows(box, root, rows, root, wanted)
     weight = next(iter(t for t in network.tensors.values() if t.dim() == 2)).double()
     wide = box.lower < box.upper
     assert torch.allclose(found.coefficients, torch.where(wide, rows @ weight, 0.0))
@@ -132,3 +142,48 @@ def test_a_property_of_points_alone_has_bounds() -> None:
     values = network.outputs(point)
     assert (found <= torch.cat((values, -values), 1)).all()
     assert torch.allclose(found, torch.cat((values, -values), 1), atol=1e-9)
+
+
+@examples(10)
+@given(st.integers(0, 1000))
+def test_rows_that_go_back_are_no_looser_than_forms(seed: int) -> None:
+    network, box = branches(seed), boxes(19, seed, width=0.5)
+    forms = BoxForms(network.bound(), box, NoTagger())
+    alone, back = (lower_bounds(forms, box, wanted) for wanted in (-torch.inf, torch.inf))
+    assert (back >= alone).all()
+
+
+def test_rows_that_go_back_close_much_of_what_forms_lose() -> None:
+    network, box = branches(0), boxes(19, 0, width=0.5)
+    forms = BoxForms(network.bound(), box, NoTagger())
+    alone, back = (lower_bounds(forms, box, wanted) for wanted in (-torch.inf, torch.inf))
+    least = torch.stack([outputs(network, box.part(number)).amin(0) for number in range(6)])
+    assert (least - back).sum() < 0.8 * (least - alone).sum()
+
+
+@examples(10)
+@given(st.integers(0, 1000), st.sampled_from([-torch.inf, torch.inf]))
+def test_planes_lie_below_their_rows_all_over_a_box(seed: int, wanted: float) -> None:
+    network, box = branches(seed), boxes(19, seed, width=0.5)
+    found = row_bounds(BoxForms(network.bound(), box, NoTagger()), box, wanted)
+    assert found.planes is not None
+    for number in range(len(box.lower)):
+        some = box.part(number)
+        points = points_in(some, 300).double()[:, 0]
+        values = network.outputs(points)
+        for row, of_row in enumerate(torch.cat((values, -values), 1).T, 4 * number):
+            plane = found.planes[row]
+            least = torch.where(plane > 0, some.lower[0], some.upper[0])
+            above = ((points - least) * plane).sum(1)
+            assert (of_row >= found.lower[row] + above - 1e-12).all()
+
+
+def test_a_node_without_room_for_its_matrix_is_passed_as_it_is() -> None:
+    network, box = branches(2), boxes(19, 2)
+    whole = BoxForms(network.bound(), box, NoTagger())
+    scarce = BoxForms(network.bound(), box, NoTagger(), budget=Budget(1))
+    assert torch.allclose(
+        lower_bounds(whole, box, -torch.inf), lower_bounds(scarce, box, -torch.inf), atol=1e-9
+    )
+    least = torch.stack([outputs(network, box.part(number)).amin(0) for number in range(6)])
+    assert (lower_bounds(scarce, box) <= least).all()

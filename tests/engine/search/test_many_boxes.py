@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from examples import examples
 from hypothesis import given
@@ -12,8 +13,10 @@ from small_networks import SmallNetwork, mlp, points_in
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import NoTagger
+from runner.engine.search import many_boxes
 from runner.engine.search.cases import CaseProgress
 from runner.engine.search.many_boxes import ManyBoxes
+from runner.engine.specs import boxes_around
 from runner.problem.property.model import Case, Property
 
 
@@ -36,9 +39,18 @@ def boxes_of(network: SmallNetwork, below: float, count: int = 12, seed: int = 0
 
 
 def searched(
-    network: SmallNetwork, instance: Property, most_pieces: int = 4096, rounds: int | None = None
+    network: SmallNetwork,
+    instance: Property,
+    most_pieces: int = 4096,
+    rounds: int | None = None,
+    *,
+    forms: bool = False,
+    bounded: list[int] | None = None,
 ) -> list[CaseProgress]:
+    """`forms`: whether these come first; `bounded` grows by the pieces of each batch."""
     cases = incomplete(network, instance).cases
+    shape = network.graph.input.shape
+    roots = boxes_around(instance.cases, shape, torch.device("cpu"), torch.float64)
     asked: list[None] = []
 
     def ended() -> bool:
@@ -51,28 +63,32 @@ def searched(
         Settings(row_block=16),
         NoTagger(),
         lambda: None,
-        most_pieces=most_pieces,
+        roots if forms else None,
+        most_pieces,
     )
-    boxes.run(ended)
+    counts = [] if bounded is None else bounded
+    boxes.run(ended, lambda count, depth, waiting, bound: counts.append(count))
     return cases
 
 
 @examples(10)
-@given(st.integers(0, 1000))
-def test_what_no_box_reaches_is_excluded_of_each(seed: int) -> None:
+@given(st.integers(0, 1000), st.booleans())
+def test_what_no_box_reaches_is_excluded_of_each(seed: int, forms: bool) -> None:
     network = mlp(2, 12, 12, 2, seed=seed)
-    cases = searched(network, boxes_of(network, below=0.2, seed=seed))
+    cases = searched(network, boxes_of(network, below=0.2, seed=seed), forms=forms)
     assert not any(bool(found.open.any()) for found in cases)
     assert all(found.bound > 0 for found in cases)
 
 
 @examples(10)
-@given(st.integers(0, 1000), st.integers(0, 6))
-def test_a_box_that_reaches_its_region_stays_open_whenever_it_ends(seed: int, rounds: int) -> None:
+@given(st.integers(0, 1000), st.integers(0, 6), st.booleans())
+def test_a_box_that_reaches_its_region_stays_open_whenever_it_ends(
+    seed: int, rounds: int, forms: bool
+) -> None:
     network = mlp(2, 12, 12, 2, seed=seed)
     instance = boxes_of(network, below=-1e-3, seed=seed)
     for rest in (None, rounds):
-        for found in searched(network, instance, most_pieces=64, rounds=rest):
+        for found in searched(network, instance, most_pieces=64, rounds=rest, forms=forms):
             assert bool(found.open[0])
             assert found.bound <= 0
 
@@ -84,6 +100,30 @@ def test_bounds_of_what_is_left_hold_and_are_no_looser_than_at_first() -> None:
     for one, other in zip(first, later, strict=True):
         # The least value of the first output is 0.05 below the limit.
         assert one.bound <= other.bound <= -0.05 + 1e-4
+
+
+def test_what_a_plane_proves_is_not_bounded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = mlp(2, 24, 24, 2)
+    instance = boxes_of(network, below=0.01)
+    with_planes: list[int] = []
+    without: list[int] = []
+    for counts in (with_planes, without):
+        cases = searched(network, instance, forms=True, bounded=counts)
+        assert not any(bool(found.open.any()) for found in cases)
+        monkeypatch.setattr(many_boxes, "left", lambda boxes, *rest: boxes)
+    assert sum(with_planes) < 0.8 * sum(without)
+
+
+def test_boxes_of_other_free_inputs_are_not_in_the_same_batch() -> None:
+    network = mlp(2, 12, 12, 2)
+    limit = region([[1.0, 0.0]], [-1e3])
+    flat = [case([-1.0, 0.1], [1.0, 0.1], limit), case([0.1, -1.0], [0.1, 1.0], limit)]
+    bounded: list[int] = []
+    cases = searched(
+        network, question(*[flat[n % 2] for n in range(10)], outputs=2), forms=True, bounded=bounded
+    )
+    assert bounded == [5, 5]
+    assert not any(bool(found.open.any()) for found in cases)
 
 
 def test_a_case_that_needs_many_pieces_is_left_to_a_search_of_its_own() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def contents(value: object) -> object:
         return value.dtype.str, value.shape, value.tobytes()
     if dataclasses.is_dataclass(value):
         return {f.name: contents(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, tuple):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(map(contents, value))
     return value
 
