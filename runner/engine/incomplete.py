@@ -91,8 +91,8 @@ class OpenCase:
 
     @property
     def free_inputs(self) -> int:
-        """Inputs that may take more than one value."""
-        return int((self.progress.box.lower < self.progress.box.upper).sum())
+        """Inputs that vary by more than rounding."""
+        return int(self.progress.box.varying.sum())
 
 
 class Incomplete:

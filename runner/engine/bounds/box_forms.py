@@ -18,7 +18,7 @@ from runner.engine.bounds.boxes import RowBounds
 from runner.engine.bounds.budget import CORE, Budget
 from runner.engine.bounds.form import Form
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.live_part import LivePart, LivePass, varying
+from runner.engine.bounds.live_part import LivePart, LivePass
 from runner.engine.bounds.live_steps import Matrices
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.rounding import LEDGER, grown, lost
@@ -94,13 +94,13 @@ class BoxForms:
 
 def most_columns(roots: Interval) -> int:
     """Of a pass over parts of boxes [C, *input]."""
-    wide, mine = varying(roots).flatten(1), _sets(roots)
+    wide, mine = roots.varying.flatten(1), _sets(roots)
     return max(int(wide[mine == number].any(0).sum()) for number in range(int(mine.max()) + 1))
 
 
 def _sets(roots: Interval) -> Tensor:
     """[C]: which boxes have the same free inputs."""
-    sets, mine = varying(roots).flatten(1).unique(dim=0, return_inverse=True)
+    sets, mine = roots.varying.flatten(1).unique(dim=0, return_inverse=True)
     return mine if len(sets) <= MOST_SETS else torch.zeros_like(mine)
 
 

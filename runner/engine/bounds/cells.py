@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.live_part import MOVING, numbered, varying
+from runner.engine.bounds.live_part import MOVING, numbered
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.rounding import LEDGER
 from runner.engine.functions import function_of
@@ -86,7 +86,7 @@ class StepInputs:
         """Of a box [1, *input] in float64; None where not all inputs that vary are such, or their
         cells are too many.
         """
-        varies = varying(box).flatten()
+        varies = box.varying.flatten()
         inputs = varies.nonzero()[:, 0]
         if not len(inputs) or bool((varies & self.otherwise).any()):
             return None

@@ -6,7 +6,7 @@ open in it. What its parent left open is little beside what there was at first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.boxes import BoxBounds, BoxPropagator
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.last_rows import LastRows
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
 from runner.engine.bounds.precision import DEAR
@@ -22,10 +23,14 @@ from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement
 from runner.engine.bounds.rounding import LEDGER
 from runner.engine.bounds.tagging import Tagger
+from runner.engine.specs import Specs
 
 # Cheap boxes show whether halving them leads anywhere if so many, or all that come of halving each
 # input once, take no more than so many multiply-adds by forms alone (some seconds of a core).
 TRIAL_BOXES, TRIAL_WORK = 1000, 100_000_000_000
+# Of the work of a layer's rows, what its form may take: forms of parts close few neurons more than
+# what is known of the whole.
+FORWARD_SHARE = 0.05
 
 
 def few_boxes(network: BoundNetwork, free: int) -> bool:
@@ -50,10 +55,12 @@ class DeepBoxes(BoxPropagator):
         super().__init__(
             network, tag, checkpoint, settings.interval_only, settings.budget, settings.without
         )
-        self._settings = replace(settings, method=Method.CROWN)
+        share = min(settings.forward_share, FORWARD_SHARE)
+        self._settings = replace(settings, method=Method.CROWN, forward_share=share)
         self._root = root
         behind = {name: {n.name for n in network.ancestors(name)} for name in network.start_nodes}
         self.first = [name for name in behind if not behind[name] & network.relaxed.keys()]
+        self._last = LastRows.of(network, frozenset(self.start_nodes))
 
     @torch.no_grad()
     def opened(self, bounds: BoxBounds) -> Tensor:
@@ -62,10 +69,11 @@ class DeepBoxes(BoxPropagator):
         """
         radius = bounds.box.radius.flatten(1)
         total = torch.zeros_like(radius)
+        varies = bounds.box.varying.flatten(1)
         for name in self.first:
             open_ = self._wanted(self._network.graph.node(name), bounds.intervals[name])
             for index, of_box in enumerate(radius):
-                free = of_box.nonzero()[:, 0]
+                free = varies[index].nonzero()[:, 0]
                 moved = self._moved(name, of_box.diag()[free]).flatten(1).abs()
                 total[index, free] += (moved * open_[index]).sum(1)
         return total
@@ -79,12 +87,21 @@ class DeepBoxes(BoxPropagator):
             values[node.name] = self._network.linear[node.name].directions(*before)
         return values[name]
 
-    @torch.no_grad()
     def bound(self, box: Interval, known: Mapping[str, Interval]) -> BoxBounds:
+        return self.bound_for(box, known, None)
+
+    @torch.no_grad()
+    def bound_for(
+        self, box: Interval, known: Mapping[str, Interval], specs: Sequence[Specs] | None
+    ) -> BoxBounds:
+        """`bound`, with rows of the last layer as far as it takes to tell whether the specs of each
+        box hold in it.
+        """
         parts = []
         for index in range(len(box.lower)):
             of_box = {name: interval.part(index) for name, interval in known.items()}
-            parts.append(self._bound_one(box.part(index), of_box))
+            asked = None if specs is None else specs[index]
+            parts.append(self._bound_one(box.part(index), of_box, asked))
         dtype = box.lower.dtype
         joined = {
             name: Interval.joined([part.intervals[name].outer(dtype) for part in parts])
@@ -92,14 +109,21 @@ class DeepBoxes(BoxPropagator):
         }
         return BoxBounds(box, joined)
 
-    def _bound_one(self, box: Interval, known: Mapping[str, Interval]) -> NetworkBounds:
+    def _bound_one(
+        self, box: Interval, known: Mapping[str, Interval], specs: Specs | None
+    ) -> NetworkBounds:
         fine = self._root.fine if self._root is not None else frozenset()
         before = NetworkBounds(box, dict(known), fine=fine)
+        last = None if self._is_root(box) or specs is None else self._last
         refinement = NO_REFINEMENT if self._is_root(box) else Refinement()
+        if last is not None:
+            refinement = last.none(box.lower.device)
         driver = Propagator(
             self._network, self._settings, self._tag, self._checkpoint, None, refinement
         )
         found = driver.bound(box, before, box.to(LEDGER), DEAR)
+        if last is not None and specs is not None:
+            found = last.bound(driver, found, specs)
         nodes = driver.start_nodes()
         self.work += sum(
             2

@@ -59,7 +59,7 @@ class ForwardPass:
         self._tag = tag or NoTagger()
         self._budget = budget
         self._boxes = len(box.lower)
-        free = (box.lower < box.upper).flatten(1).sum(1)
+        free = box.varying.flatten(1).sum(1)
         self.free = max(1, int(free.max())) if len(free) else 1
         self._forms: dict[str, Form] = {}
         self._made: set[str] = set()

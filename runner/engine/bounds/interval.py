@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runner.engine.bounds.rounding import half_width, outer
+from runner.engine.bounds.rounding import half_width, outer, unit
+
+# Values that vary by no more than this, beside their size and 1, are fixed; and by no more than so
+# many roundings of their size: a number between two neighbours that hold it.
+FIXED, FIXED_ROUNDINGS = 1e-9, 8
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,12 @@ class Interval:
     def size(self) -> Tensor:
         """The greatest absolute value."""
         return torch.maximum(self.lower.abs(), self.upper.abs())
+
+    @property
+    def varying(self) -> Tensor:
+        """Which values are not fixed; what is no number is not. [B, *shape]."""
+        fixed = FIXED * (1 + self.size) + FIXED_ROUNDINGS * unit(self.lower.dtype) * self.size
+        return ~(self.upper - self.lower <= fixed)
 
     def intersect(self, other: Interval) -> Interval:
         """Both hold, so the tighter of each side holds."""

@@ -40,20 +40,12 @@ from runner.engine.bounds.rules import AffineRule, LinearRule
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import OF_EACH_VALUE, Node, Op
 
-# Values that vary by no more than this, beside their size and 1, are fixed.
-FIXED = 1e-9
 # Entries of what a linear node's matrix is read with, up to which it is kept as one.
 MOST_ENTRIES = 1 << 20
 # They move values as they are.
 MOVING = frozenset({Op.RESHAPE, Op.SELECT, Op.CONCAT})
 # All their parameters are the file's own.
 MATRICES = frozenset({Op.LINEAR, Op.CONV, Op.ADD, Op.SUB})
-
-
-def varying(interval: Interval) -> Tensor:
-    """Which values of [B, *shape] are not fixed; what is no number is not."""
-    width = interval.upper - interval.lower
-    return ~(width <= FIXED * (1 + interval.size))
 
 
 def numbered(
@@ -140,7 +132,7 @@ class LivePart:
         """`matrices`: of other parts of the network as well."""
         self._network, self._tag, self._checkpoint = network, tag, checkpoint
         self._matrices = matrices
-        graph, wide = network.graph, varying(roots).any(0)
+        graph, wide = network.graph, roots.varying.any(0)
         self.inputs = wide.flatten().nonzero()[:, 0]
         with torch.no_grad():
             self._first, self._places, self._count = numbered(network, wide.device)

@@ -118,6 +118,25 @@ class Propagator:
                 bounds.intervals[node.name] = self._refined(node.name, interval, bounds)
         return bounds
 
+    @torch.no_grad()
+    def again(self, name: str, bounds: NetworkBounds) -> NetworkBounds:
+        """With rows of what is wanted of one start node, and what follows from them behind it."""
+        found = replace(
+            bounds,
+            intervals=dict(bounds.intervals),
+            relaxations=dict(bounds.relaxations),
+            searching=dict(bounds.searching),
+            unstable=set(bounds.unstable),
+            raised=dict(bounds.raised),
+        )
+        found.intervals[name] = self._refined(name, found.intervals[name], found)
+        names = [node.name for node in self.network.graph.nodes]
+        for node in self.network.graph.nodes[names.index(name) + 1 :]:
+            if node.name in self.network.relaxed:
+                self._relax(node, found)
+            found.intervals[node.name] = self._interval(node, found, bounds)
+        return found
+
     def _forward(self, box: Interval, known: NetworkBounds | None) -> ForwardPass | None:
         """None where it would find nothing that is not known."""
         settings = self.settings

@@ -19,8 +19,9 @@ from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
 from runner.engine.search.curved_boxes import CurvedBoxes
 from runner.engine.search.cuts import NO_WAY, Cuts, worth
 from runner.engine.search.disjuncts import Disjuncts
+from runner.engine.search.foresight import Foresight
 from runner.engine.search.margins import Margins
-from runner.engine.search.near import CANCELLING, SEVERAL, SINGLE, Near
+from runner.engine.search.near import CANCELLING, SEVERAL, SINGLE, Always, Near
 from runner.engine.search.rounds import run_rounds
 from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.sharing import Meeting
@@ -34,6 +35,8 @@ GOOD_LEFT = 0.5
 # In batches of so many boxes, each is dear.
 DEAR_BATCH = 4
 NEAR_ALPHA = AlphaSettings(iterations=5, step=0.4, decay=0.9)
+# Beside all rows of a box that is bounded alone, those of its specs cost little.
+DEEP_ALPHA = AlphaSettings(iterations=10, step=0.4, decay=0.95)
 # What a trial of α costs, in rows that are passed back: there and back, and the proof.
 NEAR_PASSES = 3 * NEAR_ALPHA.iterations + 2
 # And what a batch costs however small it is, in as many rows: its operators cost their number.
@@ -50,7 +53,7 @@ class InputSplit:
         budget, skipped = context.settings.budget, context.settings.interval_only
         self._without = context.settings.without
         network, tag, check = context.network, context.tag, context.checkpoint
-        free = int((context.case.box.lower < context.case.box.upper).sum())
+        free = int(context.case.box.varying.sum())
         self._deep, workload = few_boxes(network, free), context.workload
         self._propagator = (
             DeepBoxes(network, context.settings, context.case.known, tag, check)
@@ -74,13 +77,14 @@ class InputSplit:
         )
         self._disjuncts = Disjuncts(self._specs, mixes=EnginePart.MIXES not in self._without)
         several = SEVERAL if self._disjuncts.several else SINGLE
-        self._near = Near(CANCELLING if self._disjuncts.cancel else several)
+        near = Near(CANCELLING if self._disjuncts.cancel else several)
+        self._near = Always() if self._deep else near
         self._curves = (
             CurvedBoxes.of(context.network, self._specs, self._disjuncts, context.tag, budget)
             if workload is None and not self._deep
             else None
         )
-        self._beside = Beside()
+        self._beside, self._foresight = Beside(), Foresight()
         self._attack = BoxAttack(context, self._specs, self._numbers)
         self._closed = specs.thresholds.new_full((len(self._numbers),), torch.inf)
         self._start_nodes = [
@@ -112,13 +116,13 @@ class InputSplit:
         with self._context.tag.kind(Memory.BOUNDS):
             batch = self.store.take(self.batch)
             boxes, sensitivity, corners = self._bounded(batch)
-        if self._found(boxes, corners) or self._attacked(boxes, corners):
+        points, excess = self._excess(boxes, corners)
+        if self._found(points, excess) or self._attacked(boxes, corners):
             return
         with self._context.tag.kind(Memory.BOUNDS):
             possible = divisible(boxes).any(1)
             self.complete &= bool(possible.all())
-            # Where a single box is dear, a cut too many costs as much again.
-            most = MOST_CUTS if self.batch > DEAR_BATCH else 1
+            most = MOST_CUTS if self.batch > DEAR_BATCH else self._foreseen(boxes, excess)
             self.store.put(_cut(boxes.select(possible), sensitivity[possible], most))
         bound = float(self.store.least_margins(self._closed).min())
         self._context.progress.round(len(batch), int(batch.depth.max()), len(self.store), bound)
@@ -203,7 +207,12 @@ class InputSplit:
 
     def _by_rows(self, boxes: Boxes) -> tuple[Boxes, Margins]:
         """With what is known of the start nodes then."""
-        bounds = self._propagator.bound(self._interval(boxes), self._known(boxes))
+        where = self._interval(boxes), self._known(boxes)
+        if isinstance(self._propagator, DeepBoxes) and self._context.workload is None:
+            specs = [self._specs.select(open_) for open_ in boxes.open]
+            bounds = self._propagator.bound_for(*where, specs)
+        else:
+            bounds = self._propagator.bound(*where)
         found = self._margins(bounds, boxes)
         if self._context.workload is None:
             found = self._optimized(bounds, boxes, found)
@@ -260,7 +269,8 @@ class InputSplit:
             self._near.skipped()
             return found
         mixes = self._disjuncts.mixes(box, disjunct, found.weights)
-        more, _ = self._propagator.mixed_rows(bounds, mixes, NEAR_ALPHA)
+        alpha = DEEP_ALPHA if self._deep else NEAR_ALPHA
+        more, _ = self._propagator.mixed_rows(bounds, mixes, alpha)
         tried, gained = margins[box, disjunct], more.lower > found.margins[box, disjunct]
         self._near.learn(tried, int((more.lower > 0).sum()), price)
         box, disjunct = box[gained], disjunct[gained]
@@ -277,10 +287,12 @@ class InputSplit:
         due = self._attack.due(len(boxes), self._propagator.work + columns)
         return due and self._attack.found(boxes, corners)
 
-    def _found(self, boxes: Boxes, corners: Tensor) -> bool:
-        """Tries the centres and the corners; of all, the candidate deepest inside its region."""
-        if not len(boxes) or self._context.workload is not None:
-            return False
+    def _excess(self, boxes: Boxes, corners: Tensor) -> tuple[Tensor, Tensor]:
+        """Centres and corners [2 N, inputs], and how far each is from what is unsafe, by disjunct
+        [2 N, disjuncts], inf where it is closed; none where nothing is to be decided.
+        """
+        if self._context.workload is not None:
+            return corners[:0], boxes.margins[:0]
         with self._context.tag.kind(Memory.OTHER), torch.no_grad():
             within = self._context.within.reshape(1, -1)
             centres = boxes.lower + (boxes.upper - boxes.lower) / 2
@@ -288,15 +300,25 @@ class InputSplit:
             points = points.maximum(within.lower).minimum(within.upper)
             shape = self._context.network.graph.input.shape
             outputs = self._context.network.forward(points.reshape(-1, *shape)).double()
-            excess = outputs @ self._specs.rows.T - self._specs.limits
-            excess = self._disjuncts.best(excess)
-            excess = torch.where(boxes.open.repeat(2, 1), excess, torch.inf)
-            least, disjunct = excess.nan_to_num(torch.inf).min(1)
-            index = int(least.argmin())
+            excess = self._disjuncts.best(outputs @ self._specs.rows.T - self._specs.limits)
+            return points, torch.where(boxes.open.repeat(2, 1), excess, torch.inf)
+
+    def _found(self, points: Tensor, excess: Tensor) -> bool:
+        """Tries, of all points, the candidate deepest inside its region."""
+        if not len(points):
+            return False
+        least, disjunct = excess.nan_to_num(torch.inf).min(1)
+        index = int(least.argmin())
         if float(least[index]) > 0:
             return False
         target = Target(self._context.number, int(self._numbers[disjunct[index]]))
         return self._context.confirm((points[index].cpu().numpy(), target))
+
+    def _foreseen(self, boxes: Boxes, excess: Tensor) -> int:
+        """How often a single box is cut at once: where it is dear, one too many costs as much."""
+        if not self._deep or len(boxes) != 1 or len(excess) != 2:
+            return 1
+        return self._foresight.cuts(int(boxes.depth), boxes.margins[0], excess.amin(0))
 
 
 def _cut(boxes: Boxes, sensitivity: Tensor, most: int) -> Boxes:

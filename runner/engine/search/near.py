@@ -44,3 +44,16 @@ class Near:
             self._limit = float(-margins.median())
         else:
             self._limit *= GROWTH
+
+
+class Always(Near):
+    """Where a box costs many times what α on it does: whatever is open is tried."""
+
+    def pays(self, price: float) -> bool:
+        return price < torch.inf
+
+    def skipped(self) -> None:
+        """Nothing was open."""
+
+    def learn(self, margins: Tensor, closed: int, price: float) -> None:
+        """Nothing is left out because of it."""

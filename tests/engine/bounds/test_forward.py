@@ -49,6 +49,21 @@ def test_a_linear_network_is_bounded_exactly_by_its_inputs_columns() -> None:
     torch.testing.assert_close(found.upper[0], values.amax(0))
 
 
+def test_inputs_that_vary_by_rounding_alone_have_no_columns() -> None:
+    network = mlp(9, 12, 12, 3, seed=2)
+    box = narrow(network, 2, 0.3)
+    around = torch.nextafter(box.upper, torch.full_like(box.upper, torch.inf))
+    forward = ForwardPass(network.bound(), Interval(box.lower, around), 0.25)
+    assert forward.free == 2
+    found = by_forms(network, Interval(box.lower, around), columns=forward.free)
+    values = network.values(points_in(box.to(torch.float64), 200)[:, 0])
+    for name, interval in found.items():
+        assert (interval.lower <= values[name]).all()
+        assert (values[name] <= interval.upper).all()
+    alike = by_forms(network, box, columns=2)
+    assert widths(found) == pytest.approx(widths(alike), rel=1e-3)
+
+
 def test_more_columns_are_tighter_and_none_are_as_interval_bounds() -> None:
     network = mlp(2, 12, 12, 12, 3, seed=2)
     box = box_of(network, 0.3)

@@ -39,11 +39,16 @@ def acasxu(vnncomp2022: Path, tmp_path: Path) -> dict[str, str]:
 
 
 def verified(
-    server: RankServer, files: dict[str, Any], strategy: str, ranks: int, folder: Path
+    server: RankServer,
+    files: dict[str, Any],
+    strategy: str,
+    ranks: int,
+    folder: Path,
+    timeout_s: float = 60.0,
 ) -> list[Report]:
     chosen = strategy_named(strategy)
-    job = Question(**files, strategy=chosen, ranks=ranks, timeout_s=60.0, device=DEVICE)
-    result = server.run(TARGET, question_to_json(job), ranks, folder, timeout_s=60)
+    job = Question(**files, strategy=chosen, ranks=ranks, timeout_s=timeout_s, device=DEVICE)
+    result = server.run(TARGET, question_to_json(job), ranks, folder, timeout_s=timeout_s)
     assert result.ended is Ending.FINISHED, result
     return [report_from_json(report) for report in result.reports if report is not None]
 
@@ -64,6 +69,46 @@ def test_every_strategy_bounds_the_same_boxes(
             assert report.verdict == one.verdict, strategy
             for name in ("domains", "rounds", "depth"):
                 assert getattr(report.measured, name) == getattr(one.measured, name), strategy
+            if strategy != "tp":
+                assert report.lower_bound == one.lower_bound, strategy
+
+
+def test_few_inputs_among_fixed_decimals_are_halved(
+    rank_server: RankServer, vnncomp_later: Path, tmp_path: Path
+) -> None:
+    """dist_shift: eight inputs vary beside an image; neuron splits left this one open."""
+    root = vnncomp_later / "vnncomp2023" / "dist_shift"
+    (network,) = (root / "onnx").glob("mnist_concat.onnx*")
+    (prop,) = (root / "vnnlib").glob("index3187_delta0.13.vnnlib*")
+    prepare(network, tmp_path / "prepared")
+    prepared = str(tmp_path / "prepared")
+    files = {"network": str(network), "property": str(prop), "prepared": prepared}
+    (one,) = verified(rank_server, files, "baseline", 1, tmp_path / "one")
+    assert (one.verdict, one.method) == (Verdict.UNSAT, "input-split")
+    assert 1 < given(one.measured.domains) < 100
+    for strategy in ("fsdp", "sp"):
+        for report in verified(rank_server, files, strategy, 2, tmp_path / strategy):
+            assert report.verdict is Verdict.UNSAT, strategy
+            assert report.lower_bound == one.lower_bound, strategy
+
+
+@pytest.mark.exhaustive
+def test_boxes_that_are_bounded_alone_are_the_same_under_every_strategy(
+    rank_server: RankServer, vnncomp_later: Path, tmp_path: Path
+) -> None:
+    """cifar_biasfield: rows of the last layer end where specs say so, and α follows."""
+    root = vnncomp_later / "vnncomp2022" / "cifar_biasfield"
+    (network,) = (root / "onnx").glob("cifar_bias_field_48.onnx*")
+    (prop,) = (root / "vnnlib").glob("prop_48.vnnlib*")
+    prepare(network, tmp_path / "prepared")
+    prepared = str(tmp_path / "prepared")
+    files = {"network": str(network), "property": str(prop), "prepared": prepared}
+    (one,) = verified(rank_server, files, "baseline", 1, tmp_path / "one", timeout_s=300)
+    assert (one.verdict, one.method) == (Verdict.UNSAT, "input-split")
+    for strategy in ("fsdp", "sp", "tp"):
+        for report in verified(rank_server, files, strategy, 2, tmp_path / strategy, timeout_s=300):
+            assert report.verdict is Verdict.UNSAT, strategy
+            assert report.measured.domains == one.measured.domains, strategy
             if strategy != "tp":
                 assert report.lower_bound == one.lower_bound, strategy
 

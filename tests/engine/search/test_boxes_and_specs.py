@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from questions import anything, case, region
 from small_networks import CPU
 
+from runner.engine.bounds.interval import Interval
 from runner.engine.specs import Specs, box_around, box_within
 from runner.problem.property.model import Case
 from runner.problem.property.numbers import Limit, Limits
@@ -43,6 +44,21 @@ def test_the_box_around_is_the_smallest_that_contains_the_case(interval: Case) -
     assert float(upper) >= high
     assert float(np.nextafter(lower, np.float32(np.inf))) > low
     assert float(np.nextafter(upper, np.float32(-np.inf))) < high
+
+
+@given(reals)
+def test_a_decimal_does_not_vary_but_a_box_around_it_does(value: float) -> None:
+    for dtype in (torch.float32, torch.float64):
+        if abs(value) < 1e30:
+            point = box_around(case([value], [value]), (1,), CPU, dtype)
+            assert not bool(point.varying)
+        wide = case([value - 1e-5 * (1 + abs(value))], [value])
+        assert bool(box_around(wide, (1,), CPU, dtype).varying)
+
+
+def test_what_is_no_number_varies() -> None:
+    nothing = torch.tensor([torch.nan])
+    assert bool(Interval(nothing, nothing).varying)
 
 
 def exactly(lower: Fraction, upper: Fraction) -> Case:

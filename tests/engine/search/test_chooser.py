@@ -50,6 +50,20 @@ def test_the_search_with_less_to_split_comes_first(
     assert [getattr(maker, "name", "") for maker in makers] == names
 
 
+def test_inputs_that_vary_by_rounding_alone_are_not_split() -> None:
+    """A decimal that is no float32 lies between two of them."""
+    network = mlp(130, 40, 40, 1)
+    lower, upper = [-1.0] * 3 + [0.1] * 127, [1.0] * 3 + [0.1] * 127
+    unsafe = region([[1]], [1e3])
+    asked = question(case(lower, upper, unsafe))
+    (found,) = bounded(network, asked, Method.CROWN).open_cases
+    box = found.progress.box
+    assert bool((box.lower < box.upper).all())
+    assert found.free_inputs == 3
+    names = [getattr(maker, "name", "") for maker in fitting(found)]
+    assert names == ["input-split", "beta-crown"]
+
+
 @pytest.mark.parametrize(
     ("inputs", "names"),
     [(3, ["input-split", "beta-crown"]), (8, ["beta-crown", "input-split"])],

@@ -21,6 +21,7 @@ from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.network.graph import Op
 from runner.engine.search.cuts import Cuts
+from runner.engine.search.foresight import Foresight
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.search import SearchEnd
 from runner.problem.property.model import Property
@@ -140,3 +141,19 @@ def test_few_boxes_gain_where_each_cut_leaves_little_of_what_was_missed(
     found = InputSplit(replace(chosen, pauses=lambda: next(times, True)))
     assert found.run() is SearchEnd.PAUSED
     assert found.gains is gains
+
+
+def test_parts_that_would_stay_open_are_not_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is foreseen to take two cuts is cut twice at once: the halves have no rows."""
+    monkeypatch.setattr(deep_boxes, "TRIAL_WORK", 0)
+    network = image()
+    instance = nearly_unsafe(network, 0.5, 0.1)
+    counts = {}
+    for cuts in (1, 2):
+        monkeypatch.setattr(Foresight, "cuts", lambda *_, cuts=cuts: cuts)
+        chosen = context(network, instance, bounded(network, instance, Method.CROWN))
+        assert InputSplit(chosen).run() is SearchEnd.PROVED
+        counts[cuts] = chosen.progress
+    assert {point.domains for point in counts[1].history[:2]} == {1, 2}
+    assert counts[2].history[0].open == 4
+    assert counts[2].depth % 2 == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from runner.engine.search.near import CANCELLING, SEVERAL, Near
+from runner.engine.search.near import CANCELLING, SEVERAL, Always, Near
 
 MARGINS = -torch.tensor([[0.1], [1.0], [10.0]])
 
@@ -58,3 +58,11 @@ def test_where_none_close_nothing_is_paid_but_after_a_while_it_is_tried_again() 
         near.skipped()
     assert near.pays(0.1)
     assert tried(near) == [True] * 3
+
+
+def test_beside_a_dear_box_all_that_is_open_is_always_tried() -> None:
+    near = Always()
+    rounds(near, 20, closes=0.0, price=0.9)
+    assert tried(near) == [True] * 3
+    assert near.pays(0.9)
+    assert not near.pays(torch.inf)  # of no trials
