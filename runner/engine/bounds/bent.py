@@ -154,7 +154,8 @@ class BentBounds(DomainBounds[BentSpace, _Lines]):
             inputs = frontier.pending[network.graph.input.name]
             costs = self._costs(passed, self._at_least(inputs), lines, slopes)
             columns = torch.cat([pulled[node.name] for node in self.space.nodes], 2)
-            return BentInspection(bounds, self._scores(costs, pulled), inputs, columns)
+            scores, constant = self._scores(costs, pulled), self._constant(frontier)
+            return BentInspection(bounds, scores, inputs, constant, columns)
 
     def _at_least(self, inputs: Tensor) -> dict[str, Tensor]:
         """Of every node, its values [K B, *shape] where the rows of the input are least."""

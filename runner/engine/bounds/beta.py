@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Generic, Self, TypeVar
 
 import torch
@@ -28,6 +28,7 @@ from runner.engine.bounds.backward import (
 )
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.rounding import LEDGER
 from runner.engine.bounds.space import Space, Splittable
 from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.split_relu import SplitRelaxation
@@ -89,12 +90,19 @@ class Subdomains:
 @dataclass(frozen=True)
 class Inspection:
     """Bounds [K, B], and the coefficients on the way: of the outputs of this rank's unstable
-    neurons [K, B, V] and of the input [K, B, *own input].
+    neurons [K, B, V] and of the input [K, B, *own input], with the constant [K, B] in float64.
     """
 
     bounds: Tensor
     neurons: Tensor
     inputs: Tensor
+    constant: Tensor
+
+    def select(self, index: Tensor) -> Self:
+        """Of some sub-domains."""
+        return replace(
+            self, **{field.name: getattr(self, field.name)[:, index] for field in fields(self)}
+        )
 
 
 class DomainBounds(Generic[S, L], ABC):
@@ -231,6 +239,13 @@ class DomainBounds(Generic[S, L], ABC):
         shaped = rows.reshape(*rows.shape[:2], *network.graph.node(name).shape)
         return frontier_at(network, name, network.features.local(name, shaped, 2))
 
+    def _constant(self, frontier: Frontier) -> Tensor:
+        """Of a frontier that has reached the input, with what rounding has cost taken off."""
+        constant = frontier.constant.to(LEDGER)
+        if frontier.error is not None:
+            constant = constant - frontier.error
+        return self._network.features.total(constant)
+
     @abstractmethod
     def to(self, dtype: torch.dtype) -> Self: ...
 
@@ -283,9 +298,10 @@ class SplitBounds(DomainBounds[SplitSpace, Relaxations]):
             adaptive = (domains.upper > -domains.lower).to(domains.lower)
             return adaptive[:, self.space.columns].expand(rows, -1, -1).clone()
 
-    def inspect(self, domains: Subdomains) -> Inspection:
-        """`bound`, and what it passes."""
+    def inspect(self, domains: Subdomains, *, proven: bool = False) -> Inspection:
+        """`proven`: bounds and what they come from hold in real arithmetic."""
         self._checkpoint()
+        charges = WholeCharges(self._network, self.intervals) if proven else None
         with torch.no_grad(), self._tag.kind(Memory.A):
             relaxations = self._relaxations(domains)
             slopes = self._by_node(self._parts(domains.multipliers))
@@ -297,12 +313,13 @@ class SplitBounds(DomainBounds[SplitSpace, Relaxations]):
                 if node.name in splits:
                     columns = frontier.pending[node.name].flatten(2)
                     seen[node.name] = columns.index_select(2, splits[node.name].at)
-                one = Frontier(frontier.pending, frontier.constant, frontier.todo[:1])
-                after = advance(self._network, one, relaxations, slopes)
-                frontier = Frontier(after.pending, after.constant, frontier.todo[1:])
-            bounds = concretize(self._network, frontier, self._box)
+                one = replace(frontier, todo=frontier.todo[:1])
+                after = advance(self._network, one, relaxations, slopes, charges)
+                frontier = replace(after, todo=frontier.todo[1:])
+            bounds = concretize(self._network, frontier, self._box, charge=proven)
             neurons = torch.cat([seen[node.name] for node in self.space.nodes], 2)
-            return Inspection(bounds, neurons, frontier.pending[self._network.graph.input.name])
+            inputs = frontier.pending[self._network.graph.input.name]
+            return Inspection(bounds, neurons, inputs, self._constant(frontier))
 
     def scaled(self, seen: Inspection) -> Tensor:
         """The unit of each multiplier [V] that fits what was seen."""

@@ -40,6 +40,10 @@ class Features(Protocol):
         """A node's constant as a part of the total: once, where every rank computes it."""
         ...
 
+    def whole(self, name: str, rows: Tensor) -> Tensor:
+        """Of own columns [S, B, *own shape] of a node: those of all ranks [S, B, *shape]."""
+        ...
+
     def total(self, partial: Tensor) -> Tensor:
         """The sum of all ranks' partial bounds, differentiable, the same on every rank."""
         ...
@@ -64,6 +68,9 @@ class WholeFeatures:
 
     def counted(self, name: str, constant: Tensor) -> Tensor:
         return constant
+
+    def whole(self, name: str, rows: Tensor) -> Tensor:
+        return rows
 
     def total(self, partial: Tensor) -> Tensor:
         return partial

@@ -153,6 +153,9 @@ class ShardedFeatures:
             return constant
         return _CountedOnce.apply(constant, self._group)  # type: ignore[no-any-return]
 
+    def whole(self, name: str, rows: Tensor) -> Tensor:
+        return rows if self._plan[name] is None else self.gathered(name, rows)
+
     def total(self, partial: Tensor) -> Tensor:
         return _Total.apply(partial, self._group)  # type: ignore[no-any-return]
 

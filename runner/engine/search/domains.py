@@ -18,6 +18,8 @@ class Domains:
     """B of them: the disjunct [B] each is of, phases [B, N] int8, bounds lower and upper [B, N] of
     the unstable neurons' inputs, multipliers [B, K, V] float16 (to start from: any value in range
     gives a valid bound), margins [B] float64, depth [B], and urgency [B]: the least is next.
+    ceiling [B] float64: the greatest margin to be claimed, 0 once limits hold only where the
+    disjunct may be unsafe.
     """
 
     disjunct: Tensor
@@ -28,6 +30,7 @@ class Domains:
     margins: Tensor
     depth: Tensor
     urgency: Tensor
+    ceiling: Tensor
 
     def __len__(self) -> int:
         return len(self.disjunct)
@@ -55,6 +58,13 @@ class Domains:
             self, phases=subdomains.phases, lower=before.lower, upper=before.upper
         ).with_multipliers(subdomains.multipliers)
         return replace(split, depth=self.depth + 1)
+
+    def decided(self) -> Domains:
+        """With all neurons that their limits make stable as split: what follows from the others."""
+        phases = torch.where(self.lower >= 0, 1, torch.where(self.upper <= 0, -1, 0))
+        return replace(
+            self, phases=torch.where(self.phases == 0, phases, self.phases).to(torch.int8)
+        )
 
     def to(self, device: torch.device) -> Domains:
         return Domains(*(getattr(self, field.name).to(device) for field in fields(self)))

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from runner.contract.vocabulary import Memory
 from runner.engine.attack.pgd import Target
-from runner.engine.bounds.beta import BetaSettings, Subdomains
-from runner.engine.search.branching import early, filtered, inspected
+from runner.engine.bounds.beta import BetaSettings, Inspection, Subdomains
+from runner.engine.search.branching import Inspected, early, filtered, inspected
+from runner.engine.search.clipping import Clipping
 from runner.engine.search.domains import Domains, DomainStore, joined
 from runner.engine.search.leaves import Certificate
 from runner.engine.search.rounds import run_rounds
@@ -69,6 +70,7 @@ class ReluSplit:
         self.stalled = False
         with context.tag.kind(Memory.BOUNDS):
             self._root = SplitRoot.of(context)
+        self._clipping = Clipping(context, self._root)
         self._settings = settings or (BENT if self._root.bent else ReluSplitSettings())
         workload, ranks = context.workload, context.sharing.ranks
         self.batch = max(1, (workload.batch // ranks if workload else self._own_batch) // 2)
@@ -175,11 +177,20 @@ class ReluSplit:
         rows = root.rows.of_domains(taken.disjunct, root.dtype)
         thresholds = root.rows.goal(taken.disjunct, root.dtype)
         parents = taken.subdomains(rows)
-        seen = root.bounds.inspect(parents)
         free = self._context.workload is None
+        clips = free and not self._tightens and self._clipping.due
+        seen = self._clipping.seen(parents) if clips else root.bounds.inspect(parents)
         turn = self._context.progress.rounds % self._settings.attack_every == 1
         if free and turn and self._attacked(taken, seen.inputs, seen.bounds - thresholds):
             return True
+        if clips:
+            taken, seen = self._clipped(taken, Inspected(root.bounds, parents, seen, thresholds))
+            if not len(taken):
+                self._record(0, 0)
+                return False
+            rows = root.rows.of_domains(taken.disjunct, root.dtype)
+            thresholds = root.rows.goal(taken.disjunct, root.dtype)
+            parents = taken.subdomains(rows)
         split = inspected(root.bounds, parents, seen, thresholds)
         if self._tightens and not root.bent:
             family = taken.phases.unique(dim=0, return_inverse=True)[1]
@@ -212,6 +223,30 @@ class ReluSplit:
         self._record(2 * int(splittable.sum()), int(taken.depth.max()) + 1)
         return False
 
+    def _clipped(self, taken: Domains, inspected: Inspected) -> tuple[Domains, Inspection]:
+        """Of what half spaces leave of domains: those that stay open, and what is seen of them."""
+        found = self._clipping.clipped(taken, inspected)
+        if found is None:
+            return taken, inspected.seen
+        root = self._root
+        rows = root.rows.of_domains(found.disjunct, root.dtype)
+        seen = self._clipping.seen(found.subdomains(rows))
+        proved = root.rows.margins(seen.bounds, found.disjunct).amax(0)
+        empty = (found.lower > found.upper).any(1)
+        closed = empty | (proved > 0)
+        margins = torch.where(empty, torch.inf, torch.maximum(proved, found.margins))
+        margins = torch.minimum(margins, found.ceiling)
+        before = root.rows.margins(inspected.seen.bounds, found.disjunct).amax(0)
+        self._clipping.gained(-before, -margins)
+        self._close(found.disjunct[closed], margins[closed])
+        return replace(found, margins=margins).select(~closed), seen.select(~closed)
+
+    def _close(self, disjuncts: Tensor, margins: Tensor) -> None:
+        """Domains of these disjuncts [B] are closed with such margins [B]."""
+        least = margins.new_full((len(self._closed),), torch.inf)
+        least.scatter_reduce_(0, disjuncts, margins, "amin")
+        self._closed = torch.minimum(self._closed, least.cpu())
+
     def _tightened(self, children: Domains) -> Domains:
         """Those that are not empty, with new bounds of neurons; each set of phases once."""
         root = self._root
@@ -239,9 +274,8 @@ class ReluSplit:
         domains = domains.with_multipliers(multipliers)
         # A child holds less than its parent, so what was proved of the parent holds.
         best = torch.maximum(margins.amax(0), domains.margins)
-        least = best.new_full((len(self._closed),), torch.inf)
-        least.scatter_reduce_(0, disjunct[closed], best[closed], "amin")
-        self._closed = torch.minimum(self._closed, least.cpu())
+        best = torch.minimum(best, domains.ceiling)
+        self._close(disjunct[closed], best[closed])
         kept = replace(domains, margins=best, urgency=best).select(~closed)
         if len(kept):
             self.store.put(self._with_families(kept) if self._tightens else kept)
@@ -289,13 +323,15 @@ class ReluSplit:
         context, rows = self._context, self._root.rows
         for index in range(len(leaves)):
             context.checkpoint()
-            leaf, disjunct = leaves.select(torch.tensor([index])), int(leaves.disjunct[index])
+            leaf = leaves.select(torch.tensor([index])).decided()
+            disjunct = int(leaf.disjunct)
             found = self._root.leaves.solve(
                 leaf.phases[0], leaf.lower[0], rows.rows[:, disjunct], rows.thresholds[:, disjunct]
             )
             if isinstance(found, Certificate):
                 margin = self._certified(leaf, found)
                 if margin > 0:
+                    margin = min(margin, float(leaf.ceiling))
                     self._closed[disjunct] = min(float(self._closed[disjunct]), margin)
                     continue
             elif found is not None:

@@ -94,7 +94,15 @@ class SplitRoot:
         nothing = torch.full((count,), -torch.inf, dtype=torch.float64, device=lower.device)
         depth = torch.zeros(count, dtype=torch.long, device=lower.device)
         domains = Domains(
-            disjuncts, phases, lower, upper, multipliers.transpose(0, 1), nothing, depth, nothing
+            disjuncts,
+            phases,
+            lower,
+            upper,
+            multipliers.transpose(0, 1),
+            margins=nothing,
+            depth=depth,
+            urgency=nothing,
+            ceiling=-nothing,
         )
         rows = self.rows.of_domains(disjuncts, lower.dtype)
         goal = self.rows.goal(disjuncts, lower.dtype)

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.clips import Forms, HalfSpaces
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.refinement import Refinement
 from runner.engine.bounds.rounding import plain_products
+from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline
 from runner.engine.driver_engine import DriverEngine
@@ -59,7 +61,8 @@ def agreement(payload: Payload) -> Payload:
                     "outside": _apart(beyond, reached),
                 }
         for name in ("baseline", *payload.get("trees", ())):
-            many = _by_trees(prepared, name, Group() if name == "baseline" else group, box)
+            alone = Group() if name == "baseline" else group
+            many = _by_trees(prepared, name, alone, box) | _by_clips(prepared, name, alone, box)
             if name == "baseline":
                 one = many
             else:
@@ -87,6 +90,27 @@ def _by_trees(prepared: Path, name: str, group: Group, box: Interval) -> dict[st
     for node, interval in propagator.bound(box, known).intervals.items():
         tensors |= {f"{node}.lower": interval.lower, f"{node}.upper": interval.upper}
     return tensors
+
+
+def _by_clips(prepared: Path, name: str, group: Group, box: Interval) -> dict[str, Tensor]:
+    """What half spaces of some directions add to CROWN's bounds."""
+    engine = DriverEngine(prepared, strategy_named(name), group, TORCH_DEVICE, NoTagger())
+    clock = Deadline(group, 100.0)
+    propagator = engine.propagator(Method.CROWN, clock, lambda rows: rows)
+    network, intervals = propagator.network, propagator.bound(box).intervals
+    space = SplitSpace.of(network, intervals)
+    forms = Forms(network, space, intervals, NoTagger(), clock.check, 10**9)
+    generator = torch.Generator().manual_seed(0)
+    slopes = torch.randn(4, box.lower[0].numel(), generator=generator).to(box.lower)
+    limits = slopes @ box.centre.flatten() - 0.9 * (slopes.abs() @ box.radius.flatten())
+    lower = space.columns_of({n: i.lower for n, i in intervals.items()}).expand(4, -1)
+    upper = space.columns_of({n: i.upper for n, i in intervals.items()}).expand(4, -1)
+    found = forms.clipped(
+        HalfSpaces(slopes, limits.double()), Interval(lower, upper), torch.ones_like(lower), 10**6
+    )
+    if not bool((found.lower > lower).any()):
+        raise ValueError("half spaces that add nothing compare nothing")
+    return {"clips.lower": found.lower, "clips.upper": found.upper}
 
 
 def _question(graph: Graph, radius: float, free: int | None = None) -> tuple[Interval, Tensor]:

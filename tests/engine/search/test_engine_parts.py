@@ -17,12 +17,13 @@ from test_bent_split import bent
 from test_box_attack import ASKED, well
 from test_exact import zero
 from test_input_split import asked, context, wave
-from test_relu_split import WEAK
+from test_relu_split import WEAK, hard
 
 from runner.contract.vocabulary import EnginePart, Method, Verdict
 from runner.engine import incomplete as incomplete_module
 from runner.engine.attack.pgd import Attack
 from runner.engine.bounds.boxes import BoxPropagator
+from runner.engine.bounds.clips import Forms
 from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.mixed import MixedRelaxation
 from runner.engine.bounds.network_bounds import Settings
@@ -212,6 +213,16 @@ def boxes_together(without: Without, watched: Watched) -> int:
     return len(made)
 
 
+def half_spaces(without: Without, watched: Watched) -> int:
+    clipped = watched.calls(Forms, "clipped")
+    network, instance = hard()
+    progress = bounded(network, instance, Method.CROWN, without=without)
+    assert (
+        ReluSplit(context(network, instance, progress, without=without)).run() is SearchEnd.PROVED
+    )
+    return len(clipped)
+
+
 def trees_of_neurons(without: Without, watched: Watched) -> int:
     network = mlp(4, 6, 6, 1)
     (found,) = bounded(network, never(network), without=without).open_cases
@@ -228,6 +239,7 @@ RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.NEAR: alpha_on_boxes,
     EnginePart.BOX_ATTACK: attacks_from_boxes,
     EnginePart.WHOLE: enumerations,
+    EnginePart.CLIPS: half_spaces,
     EnginePart.TREES: trees_of_neurons,
     EnginePart.LEAVES: linear_programs,
     EnginePart.EXACT: fractions,

@@ -20,6 +20,7 @@ from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import DeadlineReached
 from runner.engine.incomplete import Incomplete
+from runner.engine.search import clipping, relu_split
 from runner.engine.search.relu_split import ReluSplit, ReluSplitSettings
 from runner.engine.search.search import Progress, SearchContext, SearchEnd
 from runner.engine.search.seeds import Seeds
@@ -105,8 +106,52 @@ def test_the_batch_changes_no_verdict(trial: int) -> None:
         settings = replace(PLAIN, batch=batch, trial=trial)
         outcome, incomplete, progress = search(*hard(), settings)
         assert outcome is SearchEnd.PROVED
-        assert incomplete.lower_bound > 0
+        # Where nothing is unsafe in what a half space leaves, no more is claimed of the rest.
+        assert incomplete.lower_bound >= 0
         assert progress.domains > 10
+
+
+def near(seed: int, room: float) -> tuple[SmallNetwork, Property, float]:
+    """Of many inputs, an output is to stay above what a descent found, by so much of its size; with
+    that value.
+    """
+    network, inputs, radius = mlp(100, 24, 16, 2, seed=seed), 100, 0.2
+    x = torch.rand(2000, inputs, generator=torch.Generator().manual_seed(0)) * 2 * radius - radius
+    for _ in range(60):
+        x = x.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(network.outputs(x)[:, 0].sum(), x)
+        x = (x - radius / 15 * slope.sign()).clamp(-radius, radius)
+    values = network.outputs(x.detach())[:, 0]
+    least = float(values.min())
+    unsafe = region([[1, 0]], [least - room * float(values.abs().max())])
+    asked = case([-radius] * inputs, [radius] * inputs, unsafe)
+    return network, question(asked, outputs=2), least
+
+
+def test_half_spaces_take_domains_away_and_no_more_is_claimed_than_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clipped = plain = 0
+    for seed in (1, 2):
+        network, instance, least = near(seed, 0.05)
+        outcome, incomplete, progress = search(network, instance, PLAIN)
+        assert outcome is SearchEnd.PROVED
+        assert incomplete.lower_bound <= least - float(instance.cases[0].unsafe[0].rhs[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(clipping, "MOST_NEURONS", 0)
+            outcome, _, without = search(network, instance, PLAIN)
+        assert outcome is SearchEnd.PROVED
+        clipped, plain = clipped + progress.domains, plain + without.domains
+    assert clipped < 0.85 * plain
+
+
+def test_half_spaces_hide_no_counterexample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relu_split, "search", lambda context, seeds: False)
+    for seed in (1, 2):
+        network, instance, _ = near(seed, -0.01)
+        outcome, incomplete, _ = search(network, instance, PLAIN, lambda: None)
+        assert outcome is not SearchEnd.PROVED
+        assert incomplete.open_targets
 
 
 def test_the_record_tells_what_was_done() -> None:
