@@ -60,11 +60,11 @@ def plan(
 
 def _print_groups(strategy: Strategy, ranks: int, out: Console) -> None:
     """What has no place at a node: who bounds which rows, and who searches what."""
-    for axis, what in ((Axis.SPECS, "Blocks of rows"), (Axis.DOMAINS, "Sub-problems")):
-        groups = strategy.beside(axis, ranks)
+    of_rows, of_domains = strategy.beside_sharers(ranks), strategy.beside(Axis.DOMAINS, ranks)
+    for groups, what in ((of_rows, "Blocks of rows"), (of_domains, "Sub-problems")):
         if len(groups) > 1:
             out.print(f"{what}: each on one of {len(groups)} groups of {len(groups[0])} rank(s).")
-    moved = 4 * (strategy.degree(Axis.SPECS, ranks) - 1)
+    moved = 4 * (len(of_rows) - 1)
     if moved:
         out.print(f"A row's bound goes to every other group: {moved} bytes from each rank.")
 
@@ -84,7 +84,7 @@ def _planned(
         choice = Choice(strategy)
         if strategy == UNSETTLED:
             facts = planned(STRATEGIES["baseline"])
-            choice = settled(strategy, facts["weight_bytes"], facts["inputs"], Device.AUTO)
+            choice = settled(strategy, facts["weight_bytes"], Device.AUTO)
         found = planned(choice.strategy)
     return choice, [from_json(node, NodePlan) for node in found["nodes"]]
 

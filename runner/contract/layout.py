@@ -6,7 +6,7 @@ No torch: all of this is arithmetic on numbers of ranks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from math import prod
@@ -25,7 +25,7 @@ class Axis(StrEnum):
     WEIGHTS = "weights"  # each rank keeps 1/P of every Linear/Conv weight
     FEATURES = "features"  # each rank keeps the A columns of its own neurons
     SPECS = "specs"  # each rank bounds its own row blocks of each start node
-    DOMAINS = "domains"  # each rank bounds its own sub-problems
+    DOMAINS = "domains"  # each rank bounds its own sub-problems; rows before them, as by specs
 
 
 # Ranks that exchange the most are next to each other: the last axis varies the fastest.
@@ -37,7 +37,8 @@ class Layout:
     """A degree for each axis; their product is the number of ranks, which form a grid.
 
     `fsdp`: ranks that each keep a part of the weights; `tp`: of the neurons, with their weights;
-    `sp`: groups that bound different rows; `dp`: groups that search different sub-problems.
+    `sp`: groups that bound different rows; `dp`: groups that bound different rows
+    as well, and then search different sub-problems.
 
     Raises UsageError for degrees that cannot be, or not be combined.
     """
@@ -94,25 +95,22 @@ class Layout:
         """Where a rank is along an axis, from 0."""
         return rank // self._stride(axis) % self.degree(axis)
 
-    def along(self, axis: Axis) -> Partition:
-        """Ranks that differ in their place along this axis alone."""
-        step = self.degree(axis) * self._stride(axis)
-        return self._grouped(lambda rank: rank - rank % step + rank % self._stride(axis))
+    def along(self, *axes: Axis) -> Partition:
+        """Ranks that differ in their places along these axes alone."""
+        return self.beside(*(axis for axis in Axis if axis not in axes))
 
-    def beside(self, axis: Axis) -> Partition:
-        """Ranks that have the same place along this axis."""
-        return self._grouped(lambda rank: self.place(axis, rank))
+    def beside(self, *axes: Axis) -> Partition:
+        """Ranks that have the same place along each of these axes."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for rank in range(self.ranks):
+            places = tuple(self.place(axis, rank) for axis in axes)
+            groups.setdefault(places, []).append(rank)
+        return list(groups.values())
 
     def _stride(self, axis: Axis) -> int:
         """From a rank to the next along an axis."""
         order = list(AXES.values())
         return prod(self.degree(later) for later in order[order.index(axis) + 1 :])
-
-    def _grouped(self, key: Callable[[int], int]) -> Partition:
-        groups: dict[int, list[int]] = {}
-        for rank in range(self.ranks):
-            groups.setdefault(key(rank), []).append(rank)
-        return list(groups.values())
 
     def _degrees(self) -> dict[str, int]:
         return {field.name: getattr(self, field.name) for field in fields(self)}

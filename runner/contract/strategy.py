@@ -82,6 +82,28 @@ class Strategy:
             return self.layout.beside(axis)
         return _alone(ranks) if axis in self.sharded else _whole(ranks)
 
+    @property
+    def row_axes(self) -> frozenset[Axis]:
+        """Axes whose ranks share the rows of start nodes: of specs, and of domains, which nobody
+        has before a search. Ranks that share the weights, too, share each product of them instead.
+        """
+        axes = self.sharded & {Axis.SPECS, Axis.DOMAINS}
+        return axes - {Axis.DOMAINS} if self.same_ranks(Axis.WEIGHTS, Axis.DOMAINS) else axes
+
+    def sharers(self, ranks: int) -> Partition:
+        """Groups of ranks that share the rows of start nodes."""
+        if self.layout is not None:
+            self._check(ranks)
+            return self.layout.along(*self.row_axes)
+        return _whole(ranks) if self.row_axes else _alone(ranks)
+
+    def beside_sharers(self, ranks: int) -> Partition:
+        """Groups of ranks that bound the same rows."""
+        if self.layout is not None:
+            self._check(ranks)
+            return self.layout.beside(*self.row_axes)
+        return _alone(ranks) if self.row_axes else _whole(ranks)
+
     def same_ranks(self, one: Axis, other: Axis) -> bool:
         """Whether both are spread, over the same ranks: no rank then shares its part of one with a
         rank that has another part of the other.

@@ -29,7 +29,7 @@ class Cause(StrEnum):
     LATE_ANSWER = "late_answer"  # an answer came after the timeout
     RANK_STOPPED = "rank_stopped"  # a rank was suspended (SIGSTOP) until the deadline
     RANK_DIED = "rank_died"
-    GANG_MISMATCH = "gang_mismatch"  # the ranks that run are not those that the question is for
+    GANG_MISMATCH = "gang_mismatch"  # the question is for other ranks, or they compute unlike
     OUT_OF_MEMORY = "out_of_memory"
     DISK_FULL = "disk_full"  # ends the run and is not recorded: resumed, it starts there
     MISSING_FILE = "missing_file"

@@ -120,9 +120,9 @@ class DriverEngine:
         )
         return self._mesh.world.decide(excluded)
 
-    def guide(self, deadline: Deadline) -> Guide:
+    def guide(self, checkpoint: Callable[[], None]) -> Guide:
         return IntervalSteps(
-            self.boxes(deadline.check), batch_boxes(self.graph, self.budget), self._tag
+            self.boxes(checkpoint), batch_boxes(self.graph, self.budget), self._tag
         )
 
     def boxes(self, checkpoint: Callable[[], None]) -> BoxPropagator:
@@ -130,14 +130,24 @@ class DriverEngine:
         budget, without = self.budget, self._settings.without
         return BoxPropagator(self._network, self._tag, checkpoint, budget=budget, without=without)
 
+    def attacking(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
+        searchers, alike = self._mesh.along(Axis.DOMAINS), self._mesh.beside(Axis.DOMAINS)
+        # Ranks that share the weights go through the network together.
+        together = self._strategy.same_ranks(Axis.WEIGHTS, Axis.DOMAINS)
+        if searchers.size == 1 or together:
+            return self._alike(deadline, confirmation)
+        return Apart(searchers, deadline, confirmation, name="attack", alike=alike)
+
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
-        searchers, world = self._mesh.along(Axis.DOMAINS), self._mesh.world
+        searchers, alike = self._mesh.along(Axis.DOMAINS), self._mesh.beside(Axis.DOMAINS)
         if searchers.size == 1:
-            return Alike(deadline.check, confirmation, world.decide)
+            return self._alike(deadline, confirmation)
         asked = self._strategy.same_ranks(Axis.WEIGHTS, Axis.DOMAINS)
         on_request = self._weights.on_request if asked and self._weights is not None else None
-        alike = self._mesh.beside(Axis.DOMAINS)
         return Apart(searchers, deadline, confirmation, on_request, alike=alike)
+
+    def _alike(self, deadline: Deadline, confirmation: Confirmation) -> Alike:
+        return Alike(deadline.check, confirmation, self._mesh.world.decide, deadline.passed)
 
     def propagator(
         self, method: Method, deadline: Deadline, watched: Callable[[Rows], Rows]
@@ -149,9 +159,9 @@ class DriverEngine:
 
     def _rows(self, deadline: Deadline) -> tuple[Callable[[], None], Rows, Callable[[float], bool]]:
         """Who bounds which rows, and how the clock is asked meanwhile, for all and for a share."""
-        if Axis.SPECS not in self._strategy.sharded:
+        if not self._strategy.row_axes:
             return deadline.check, WholeRows(), deadline.passed
-        sharers, alike = self._mesh.along(Axis.SPECS), self._mesh.beside(Axis.SPECS)
+        sharers, alike = self._mesh.sharers, self._mesh.beside_sharers
         if self._strategy.same_ranks(Axis.WEIGHTS, Axis.SPECS) and self._weights is not None:
             shared = SharedRows(sharers, lockstep=True, apart=self._weights.rows_apart)
             return deadline.check, shared, deadline.passed

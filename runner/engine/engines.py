@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -81,8 +82,14 @@ class VerificationEngine(Protocol):
         """Whether rational arithmetic proves at once that no point meets a disjunct."""
         ...
 
-    def guide(self, deadline: Deadline) -> Guide | None:
-        """What an attack by intervals steps by; None where there are no bounds of boxes."""
+    def guide(self, checkpoint: Callable[[], None]) -> Guide | None:
+        """What an attack by intervals steps by; None where there are no bounds of boxes.
+        `checkpoint` may raise between passes.
+        """
+        ...
+
+    def attacking(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
+        """Which starts of an attack are this rank's."""
         ...
 
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:

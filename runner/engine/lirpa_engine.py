@@ -98,11 +98,14 @@ class LirpaEngine:
             alone = Strategy("baseline", parallel=False)
             return DriverEngine(self._prepared, alone, Group(), self._device, NoTagger())
 
-    def guide(self, deadline: Deadline) -> None:
+    def guide(self, checkpoint: Callable[[], None]) -> None:
         """auto_LiRPA's bounds are of one box at a time."""
 
+    def attacking(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
+        return self.sharing(deadline, confirmation)
+
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
-        return Alike(deadline.check, confirmation)
+        return Alike(deadline.check, confirmation, passed=deadline.passed)
 
 
 class LirpaBounding:

@@ -15,7 +15,8 @@ import torch
 from runner.contract.vocabulary import BOUNDS, AttackKind, Cause, EnginePart, Method, Phase, Verdict
 from runner.contract.workload import Workload
 from runner.engine.agreement import SAFETY, Agreement, Nearest, compare
-from runner.engine.attack.pgd import Attack, AttackSettings, Target, targets_of
+from runner.engine.attack.pgd import Attack, AttackPart, AttackSettings, Target, targets_of
+from runner.engine.attack.shared_attack import SharedAttack
 from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.engines import Bounding, VerificationEngine
 from runner.engine.finding import Confirmation, Finding
@@ -131,7 +132,7 @@ class Verification:
             self._searches().run(cases)
         return self._finding(Verdict.UNKNOWN, Cause.FIXED_WORKLOAD)
 
-    def _compared(self, attack: Attack) -> Agreement:
+    def _compared(self, attack: SharedAttack) -> Agreement:
         """ONNX Runtime beside float64, which every rank hears of."""
         return compare(
             self.engine,
@@ -178,40 +179,42 @@ class Verification:
             self.workload,
         )
 
-    def _attack(self) -> Attack:
-        return Attack(
+    def _attack(self) -> SharedAttack:
+        sharing = self.engine.attacking(self.deadline, self.confirmation)
+        by_intervals = self.attack is AttackKind.INTERVAL
+        attack = Attack(
             self.engine,
             self.instance,
             self.device,
             self.seed,
             self.probe,
-            self.deadline.check,
-            self.confirmation,
+            sharing.checkpoint,
+            sharing.confirm,
             self.engine.dtype,
-            self.engine.guide(self.deadline) if self.attack is AttackKind.INTERVAL else None,
+            self.engine.guide(sharing.checkpoint) if by_intervals else None,
+            AttackPart(sharing.rank, sharing.ranks),
         )
+        return SharedAttack(attack, sharing)
 
     def _attacked(
         self,
-        attack: Attack,
+        attack: SharedAttack,
         targets: list[Target],
         settings: AttackSettings,
         rounds: int,
         share: float,
     ) -> bool:
-        def ended() -> bool:
-            return self.deadline.passed(share + RUNNING_SHARE)
-
+        until = share + RUNNING_SHARE
         return any(
-            not self.deadline.passed(share) and attack.search(targets, settings, ended)
+            not self.deadline.passed(share) and attack.search(targets, settings, until)
             for _ in range(rounds)
         )
 
-    def _enumerated(self, attack: Attack, targets: list[Target]) -> bool:
+    def _enumerated(self, attack: SharedAttack, targets: list[Target]) -> bool:
         """Whether one of finitely many points is a counterexample."""
         if EnginePart.WHOLE in self.without:
             return False
-        return attack.search_whole(targets, lambda: self.deadline.passed(WHOLE_SHARE))
+        return attack.search_whole(targets, WHOLE_SHARE)
 
     def _proved(self) -> Finding:
         """`unsat`, unless VNN-COMP's checker would accept a point that lies outside of the box."""

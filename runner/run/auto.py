@@ -24,8 +24,6 @@ UNSETTLED = Strategy(AUTO)
 MOST_RANKS = 8
 # Of a rank's memory: what weights may take, as A and α want most of it.
 WEIGHTS_SHARE = 0.25
-# With so few inputs boxes are halved, after bounds that take no time to speak of.
-FEW_INPUTS = 20
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def this_machine(device: Device) -> ThisMachine:
     return ThisMachine(ranks, "cores", psutil.virtual_memory().total // ranks)
 
 
-def choose(machine: ThisMachine, weight_bytes: int, inputs: int) -> Choice:
+def choose(machine: ThisMachine, weight_bytes: int) -> Choice:
     """Weights are spread no further than memory asks for; ranks that are left search apart."""
     ranks, room = machine.ranks, WEIGHTS_SHARE * machine.rank_bytes
     here = f"{ranks} {machine.workers}"
@@ -83,21 +81,17 @@ def choose(machine: ThisMachine, weight_bytes: int, inputs: int) -> Choice:
             f"weights of {weight_bytes} bytes take more than {WEIGHTS_SHARE:g} of the memory of "
             f"one of {here}",
         )
-    if inputs <= FEW_INPUTS:
-        return _chosen(
-            STRATEGIES["dp"], f"{inputs} inputs are few: {here} search sub-problems of their own"
-        )
     return _chosen(
-        STRATEGIES["sp+dp"],
-        f"{inputs} inputs are many: {here} share the rows of bounds, then the sub-problems",
+        STRATEGIES["dp"],
+        f"{here} share the starts of attacks, the rows of bounds, then the sub-problems",
     )
 
 
-def settled(strategy: Strategy, weight_bytes: int, inputs: int, device: Device) -> Choice:
+def settled(strategy: Strategy, weight_bytes: int, device: Device) -> Choice:
     """What `strategy` is for a network that was converted; only UNSETTLED is not known before."""
     if strategy != UNSETTLED:
         return Choice(strategy)
-    choice = choose(this_machine(device), weight_bytes, inputs)
+    choice = choose(this_machine(device), weight_bytes)
     _log.info("%s", choice.why)
     return choice
 

@@ -117,7 +117,7 @@ class _Worker:
             done = self._preparer.prepare(row, gang)
         if done.failure:
             return refused(task, done.failure, done.seconds), []
-        choice = settled(task.strategy, done.bytes, done.inputs, self._command.device)
+        choice = settled(task.strategy, done.bytes, self._command.device)
         chosen = replace(task, strategy=choice.strategy)
         outcome, ranks = self._verify(chosen, row, done)
         return told(outcome, choice), ranks

@@ -153,7 +153,7 @@ def answer(
         return refused(asked.task, done.failure, done.seconds), ()
     file = counterexample_in(scratch)
     file.unlink(missing_ok=True)
-    choice = settled(asked.question.strategy, done.bytes, done.inputs, asked.question.device)
+    choice = settled(asked.question.strategy, done.bytes, asked.question.device)
     task = replace(asked.task, strategy=choice.strategy)
     question = replace(
         asked.question,

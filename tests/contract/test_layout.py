@@ -71,6 +71,38 @@ def test_a_name_without_degrees_spreads_over_as_many_ranks_as_there_are(
         assert list(map(list, strategy.beside(axis, ranks))) == (apart if spread else whole)
 
 
+@given(layouts())
+def test_rows_are_shared_by_all_ranks_that_hold_the_same_part_of_the_network(
+    layout: Layout,
+) -> None:
+    strategy = Strategy("any", layout.axes, layout)
+    share, same = strategy.sharers(layout.ranks), strategy.beside_sharers(layout.ranks)
+    assert {len(group) for group in share} == {layout.sp * layout.dp}
+    assert {len(group) for group in same} == {layout.fsdp * layout.tp}
+    for groups in (share, same):
+        assert sorted(rank for group in groups for rank in group) == list(range(layout.ranks))
+    assert all(len(set(group) & set(other)) == 1 for group in share for other in same)
+    for cut in (Axis.WEIGHTS, Axis.FEATURES):
+        for group in share:
+            assert len({layout.place(cut, rank) for rank in group}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shared"),
+    [
+        *(("sp", True), ("dp", True), ("sp+dp", True), ("fsdp+sp", True)),
+        *(("fsdp+dp", False), ("fsdp", False), ("tp", False)),
+    ],
+)
+def test_rows_are_shared_under_sp_and_under_dp_unless_its_ranks_share_the_weights(
+    name: str, shared: bool
+) -> None:
+    everybody, alone = [[0, 1, 2]], [[0], [1], [2]]
+    strategy = strategy_named(name)
+    assert list(map(list, strategy.sharers(3))) == (everybody if shared else alone)
+    assert list(map(list, strategy.beside_sharers(3))) == (alone if shared else everybody)
+
+
 def test_those_that_talk_the_most_are_next_to_each_other() -> None:
     layout = Layout(tp=2, sp=2)
     assert layout.along(Axis.FEATURES) == [[0, 1], [2, 3]]

@@ -14,7 +14,7 @@ from runner.contract.layout import Axis
 from runner.record.folder import open_run
 from runner.record.manifest import Command
 from runner.run import auto, plan
-from runner.run.auto import FEW_INPUTS, MOST_RANKS, WEIGHTS_SHARE, ThisMachine, choose
+from runner.run.auto import MOST_RANKS, WEIGHTS_SHARE, ThisMachine, choose
 from runner.run.schedule import schedule
 from runner.verifiers.strategies import strategy_named
 
@@ -22,34 +22,33 @@ GIB = 2**30
 FOUR = ThisMachine(4, "cores", 4 * GIB)
 
 
-@given(st.integers(1, MOST_RANKS), st.integers(0, 64 * GIB), st.integers(1, 10**6))
+@given(st.integers(1, MOST_RANKS), st.integers(0, 64 * GIB))
 def test_every_choice_fits_the_ranks_and_weights_fit_if_they_can(
-    ranks: int, weight_bytes: int, inputs: int
+    ranks: int, weight_bytes: int
 ) -> None:
-    choice = choose(ThisMachine(ranks, "cores", 4 * GIB), weight_bytes, inputs)
+    choice = choose(ThisMachine(ranks, "cores", 4 * GIB), weight_bytes)
     strategy = choice.strategy
     assert strategy.name == "auto"
     assert strategy.ranks_of(ranks) == ranks
     spread = strategy.degree(Axis.WEIGHTS, ranks)
     assert weight_bytes / spread <= WEIGHTS_SHARE * 4 * GIB or spread == ranks
-    assert choice == choose(ThisMachine(ranks, "cores", 4 * GIB), weight_bytes, inputs)
+    assert choice == choose(ThisMachine(ranks, "cores", 4 * GIB), weight_bytes)
 
 
 @pytest.mark.parametrize(
-    ("machine", "weight_bytes", "inputs", "chosen"),
+    ("machine", "weight_bytes", "chosen"),
     [
-        (ThisMachine(1, "cores", GIB), 1, 784, "baseline"),
-        (FOUR, 1, FEW_INPUTS, "dp"),
-        (FOUR, 1, FEW_INPUTS + 1, "sp+dp"),
-        (FOUR, GIB + 1, 784, "fsdp=2+dp=2"),
-        (FOUR, 3 * GIB, 5, "fsdp"),
-        (ThisMachine(3, "GPUs", 4 * GIB), GIB + 1, 5, "fsdp"),
+        (ThisMachine(1, "cores", GIB), 1, "baseline"),
+        (FOUR, 1, "dp"),
+        (FOUR, GIB + 1, "fsdp=2+dp=2"),
+        (FOUR, 3 * GIB, "fsdp"),
+        (ThisMachine(3, "GPUs", 4 * GIB), GIB + 1, "fsdp"),
     ],
 )
 def test_the_choice_is_a_strategy_that_can_be_named(
-    machine: ThisMachine, weight_bytes: int, inputs: int, chosen: str
+    machine: ThisMachine, weight_bytes: int, chosen: str
 ) -> None:
-    choice = choose(machine, weight_bytes, inputs)
+    choice = choose(machine, weight_bytes)
     named = strategy_named(chosen)
     assert choice.why.startswith(f"auto chose {chosen}: ")
     assert (choice.strategy.sharded, choice.strategy.layout) == (named.sharded, named.layout)

@@ -137,7 +137,7 @@ def test_no_strategy_is_ever_wrong(
 
 def test_every_strategy_that_bounds_is_asked() -> None:
     asked = {*ON_RANKS, *ALONE, "baseline"}
-    left = {"null", "sp+dp"}  # bounds nothing; shares as `sp` and searches as `dp`
+    left = {"null", "sp+dp"}  # bounds nothing; is `dp`
     assert set(STRATEGIES) - left <= asked
 
 

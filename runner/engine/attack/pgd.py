@@ -94,6 +94,21 @@ def _never() -> bool:
 Candidate = tuple[NDArray[np.floating], Target]
 
 
+@dataclass(frozen=True)
+class AttackPart:
+    """Of all starts or targets every `of`-th, from `first` on: what one of `of` ranks attacks."""
+
+    first: int = 0
+    of: int = 1
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.first, None, self.of)
+
+
+EVERYTHING = AttackPart()
+
+
 class Attackable(Protocol):
     """A network: `neurons` are those of all its layers."""
 
@@ -119,8 +134,9 @@ class Guide(Protocol):
 class Attack:
     """Searches for inputs in a target's box whose outputs meet all of its constraints.
 
-    All ranks search the same points: the seed is the same, and so is every value.
+    Ranks of one `part` search the same points: the seed is the same, and so is every value.
     `confirm` is asked for each candidate; `checkpoint` between steps, and it may raise.
+    `nearest`: how near to its region a target was come, and the point [*input] it was at.
     """
 
     def __init__(
@@ -134,13 +150,16 @@ class Attack:
         confirm: Callable[[Candidate], bool],
         dtype: torch.dtype = torch.float32,
         guide: Guide | None = None,
+        part: AttackPart = EVERYTHING,
     ) -> None:
         """`dtype`: of the network's inputs. `guide`: between descents. `precise`: outputs are
-        computed in float64, where the network rounds so much that float32 leads nowhere.
+        computed in float64, where the network rounds so much that float32 leads nowhere. `part`:
+        of the starts of each target; of the targets, where there are not enough of these.
         """
         self._dtype = dtype
+        self._part = part
         self.precise = False
-        self._ends: dict[Target, tuple[float, Tensor]] = {}
+        self.nearest: dict[Target, tuple[float, Tensor]] = {}
         self._network = network
         self._property = instance
         self._device = device
@@ -151,9 +170,14 @@ class Attack:
         self._guide = guide
 
     @property
+    def blank(self) -> Tensor:
+        """Zeros [*input], of the type and on the device of points."""
+        return torch.zeros(self._network.input_shape, dtype=self._dtype, device=self._device)
+
+    @property
     def ends(self) -> list[tuple[Target, Tensor]]:
         """The points [*input] that came nearest to a target's region; of many targets, some."""
-        nearest = sorted(self._ends.items(), key=lambda item: item[1][0])
+        nearest = sorted(self.nearest.items(), key=lambda item: item[1][0])
         return [(target, point) for target, (_, point) in nearest[:MOST_ENDS]]
 
     def search(
@@ -164,22 +188,26 @@ class Attack:
         """
         most = max(1, MOST_STARTS // max(1, len(targets)))
         settings = replace(settings, restarts=min(settings.restarts, most))
-        room = self._network.budget.scaled(BATCH_BYTES)
-        fits = max(1, room // (4 * self._network.neurons * settings.restarts))
+        part = self._part
         if settings.goal is not Goal.OWN:
             return any(
-                self._search_batch(rest[:1], rest[:MOST_OTHERS], settings, ended)
+                self._search_batch(rest[:1], rest[:MOST_OTHERS], settings, ended, part)
                 for rest in _by_case(targets).values()
             )
         others = self._others(targets, targets)
         # All targets at the price of one: worth more steps.
         steps = max(NEAREST_STEPS, settings.steps)
         nearest = replace(settings, goal=Goal.NEAREST, steps=steps)
-        if others and self._search_batch(others[:1], others, nearest, ended):
+        if others and self._search_batch(others[:1], others, nearest, ended, part):
             return True
+        if settings.restarts < part.of:
+            targets, part = targets[part.slice], EVERYTHING
+        room = self._network.budget.scaled(BATCH_BYTES)
+        starts = -(-settings.restarts // part.of)
+        fits = max(1, room // (4 * self._network.neurons * starts))
         for first in range(0, len(targets), fits):
             batch = targets[first : first + fits]
-            if self._search_batch(batch, self._others(batch, targets), settings, ended):
+            if self._search_batch(batch, self._others(batch, targets), settings, ended, part):
                 return True
             if ended():
                 return False
@@ -190,7 +218,7 @@ class Attack:
         `ended` is asked between some of them, the same on every rank: whether to give up.
         """
         for case, mine in _by_case(targets).items():
-            points = whole_points(self._property.cases[case])
+            points = whole_points(self._property.cases[case])[self._part.slice]
             if len(points) and self._is_one_of(points, mine, ended):
                 return True
         return False
@@ -229,11 +257,15 @@ class Attack:
         others: list[Target],
         settings: AttackSettings,
         ended: Callable[[], bool],
+        part: AttackPart,
     ) -> bool:
         with self._tag.kind(Memory.OTHER):
             batch = self._batch(targets, others)
             x = self._starts(batch.lower, batch.upper, settings.restarts)
             direction = self._random(*x.shape[:2], self._property.outputs).to(batch.region.rhs)
+            x, direction = x[:, part.slice], direction[:, part.slice]
+            if not x.shape[1]:
+                return False
             for descent in range(settings.descents):
                 turned = replace(settings, diversify=0) if descent else settings
                 below = self._descended(batch, x, direction * 2 - 1, turned, ended)
@@ -246,8 +278,8 @@ class Attack:
         for target, distance, point in zip(
             targets, batch.nearest.tolist(), batch.points, strict=True
         ):
-            if distance < self._ends.get(target, (math.inf, point))[0]:
-                self._ends[target] = distance, point
+            if distance < self.nearest.get(target, (math.inf, point))[0]:
+                self.nearest[target] = distance, point
         return False
 
     def _batch(self, targets: list[Target], others: list[Target]) -> _Batch:
@@ -340,7 +372,7 @@ class Attack:
         return torch.minimum(torch.maximum(x, lower[:, None]), upper[:, None])
 
     def _random(self, *shape: int) -> Tensor:
-        """Uniform in [0, 1), the same on every rank and every device."""
+        """Uniform in [0, 1), the same on every device."""
         return torch.rand(shape, generator=self._generator).to(self._device, self._dtype)
 
 

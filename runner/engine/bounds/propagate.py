@@ -242,7 +242,7 @@ class Propagator:
 
             return self._rows(start, bounds, self.settings.method, enough or _never)
 
-        parts = self._share.share([len(block) for block in blocks], found.T, bound)
+        parts = self._share.share(blocks, found.T, bound)
         return torch.fmax(found, torch.cat(parts))
 
     def _at_output(self, specs: Tensor, batch: int) -> Frontier:
@@ -342,7 +342,7 @@ class Propagator:
                 return lower.new_full((2 * len(blocks[block]), batch), -torch.inf)
             return bound(block)
 
-        found = self._share.share([2 * len(neurons) for neurons in blocks], lower, in_time)
+        found = self._share.share(blocks, lower, in_time)
         with self._tag.kind(Memory.BOUNDS):
             for neurons, rows in zip(blocks, found, strict=True):
                 count = len(neurons)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -13,12 +13,11 @@ Bound = Callable[[int], Tensor]
 class Rows(Protocol):
     """How the row blocks of a start node lie."""
 
-    def share(
-        self, counts: list[int], like: Tensor, bound: Callable[[int], Tensor]
-    ) -> list[Tensor]:
+    def share(self, blocks: Sequence[Tensor], like: Tensor, bound: Bound) -> list[Tensor]:
         """Lower bounds of every block, on every rank, whoever computed them.
 
-        counts: rows of each block; `bound` gives [rows, B] of one, with the dtype and B of `like`.
+        blocks: what each is of, the same on all ranks: flat neurons [N], which have two rows each,
+        or rows [N, outputs]. `bound` gives [rows, B] of one, with the dtype and B of `like`.
         """
         ...
 
@@ -27,13 +26,16 @@ class Rows(Protocol):
         ...
 
 
+def row_counts(blocks: Sequence[Tensor]) -> list[int]:
+    """How many rows each of them has."""
+    return [len(block) * (2 if block.dim() == 1 else 1) for block in blocks]
+
+
 class WholeRows:
     """Every rank bounds every block."""
 
-    def share(
-        self, counts: list[int], like: Tensor, bound: Callable[[int], Tensor]
-    ) -> list[Tensor]:
-        return [bound(block) for block in range(len(counts))]
+    def share(self, blocks: Sequence[Tensor], like: Tensor, bound: Bound) -> list[Tensor]:
+        return [bound(block) for block in range(len(blocks))]
 
     def finished(self, done: bool) -> bool:
         return done

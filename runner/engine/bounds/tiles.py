@@ -35,14 +35,14 @@ def tiles(rows: int, most_rows: int, graph: Graph, budget: Budget) -> int:
     An even number: two ranks then have the same work, and more lose little. About TILES_WANTED of
     many rows; one alone where half of it would not pay.
     """
-    length = min(most_rows, max(_cached_rows(graph, budget), -(-rows // TILES_WANTED)))
+    length = min(most_rows, max(cached_rows(graph, budget), -(-rows // TILES_WANTED)))
     count = -(-rows // length)
     if count == 1 and rows * _widest(graph) < 2 * budget.scaled(LEAST_VALUES):
         return 1
     return count + count % 2
 
 
-def _cached_rows(graph: Graph, budget: Budget) -> int:
+def cached_rows(graph: Graph, budget: Budget) -> int:
     """A tile that fits a cache, unless a matrix is larger than that: each tile reads it again."""
     sizes = {node.name: node.size for node in graph.nodes}
     matrices = [n.size * sizes[n.inputs[0]] for n in graph.nodes if n.op is Op.LINEAR]

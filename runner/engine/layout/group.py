@@ -73,6 +73,7 @@ class Group:
         self._backend = backend
         self._handle: dist.ProcessGroup | None = None  # None: torch's own, of all ranks
         self._parts: dict[tuple[tuple[int, ...], ...], Group] = {}
+        self._turns = 0
 
     def part(self, partition: Partition) -> Group:
         """This rank's group of a partition of the gang; what it sends counts as the gang's. All
@@ -155,6 +156,11 @@ class Group:
             for (tensor, _), came in zip(incoming, received, strict=True):
                 _put(came, tensor)
         self.traffic.bytes += sum(tensor.nbytes for tensor, _ in outgoing)
+
+    def turn(self) -> int:
+        """How often it was asked before, by all ranks alike: so that names of signals are new."""
+        self._turns += 1
+        return self._turns - 1
 
     def signal(self, name: str) -> None:
         """For all ranks to see, whatever they are doing; no collective."""

@@ -18,6 +18,9 @@ class Mesh:
         self.world = world
         self._along = {axis: world.part(strategy.along(axis, world.size)) for axis in Axis}
         self._beside = {axis: world.part(strategy.beside(axis, world.size)) for axis in Axis}
+        # Ranks that share the rows of start nodes, and those that bound the same ones.
+        self.sharers = world.part(strategy.sharers(world.size))
+        self.beside_sharers = world.part(strategy.beside_sharers(world.size))
 
     def along(self, axis: Axis) -> Group:
         """The ranks over which this one's part of everything else is spread by this axis."""

@@ -1,13 +1,17 @@
-"""The specs axis at work: each rank bounds its own row blocks, and bounds alone travel."""
+"""Rows of start nodes on several ranks: each bounds its own blocks, and bounds alone travel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from zlib import crc32
 
 import torch
 from torch import Tensor
 
+from runner.contract.errors import InstanceError
+from runner.contract.vocabulary import Cause
+from runner.engine.bounds.rows import Bound, row_counts
 from runner.engine.clock import TimeIsUp
 from runner.engine.layout.group import Group
 
@@ -34,9 +38,10 @@ class SharedRows:
         self._apart = apart
         self._check = check
 
-    def share(
-        self, counts: list[int], like: Tensor, bound: Callable[[int], Tensor]
-    ) -> list[Tensor]:
+    def share(self, blocks_of: Sequence[Tensor], like: Tensor, bound: Bound) -> list[Tensor]:
+        """Raises InstanceError GANG_MISMATCH on all ranks where they want bounds of other rows."""
+        counts = row_counts(blocks_of)
+        self._check_alike(blocks_of, counts)
         size, rank, blocks = self._group.size, self._group.rank, len(counts)
         own: dict[int, Tensor] = {}
         with self._apart():
@@ -49,9 +54,20 @@ class SharedRows:
         self._check()
         return found
 
-    def _bounded(
-        self, block: int, counts: list[int], like: Tensor, bound: Callable[[int], Tensor]
-    ) -> Tensor:
+    def _check_alike(self, blocks_of: Sequence[Tensor], counts: list[int]) -> None:
+        """A bound that comes is taken for the row that stands at its place here."""
+        digest = 0
+        for block in blocks_of:
+            digest = crc32(block.cpu().contiguous().numpy().tobytes(), digest)
+        mine = torch.tensor([len(counts), sum(counts), digest])
+        if bool((self._group.all_gather(mine) != mine).any()):
+            raise InstanceError(
+                Cause.GANG_MISMATCH,
+                "the ranks have other bounds of the same neurons, so they cannot share rows: "
+                "their machines compute differently; use machines of one kind",
+            )
+
+    def _bounded(self, block: int, counts: list[int], like: Tensor, bound: Bound) -> Tensor:
         try:
             return bound(block)
         except TimeIsUp:

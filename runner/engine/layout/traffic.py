@@ -27,15 +27,15 @@ def formula_bytes(
     A product with a weight W [n, m] sends, for R rows: features A, R m values; weights the
     smaller of W and the product, which is of R n values for each block of W where a gradient
     passes; weights and specs over the same ranks W. Each is (D - 1) / D of that per rank, D being
-    the degree of the axis, and a block counts for the ranks alone that bound it. Specs send the R
-    bounds, too. In I iterations, α-CROWN passes every layer but those before its first ReLU I
-    times, and I - 1 times for gradients.
+    the degree of the axis, and a block counts for the ranks alone that bound it. Ranks that share
+    rows (specs, domains) send the R bounds, too. In I iterations, α-CROWN passes every layer but
+    those before its first ReLU I times, and I - 1 times for gradients.
 
     `blocks`: rows of each block of each start node, in the order in which they were bounded.
     `weights`: bytes of the blocks of each Linear and Conv weight.
     """
     together = strategy.same_ranks(Axis.WEIGHTS, Axis.SPECS)
-    sharers = strategy.degree(Axis.SPECS, ranks)
+    sharers = len(strategy.sharers(ranks)[0])
     cutters = max(strategy.degree(axis, ranks) for axis in (Axis.WEIGHTS, Axis.FEATURES))
     share = (cutters - 1) / cutters / (1 if together else sharers)
     sent = 0.0

@@ -7,7 +7,7 @@ strategy does the same work. The first case of a property is bounded.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from runner.contract.strategy import Engine
 from runner.contract.vocabulary import Cause, Memory, Method, Phase, Verdict
 from runner.contract.wire import question_from_json, report_to_json
 from runner.engine.bounds.budget import budget_of
-from runner.engine.bounds.rows import Rows
+from runner.engine.bounds.rows import Bound, Rows, row_counts
 from runner.engine.driver_engine import DriverEngine
 from runner.engine.finding import Finding
 from runner.engine.layout.traffic import formula_bytes
@@ -133,11 +133,9 @@ class _WatchedRows:
         self._rows = rows
         self._blocks = blocks
 
-    def share(
-        self, counts: list[int], like: Tensor, bound: Callable[[int], Tensor]
-    ) -> list[Tensor]:
-        self._blocks.append(counts)
-        return self._rows.share(counts, like, bound)
+    def share(self, blocks: Sequence[Tensor], like: Tensor, bound: Bound) -> list[Tensor]:
+        self._blocks.append(row_counts(blocks))
+        return self._rows.share(blocks, like, bound)
 
     def finished(self, done: bool) -> bool:
         return self._rows.finished(done)

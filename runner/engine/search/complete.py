@@ -15,6 +15,7 @@ from runner.engine.bounds.tagging import Tagger
 from runner.engine.clock import Deadline
 from runner.engine.incomplete import OpenCase
 from runner.engine.network.graph import Op
+from runner.engine.search.cases import CaseProgress
 from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.many_boxes import ManyBoxes, are_many
@@ -100,14 +101,26 @@ class Complete:
         return SearchEnd.GAVE_UP if SearchEnd.GAVE_UP in outcomes else SearchEnd.PROVED
 
     def _halve_together(self, cases: list[OpenCase]) -> None:
+        """Each rank cases of its own; what is proved of them all ranks hear then."""
+        sharing, states = self.sharing, [case.progress for case in cases]
+        with sharing.search():
+            with sharing.round():
+                self._halved(cases[sharing.rank :: sharing.ranks])
+            sharing.meet(0, torch.zeros(0, dtype=torch.float64), None)
+        if sharing.ranks > 1:
+            hear_margins(states, sharing)
+
+    def _halved(self, cases: list[OpenCase]) -> None:
+        self.progress.start(ManyBoxes.name)
+        if not cases:
+            return
         network, settings = cases[0].network, cases[0].settings
         states = [case.progress for case in cases]
         chosen = [self.instance.cases[case.number] for case in cases]
         roots = boxes_around(chosen, network.graph.input.shape, self.device, torch.float64)
-        boxes = ManyBoxes(network, states, settings, self.tag, self.deadline.check, roots)
-        self.progress.start(boxes.name)
+        boxes = ManyBoxes(network, states, settings, self.tag, self.sharing.checkpoint, roots)
         # A case that is left is searched by itself: that takes time too.
-        boxes.run(lambda: self.deadline.passed(TOGETHER_SHARE), self.progress.round)
+        boxes.run(lambda: self.sharing.passed(TOGETHER_SHARE), self.progress.round)
 
     def _decide(self, case: OpenCase) -> SearchEnd:
         """By the search that fits best, or by the other where trials speak for it."""
@@ -181,6 +194,22 @@ class Complete:
         case.deepen(depth, self.deadline.share_after(share))
         if case.progress.known is not None:
             case.progress.known = self.sharing.same(case.progress.known)
+
+
+def hear_margins(cases: list[CaseProgress], sharing: Sharing) -> None:
+    """What was proved of each case by the rank that it belongs to: case n to rank n modulo P."""
+    counts = [len(case.margins) for case in cases]
+    margins = torch.cat([case.margins for case in cases])
+    still_open = torch.cat([case.open for case in cases])
+    own = torch.arange(len(cases), device=margins.device) % sharing.ranks == sharing.rank
+    mine = own.repeat_interleave(torch.tensor(counts, device=margins.device))
+    found = sharing.gather(torch.where(mine, margins, -torch.inf)).amax(0)
+    margins = torch.where(still_open, torch.fmax(margins, found), margins)
+    still_open = still_open & ~(found > 0)
+    for case, least, left in zip(
+        cases, margins.split(counts), still_open.split(counts), strict=True
+    ):
+        case.margins, case.open = least, left
 
 
 def fitting(case: OpenCase) -> list[MakeSearch]:

@@ -106,7 +106,7 @@ class InputSplit:
 
     def begin(self) -> None:
         self.begun = True
-        if self._context.sharing.keeps_root:
+        if self._context.sharing.rank == 0:
             self.store.put(self._root())
 
     def round(self) -> None:

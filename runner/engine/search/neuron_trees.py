@@ -1,7 +1,8 @@
 """Bounds of single neurons by branch and bound over the ReLUs before them.
 
 Every row, a neuron or its negative, has a small tree of its own: in each round its weakest leaf is
-split, at the ReLU whose relaxation costs that leaf most. What all leaves of a row prove holds over
+split, at the ReLU whose relaxation costs that leaf most; as other rows end, its next weakest ones
+as well, so that a round stays worth its calls. What all leaves of a row prove holds over
 the whole box, so every layer behind gains, and every disjunct. α,β-CROWN asks a MILP solver for the
 same; here it is β-CROWN (Wang et al. 2021), of all rows of a block at once.
 """
@@ -24,6 +25,7 @@ from runner.engine.bounds.refinement import Finished
 from runner.engine.bounds.rounding import LEDGER
 from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.tagging import Tagger
+from runner.engine.bounds.tiles import cached_rows, row_block
 from runner.engine.search.branching import NOTHING, Inspected
 
 # Of a row's first bound: how far above its goal a leaf must be, so that its proof is above it, too.
@@ -151,7 +153,10 @@ class _Block:
             self._there = torch.zeros(leaves, dtype=torch.bool, device=rows.device)
             self._phases = rows.new_zeros((*leaves, space.size), dtype=torch.int8)
             self._multipliers = rows.new_zeros((*leaves, len(ones)), dtype=torch.float16)
-        self._slots = 1
+        self._slots, self._most_slots = 1, splits + 1
+        # Leaves that are split at once, at most: of fewer, calls are what takes the time.
+        room = min(row_block(network.graph, trees.budget), cached_rows(network.graph, trees.budget))
+        self._wide = max(len(rows), room)
         self._ended = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         self._goal = rows.new_full((len(rows),), torch.inf)
         self._plant()
@@ -164,7 +169,7 @@ class _Block:
     def open(self) -> Tensor:
         """Rows [R] that are not decided, and whose weakest leaf can be split."""
         decided = (self._found.amin(1) > self._goal).reshape(2, -1).any(0).repeat(2)
-        return ~decided & ~self._ended
+        return ~decided & ~self._ended & (self._slots < self._most_slots)
 
     def _plant(self) -> None:
         """The trees' roots, and the scale of β."""
@@ -179,27 +184,45 @@ class _Block:
         self._bounds.scale = self._bounds.scaled(seen)
 
     def split(self, rows: Tensor, *, keep: bool) -> None:
-        """The weakest leaf of each of some rows [R]; its second child takes a new slot. Without
-        `keep`, what is found is dropped: passes alone are wanted, beside those of other ranks.
+        """The weakest leaves of each of some rows [R]; their second children take new slots.
+        Without `keep`, what is found is dropped: passes alone are wanted, beside those of other
+        ranks.
         """
-        chosen = _some(rows)
-        slots = self._found[chosen].argmin(1)
+        chosen, slots, new = self._weakest(_some(rows), 1 if not keep else self._at_once(rows))
         parents = self._leaves(chosen, slots)
         seen = self._bounds.inspect(parents)
         inspected = Inspected(self._bounds, parents, seen, torch.zeros_like(seen.bounds))
         scores, columns = inspected.scores().max(1)
         splittable = scores > NOTHING
-        for sign, at in ((1, slots), (-1, torch.full_like(slots, self._slots))):
+        for sign, at in ((1, slots), (-1, new)):
             child = inspected.child(columns, sign)
             child, found = self._optimized(child, self._goal[chosen], self._settings.child)
             if keep:
                 child, found = child.select(splittable), found[splittable]
                 self._put(chosen[splittable], at[splittable], child, found)
-        self._slots += 1
-        if keep:
-            self._ended[chosen[~splittable]] = True
+        if not keep:
+            return
+        # A row ends at its weakest leaf, whatever the others are.
+        self._ended[chosen[~splittable & (new == self._slots)]] = True
+        self._slots = int(new.max()) + 1
         if self._slots > self._look:
             self._end_idle()
+
+    def _at_once(self, rows: Tensor) -> int:
+        """How many leaves of each row are split in one round."""
+        room = self._wide // max(1, int(rows.sum()))
+        return max(1, min(room, self._slots, self._most_slots - self._slots))
+
+    def _weakest(self, rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each of some rows up to so many leaves, the weakest first: row, slot and the slot of a
+        second child. The first of a row is always there, others where they are not proved yet.
+        """
+        found, slots = self._found[rows].topk(count, 1, largest=False)
+        wanted = found <= self._goal[rows, None]
+        wanted &= found.isfinite()
+        wanted[:, 0] = True
+        new = self._slots + torch.arange(count, device=rows.device).expand_as(slots)
+        return rows[:, None].expand_as(slots)[wanted], slots[wanted], new[wanted]
 
     def _end_idle(self) -> None:
         """Rows that the last splits gained too little, as many as all before them."""
@@ -212,13 +235,16 @@ class _Block:
         """Of each row [R], what the weakest of its leaves proves in real arithmetic, in float64."""
         fine = self._bounds.to(LEDGER)
         least = torch.full_like(self._goal, torch.inf, dtype=LEDGER)
-        for slot in range(self._slots):
-            rows = _some(self._there[:, slot])
-            leaves = self._leaves(rows, torch.full_like(rows, slot))
+        parts = self._there.nonzero().split(self._wide)
+        number = 0
+        while not self._finished(number >= len(parts)):
+            # Beside those of other ranks, the last one again.
+            rows, slots = parts[min(number, len(parts) - 1)].T
+            leaves = self._leaves(rows, slots)
             found = fine.bound(leaves.to(LEDGER), proven=True)[0]
             found = found.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-            there = self._there[rows, slot]
-            least[rows[there]] = torch.minimum(least[rows[there]], found[there])
+            least.scatter_reduce_(0, rows, found, "amin")
+            number += 1
         return least
 
     def _leaves(self, rows: Tensor, slots: Tensor) -> Subdomains:

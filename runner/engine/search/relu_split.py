@@ -123,7 +123,7 @@ class ReluSplit:
         self._closed[disjuncts.cpu()] = torch.inf
         domains, bounds, multipliers = self._root.domains(disjuncts, self._settings.root)
         self._whole = domains.to(torch.device("cpu"))
-        if self._context.sharing.keeps_root:
+        if self._context.sharing.rank == 0:
             self._keep_open(domains, bounds, multipliers)
             self._record(len(disjuncts), 0)
 

@@ -1,4 +1,6 @@
-"""Which sub-problems of a search are on which rank: all on every rank, or each on one (`dp`)."""
+"""Which sub-problems of a search are on which rank, and which starts of an attack: all on every
+rank, or each on one (`dp`).
+"""
 
 from __future__ import annotations
 
@@ -54,10 +56,12 @@ class Store(Protocol[T]):
 
 
 class Sharing(Protocol):
-    """`ranks`: that share the sub-problems; `keeps_root`: whether this one begins with the root."""
+    """`ranks`: that share the sub-problems; `rank`: this one's place among them; the first
+    begins with the root.
+    """
 
     ranks: int
-    keeps_root: bool
+    rank: int
 
     def search(self) -> AbstractContextManager[None]:
         """Around a whole search."""
@@ -69,6 +73,10 @@ class Sharing(Protocol):
 
     def checkpoint(self) -> None:
         """To be called a few times a second. Raises RoundOver or DeadlineReached."""
+        ...
+
+    def passed(self, fraction: float) -> bool:
+        """Whether that fraction of the time is over, for ranks with the same sub-problems."""
         ...
 
     def confirm(self, candidate: Candidate) -> bool:
@@ -94,20 +102,26 @@ class Sharing(Protocol):
         """Rank 0's bounds on all: what is to be split must mean the same everywhere."""
         ...
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The ranks' tensors of one shape [ranks, *shape], on all of them; after a meeting."""
+        ...
+
 
 class Alike:
     """Every rank runs the same search on the same values; of one rank, it is alone."""
 
     ranks = 1
-    keeps_root = True
+    rank = 0
 
     def __init__(
         self,
         checkpoint: Callable[[], None],
         confirm: Callable[[Candidate], bool],
         decide: Callable[[bool], bool] = lambda flag: flag,
+        passed: Callable[[float], bool] = lambda fraction: False,
     ) -> None:
         self.checkpoint = checkpoint
+        self.passed = passed
         self._confirm = confirm
         self._decide = decide
         self._found = False
@@ -135,11 +149,14 @@ class Alike:
     def same(self, known: NetworkBounds) -> NetworkBounds:
         return known
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        return tensor[None]
+
 
 class Apart:
     """Each sub-problem on one rank. Ranks meet when one of them has none left, or has an end to
     tell; between meetings nothing is said but `on_request`'s, for weights that are sharded.
-    `name`: of no other in the gang, for its signals.
+    `name`: for its signals; all ranks make theirs in the same order.
 
     `alike`: ranks that search the same sub-problems as this one, with parts of the network each.
     They go the way of the first of them, as each clock and each look at signals is its own.
@@ -154,10 +171,9 @@ class Apart:
         name: str = "search",
         alike: Group | None = None,
     ) -> None:
-        self._name = name
+        self._name = f"{name} {group.turn()}"
         self._alike = alike or Group()
-        self.ranks = group.size
-        self.keeps_root = group.rank == 0
+        self.ranks, self.rank = group.size, group.rank
         self._group = group
         self._deadline = deadline
         self._confirmation = confirmation
@@ -192,6 +208,9 @@ class Apart:
             return False
         self._looked = now
         return self._deadline.over or self._group.signalled(self._end)
+
+    def passed(self, fraction: float) -> bool:
+        return self._deadline.passed(fraction, self._alike)
 
     def confirm(self, candidate: Candidate) -> bool:
         found = self._alike.decide(self._alike.rank == 0 and self._confirmation.alone(candidate))
@@ -249,6 +268,9 @@ class Apart:
                 self._group.broadcast(lower, 0), self._group.broadcast(upper, 0)
             )
         return NetworkBounds(known.box, intervals)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        return self._group.all_gather(tensor.contiguous())
 
     @property
     def _meeting(self) -> str:

@@ -16,6 +16,7 @@ from device import TORCH_DEVICE
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.clips import Forms, HalfSpaces
@@ -24,9 +25,11 @@ from runner.engine.bounds.refinement import Refinement
 from runner.engine.bounds.rounding import plain_products
 from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.tagging import NoTagger
-from runner.engine.clock import Deadline
+from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.driver_engine import DriverEngine
 from runner.engine.layout.group import Group, joined_group
+from runner.engine.layout.mesh import Mesh
+from runner.engine.layout.shared_rows import SharedRows
 from runner.engine.network.graph import Graph
 from runner.engine.network.prepared import read_graph
 from runner.engine.programs.measured_bounds import bounds_target
@@ -218,11 +221,17 @@ class _OverOnOneRank(Deadline):
         super().__init__(group, 100.0)
         self._late = group.rank == late
         self._looks = 0
+        self.ends = False
 
     @property
     def over(self) -> bool:
         self._looks += 1
         return self._late and self._looks > 1
+
+    def passed(self, fraction: float = 1.0, group: Group | None = None) -> bool:
+        """All hear of it only where this clock `ends`."""
+        decides = self._group if group is None else group
+        return decides.decide(self.ends and self._late and self._looks > 1)
 
 
 def late_on_one_rank(payload: Payload) -> Payload:
@@ -241,6 +250,39 @@ def late_on_one_rank(payload: Payload) -> Payload:
         "looser": max(_apart(many[key], one[key]) for key in one),
         "tighter": _apart(tighter, one["specs"]),
     }
+
+
+def deadline_while_rows_are_shared(payload: Payload) -> Payload:
+    """Whether the deadline was reached, of which one rank knows from its second look on."""
+    prepared = Path(payload["prepared"])
+    with joined_group(TORCH_DEVICE) as group:
+        box, specs = _question(read_graph(prepared), 0.3)
+        clock, name = _OverOnOneRank(group, payload["late"]), payload["strategy"]
+        clock.ends = True
+        try:
+            _bounds(prepared, name, group, box, specs, Method.CROWN, deadline=clock)
+        except DeadlineReached:
+            return {"reached": True}
+        return {"reached": False}
+
+
+def other_neurons_on_one_rank(payload: Payload) -> Payload:
+    """Why bounds failed, of a box that is narrower on one rank: fewer neurons are unstable."""
+    prepared = Path(payload["prepared"])
+    with joined_group(TORCH_DEVICE) as group:
+        radius = 0.1 if group.rank == payload["other"] else 0.3
+        box, _ = _question(read_graph(prepared), radius)
+        mesh = Mesh(group, strategy_named(payload["strategy"]))
+        engine = DriverEngine(
+            prepared, strategy_named("baseline"), Group(), TORCH_DEVICE, NoTagger()
+        )
+        rows = SharedRows(mesh.sharers, lockstep=False)
+        clock = Deadline(Group(), 100.0)
+        try:
+            engine.propagator(Method.CROWN, clock, lambda _: rows).bound(box)
+        except InstanceError as error:
+            return {"cause": str(error.cause)}
+        return {"cause": ""}
 
 
 def killed_in_a_collective(payload: Payload) -> Payload:

@@ -16,7 +16,7 @@ from small_onnx import save_small, save_true_property
 
 from runner.contract.layout import Axis
 from runner.contract.question import Question, Report
-from runner.contract.vocabulary import Method, Verdict
+from runner.contract.vocabulary import Cause, Method, Verdict
 from runner.contract.wire import question_to_json, report_from_json
 from runner.engine.layout.node_plans import node_plans
 from runner.engine.network.graph import Op
@@ -158,6 +158,7 @@ def test_a_counterexample_is_confirmed_and_written_once(
     ("name", "late"),
     [
         *(("tp=2+sp=2", 0), ("tp=2+sp=2", 3), ("fsdp=2+sp=2", 2)),
+        *(("dp", 0), ("tp=2+dp=2", 2), ("tp=2+dp=2", 3)),
         *rest(("tp=2+sp=2", 2), ("fsdp=2+sp=2", 0), ("fsdp=2+sp=2", 3)),
     ],
 )
@@ -173,8 +174,44 @@ def test_a_clock_that_is_ahead_stops_its_whole_group_and_no_other(
     found = [report for report in result.reports if report is not None]
     assert len({report["digest"] for report in found}) == 1
     assert found[0]["tighter"] <= 1
-    # Of each group the first rank's clock counts: rank 3 is not the first of any.
-    assert (found[0]["looser"] > 1) == (late != 3)
+    # Of each group the first rank's clock counts.
+    first = [group[0] for group in strategy_named(name).beside_sharers(4)]
+    assert (found[0]["looser"] > 1) == (late in first)
+
+
+@pytest.mark.parametrize(
+    ("name", "late"), [("dp", 0), ("dp", 3), ("fsdp=2+dp=2", 0), *rest(("sp", 0), ("tp=2+dp=2", 0))]
+)
+def test_no_rank_waits_for_one_whose_deadline_came_while_rows_were_shared(
+    name: str, late: int, rank_server: RankServer, tmp_path: Path
+) -> None:
+    """What the first of all says is the end of all; of any other, bounds that are not there."""
+    small = mlp(7, 160, 150, 4)
+    write_prepared(tmp_path / "prepared", small.graph, small.tensors)
+    payload = {"prepared": str(tmp_path / "prepared"), "strategy": name, "late": late}
+    target = f"{agreement_targets.__name__}:deadline_while_rows_are_shared"
+    result = rank_server.run(target, payload, 4, tmp_path / "gang", timeout_s=100)
+    assert (result.ended, result.dead_rank) == (Ending.FINISHED, None), result
+    ends = [report["reached"] for report in result.reports if report is not None]
+    assert ends == [late == 0] * 4
+    assert result.run_time_s < 30
+
+
+@pytest.mark.parametrize("name", ["dp", *rest("sp", "tp=2+dp=2")])
+def test_ranks_that_want_rows_of_other_neurons_share_none(
+    name: str, rank_server: RankServer, tmp_path: Path
+) -> None:
+    small = mlp(7, 160, 150, 4)
+    write_prepared(tmp_path / "prepared", small.graph, small.tensors)
+    payload = {"prepared": str(tmp_path / "prepared"), "strategy": name, "other": 3}
+    target = f"{agreement_targets.__name__}:other_neurons_on_one_rank"
+    result = rank_server.run(target, payload, 4, tmp_path / "gang", timeout_s=100)
+    assert (result.ended, result.dead_rank) == (Ending.FINISHED, None), result
+    causes = [report["cause"] for report in result.reports if report is not None]
+    # Only those that share rows with rank 3 hear of it.
+    (with_it,) = (group for group in strategy_named(name).sharers(4) if 3 in group)
+    assert [rank for rank, cause in enumerate(causes) if cause] == list(with_it)
+    assert {cause for cause in causes if cause} == {Cause.GANG_MISMATCH}
 
 
 @pytest.mark.parametrize("name", ["tp=2+sp=2", "fsdp=2+sp=2", "tp=2+dp=2", "tp=2+sp=3"])

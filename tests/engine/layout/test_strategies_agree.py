@@ -29,8 +29,8 @@ from runner.problem.instances import Instance, read_category
 from runner.verifiers.strategies import STRATEGIES, strategy_named
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-EXACT = ("fsdp", "sp", "fsdp+sp")
-ROWS = ("sp", "fsdp+sp")
+EXACT = ("fsdp", "sp", "fsdp+sp", "dp")
+ROWS = ("sp", "fsdp+sp", "dp")
 EQUAL = ("tp",)
 LOOSER = ("tp-ibp",)
 PARALLEL = tuple(name for name in (*EXACT, *EQUAL, *LOOSER) if STRATEGIES[name].parallel)
@@ -168,7 +168,7 @@ def test_strategies_agree_where_nearly_all_weights_are_zero(
     check_agreement(rank_server, lattice(512), ranks, radius=0.1)
 
 
-ON_A_GRID = ("tp=2+sp=2", "fsdp=2+sp=2")
+ON_A_GRID = ("tp=2+sp=2", "fsdp=2+sp=2", "fsdp=2+dp=2")
 
 
 @pytest.mark.parametrize("after", [3, *rest(0)])

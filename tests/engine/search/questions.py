@@ -130,12 +130,15 @@ class DriverStub:
         graph, case = self.network.graph, instance.cases[target.case]
         return excluded_exactly(graph, self.network.source, case, target.disjunct)
 
-    def guide(self, deadline: Deadline) -> IntervalSteps:
-        boxes = BoxPropagator(self._bound, NoTagger(), deadline.check)
+    def guide(self, checkpoint: Callable[[], None]) -> IntervalSteps:
+        boxes = BoxPropagator(self._bound, NoTagger(), checkpoint)
         return IntervalSteps(boxes, 16, NoTagger())
 
+    def attacking(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
+        return self.sharing(deadline, confirmation)
+
     def sharing(self, deadline: Deadline, confirmation: Confirmation) -> Sharing:
-        return Alike(deadline.check, confirmation)
+        return Alike(deadline.check, confirmation, passed=deadline.passed)
 
 
 def save_onnx(path: Path, network: SmallNetwork, change: float = 0.0) -> Path:

@@ -12,14 +12,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from questions import bounded
-from small_networks import CPU, SmallNetwork
+from questions import DriverStub, bounded, case, incomplete, question, region
+from small_networks import CPU, SmallNetwork, mlp
 from test_input_split import asked, context, holds
+from test_many_boxes import boxes_of
 from test_relu_split import PLAIN, hard
+from torch import Tensor
 
 from runner.contract.layout import Axis
 from runner.contract.vocabulary import Method
-from runner.engine.attack.pgd import Candidate, Target
+from runner.engine.attack.pgd import (
+    Attack,
+    AttackPart,
+    AttackSettings,
+    Candidate,
+    Target,
+    targets_of,
+)
+from runner.engine.attack.shared_attack import SharedAttack
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.driver_engine import DriverEngine
@@ -29,6 +39,7 @@ from runner.engine.layout.group import Group, joined_group
 from runner.engine.layout.mesh import Mesh
 from runner.engine.network.blocks import weights_of
 from runner.engine.network.prepared import PreparedWeights, read_graph
+from runner.engine.search.complete import Complete
 from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.neuron_trees import Depth
@@ -163,6 +174,90 @@ def deadline(payload: Payload) -> Payload:
         except DeadlineReached:
             return {"reached": True}
         return {"reached": False}
+
+
+def attacks(payload: Payload) -> Payload:
+    """One search of an attack, as `_attacked`."""
+    with joined_group(CPU) as group:
+        return _attacked(group, payload)
+
+
+def attacks_twice(payload: Payload) -> Payload:
+    """The same of the gang's first question and of its second one."""
+    with joined_group(CPU) as group:
+        return {number: _attacked(group, payload[number]) for number in ("first", "second")}
+
+
+def _attacked(group: Group, payload: Payload) -> Payload:
+    """What it came to, and the points that this rank began at. `finder`: the only rank whose
+    candidates hold; `dies`: the rank that does, at its third step; `late`: the rank whose time is
+    over.
+    """
+    apart, alike = _searchers(group, payload)
+    network, instance = mlp(4, 16, 3), _reached(payload["reached"])
+    stub = _Mortal(network, 3 if group.rank == payload.get("dies") else None)
+    judge = Judge(lambda _: group.rank == payload.get("finder"), group)
+    clock = Deadline(group, 0.0 if group.rank == payload.get("late") else 60)
+    sharing = Apart(apart, clock, judge, alike=alike, name="attack")  # type: ignore[arg-type]
+    part = AttackPart(sharing.rank, sharing.ranks)
+    attack = Attack(
+        stub, instance, CPU, 0, NoTagger(), sharing.checkpoint, sharing.confirm, part=part
+    )
+    shared, settings = SharedAttack(attack, sharing), AttackSettings(payload["restarts"], 15)
+    try:
+        found = shared.search(targets_of(instance), settings, until=1.0)
+    except DeadlineReached:
+        return {"reached": True}
+    ends = [(target.case, target.disjunct, *point.tolist()) for target, point in shared.ends]
+    began = stub.points[0].tolist() if stub.points else []
+    return {"found": found, "wrote": judge.wrote, "ends": ends, "began": began}
+
+
+def many_boxes(payload: Payload) -> Payload:
+    """The end of a property of many boxes, what each has, and the pieces that this rank bounded."""
+    with joined_group(CPU) as group:
+        network = mlp(2, 24, 24, 2)
+        instance = boxes_of(network, payload["below"])
+        apart, alike = _searchers(group, payload)
+        judge = Judge(holds(network, instance), group)
+        clock = Deadline(group, 0.0 if group.rank == payload.get("late") else 60)
+        sharing = Apart(apart, clock, judge, alike=alike)  # type: ignore[arg-type]
+        cases, progress = incomplete(network, instance).open_cases, Progress()
+        complete = Complete(instance, CPU, 0, NoTagger(), clock, sharing, progress)
+        try:
+            end = complete.run(cases)
+        except DeadlineReached:
+            return {"reached": True}
+        margins = [case.progress.margins.tolist() for case in cases]
+        still_open = [bool(case.progress.open.any()) for case in cases]
+        return {
+            "end": str(end),
+            "margins": margins,
+            "open": still_open,
+            "domains": progress.domains,
+        }
+
+
+def _reached(somewhere: bool) -> Property:
+    """Of three outputs of `mlp(4, 16, 3)`, whether each may be low, which it is everywhere or
+    nowhere.
+    """
+    limit = 1e3 if somewhere else -1e3
+    rows = [[float(row == column) for column in range(3)] for row in range(3)]
+    return question(*(case([-1] * 4, [1] * 4, region([row], [limit])) for row in rows), outputs=3)
+
+
+class _Mortal(DriverStub):
+    """Kills its rank at a step."""
+
+    def __init__(self, network: SmallNetwork, last: int | None) -> None:
+        super().__init__(network)
+        self._last = last
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.points) == self._last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
 
 
 def requests(payload: Payload) -> Payload:

@@ -209,13 +209,14 @@ def test_a_neuron_that_is_found_stable_stops(monkeypatch: pytest.MonkeyPatch) ->
     plain = mlp(3, 8, 8, 2, seed=3)
     box, name = box_of(plain, 1.0), plain.graph.output
     splits: list[int] = []
-    split = _Block.split
+    weakest = _Block._weakest
 
-    def counted(self: _Block, rows: Tensor, *, keep: bool) -> None:
-        splits[-1] += int(rows.sum())
-        split(self, rows, keep=keep)
+    def counted(self: _Block, rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        found = weakest(self, rows, count)
+        splits[-1] += len(found[0])
+        return found
 
-    monkeypatch.setattr(_Block, "split", counted)
+    monkeypatch.setattr(_Block, "_weakest", counted)
     for relu in (False, True):
         network = negative(plain, box, room=0.05, relu=relu)
         known = crown(network, box)
@@ -227,6 +228,33 @@ def test_a_neuron_that_is_found_stable_stops(monkeypatch: pytest.MonkeyPatch) ->
     # Where its sign is all that is wanted, what shows it ends the neuron's other row as well.
     of_values, of_signs = splits
     assert 0 < of_signs < of_values / 4, splits
+
+
+@pytest.mark.parametrize("splits", [1, 2, 50])
+def test_trees_that_grow_alone_take_few_rounds_and_no_more_splits_than_they_may(
+    splits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = outputs_alone(16, 16, seed=1)
+    known = crown(network, box_of(network, 1.0))
+    shallow = lower_of_outputs(trees_of(network, 0), known)
+    rounds: list[int] = []
+    split, proved = _Block.split, _Block.proved
+
+    def counted(self: _Block, rows: Tensor, *, keep: bool) -> None:
+        split(self, rows, keep=keep)
+        rounds.append(int(self._there.sum()))
+
+    def looked_at(self: _Block) -> Tensor:
+        assert int(self._there.sum(1).max()) == splits + 1
+        return proved(self)
+
+    monkeypatch.setattr(_Block, "split", counted)
+    monkeypatch.setattr(_Block, "proved", looked_at)
+    trees = trees_of(network, splits, settings=TreeSettings(gain=0.0))
+    assert (lower_of_outputs(trees, known) > shallow).any()
+    # Four trees, of two outputs and their negatives: leaves double as long as there is room.
+    assert rounds[: 2 if splits > 1 else 1] == [8, min(16, 4 * (splits + 1))][: len(rounds)]
+    assert len(rounds) <= 1 + splits // 8 + 4
 
 
 @pytest.mark.parametrize("looks", [0, 2, 8])

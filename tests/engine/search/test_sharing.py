@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from questions import save_onnx
 from small_networks import mlp
 
+from runner.contract.layout import Axis
 from runner.engine.layout.levelling import moves
 from runner.engine.network.load import prepare
 from runner.execute.gang import Ending, GangResult, RankServer
+from runner.verifiers.strategies import strategy_named
 
 Reports = list[dict[str, Any]]
 Ranks = Callable[..., Reports]
@@ -86,6 +88,83 @@ def test_a_rank_killed_in_a_round_ends_the_gang(
     result = gang("killed", count, prepared=str(tmp_path / "prepared"), strategy=strategy)
     assert (result.ended, result.dead_rank) == (Ending.RANK_DIED, count - 1)
     assert result.run_time_s < 10  # and not the timeout
+
+
+SEARCHERS = [("dp", 3), *rest(("dp", 2), ("tp=2+dp=2", 4))]
+
+
+@pytest.mark.parametrize("restarts", [7, 1])
+@pytest.mark.parametrize(("strategy", "count"), SEARCHERS)
+def test_ranks_attack_from_starts_of_their_own_and_know_what_all_came_nearest_to(
+    ranks: Ranks, strategy: str, count: int, restarts: int
+) -> None:
+    asked = {"strategy": strategy, "reached": False, "restarts": restarts}
+    reports = ranks("attacks", count, **asked)
+    assert not any(report["found"] for report in reports)
+    assert all(report["ends"] == reports[0]["ends"] for report in reports)
+    assert len(reports[0]["ends"]) == 3  # one of each target
+    searchers = strategy_named(strategy).along(Axis.DOMAINS, count)[0]
+    began = [report["began"] for report in reports]
+    of_all = [tuple(point) for rank in searchers for point in began[rank]]
+    assert len(of_all) == 3 * restarts
+    if restarts > 1:  # else all begin at the centre, which is of all targets
+        assert len(set(of_all)) > restarts
+        (alone,) = ranks("attacks", 1, **asked | {"strategy": "dp"})
+        assert {tuple(point) for point in alone["began"]} == set(of_all)
+
+
+@pytest.mark.parametrize(("strategy", "count"), SEARCHERS)
+def test_a_counterexample_that_one_rank_comes_to_ends_the_attack_of_all(
+    ranks: Ranks, strategy: str, count: int
+) -> None:
+    asked = {"strategy": strategy, "reached": True, "restarts": 6}
+    reports = ranks("attacks", count, finder=0, **asked)
+    assert [report["found"] for report in reports] == [True] * count
+    assert [report["wrote"] for report in reports] == [True] + [False] * (count - 1)
+
+
+def test_what_ended_one_search_of_a_gang_does_not_end_the_next(ranks: Ranks) -> None:
+    asked = {"strategy": "dp", "restarts": 6}
+    first = asked | {"reached": True, "finder": 0}
+    reports = ranks("attacks_twice", 3, first=first, second=asked | {"reached": False})
+    assert [report["first"]["found"] for report in reports] == [True] * 3
+    assert [report["second"]["found"] for report in reports] == [False] * 3
+    assert all(len(report["second"]["ends"]) == 3 for report in reports)
+
+
+@pytest.mark.parametrize(("strategy", "count"), SEARCHERS)
+def test_a_deadline_in_an_attack_is_one_for_all(ranks: Ranks, strategy: str, count: int) -> None:
+    asked = {"strategy": strategy, "reached": False, "restarts": 6, "late": 0}
+    assert ranks("attacks", count, **asked) == [{"reached": True}] * count
+
+
+@pytest.mark.parametrize(("strategy", "count"), SEARCHERS)
+def test_a_rank_killed_in_an_attack_ends_the_gang(gang: Gang, strategy: str, count: int) -> None:
+    asked = {"strategy": strategy, "reached": False, "restarts": 6}
+    result = gang("attacks", count, dies=count - 1, **asked)
+    assert (result.ended, result.dead_rank) == (Ending.RANK_DIED, count - 1)
+    assert result.run_time_s < 10  # and not the timeout
+
+
+@pytest.mark.parametrize("count", [3, *rest(2)])
+def test_many_boxes_are_halved_each_on_one_rank_and_all_know_what_is_proved(
+    ranks: Ranks, count: int
+) -> None:
+    asked = {"strategy": "dp", "below": 0.05}
+    (alone,), reports = ranks("many_boxes", 1, **asked), ranks("many_boxes", count, **asked)
+    assert alone["end"] == "proved"
+    for report in reports:
+        assert report["end"] == "proved"
+        assert not any(report["open"])
+        assert report["margins"] == reports[0]["margins"]
+    # Twelve boxes, which have nothing to do with each other.
+    assert sum(report["domains"] for report in reports) == alone["domains"]
+    assert all(report["domains"] for report in reports)
+
+
+def test_a_deadline_on_one_rank_while_many_boxes_are_halved_is_one_for_all(ranks: Ranks) -> None:
+    asked = {"strategy": "dp", "below": 0.05, "late": 1}
+    assert ranks("many_boxes", 3, **asked) == [{"reached": True}] * 3
 
 
 @pytest.mark.parametrize("count", [2, 3])
