@@ -80,14 +80,15 @@ class TimeShares:
 class OpenCase:
     """What a branch and bound goes on with: case `number` of the property, over a network.
 
-    `deepen`: bounds neurons anew, by trees as deep as that, until a share of the time is over.
+    `deepen`: bounds neurons anew, by trees as deep as that, until a share of the time is over; the
+    nodes whose trees grew.
     """
 
     network: BoundNetwork
     settings: Settings
     number: int
     progress: CaseProgress
-    deepen: Callable[[Depth, float], None] = lambda depth, until: None
+    deepen: Callable[[Depth, float], frozenset[str]] = lambda depth, until: frozenset()
 
     @property
     def free_inputs(self) -> int:
@@ -226,8 +227,8 @@ class Incomplete:
             if bool(case.open.any())
         ]
 
-    def _deepen(self, case: CaseProgress, depth: Depth, until: float) -> None:
-        """Neurons by trees, then the specs with what that gives."""
+    def _deepen(self, case: CaseProgress, depth: Depth, until: float) -> frozenset[str]:
+        """Neurons by trees, then the specs with what that gives; the nodes whose trees grew."""
 
         def over() -> bool:
             return self._shares.passed_apart(until)
@@ -236,6 +237,7 @@ class Incomplete:
             self._network, self._tag, self._checkpoint, over, self._settings.budget, depth
         )
         self._bound_with(case, Method.ALPHA_CROWN, Refinement(over=over, trees=trees))
+        return frozenset(trees.grown)
 
     @property
     def lower_bound(self) -> float:

@@ -298,8 +298,9 @@ class Propagator:
         lower, upper = (end.flatten(1) for end in (interval.lower, interval.upper))
         neurons = self._wanted(name, lower, upper, bounds)
         most = trees.most_neurons(name, bounds.intervals)
+        left_out = trees.within is not None and name not in trees.within
         # Behind no ReLU that is unstable there is nothing to split.
-        if not len(neurons) or not most:
+        if not len(neurons) or not most or left_out:
             return interval
 
         def bound(some: Tensor, splits: int | None = None) -> Tensor:
@@ -316,6 +317,7 @@ class Propagator:
             wanted = TREE_GAIN * max(1.0, work / TREE_WORK)
             if not bool(widths[0] <= (1 - wanted) * widths[1]):
                 return interval
+        trees.grown.add(name)
         blocks = [
             part
             for block in self._blocks(name, lower, upper, bounds)

@@ -23,6 +23,16 @@ class Trees(Protocol):
         ...
 
     @property
+    def within(self) -> frozenset[str] | None:
+        """The nodes that they may grow at; None: all."""
+        ...
+
+    @property
+    def grown(self) -> set[str]:
+        """The nodes where they were worth it, which whoever asks for them adds."""
+        ...
+
+    @property
     def passes(self) -> int:
         """How often they go back from a row, at most, and forth again."""
         ...

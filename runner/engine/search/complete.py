@@ -189,11 +189,12 @@ class Complete:
             deepen=lambda depth: self._deepen(case, depth, trial),
         )
 
-    def _deepen(self, case: OpenCase, depth: Depth, trial: TrialClock) -> None:
+    def _deepen(self, case: OpenCase, depth: Depth, trial: TrialClock) -> frozenset[str]:
         share = TREES_SHARE if trial.limit is None else TRIAL_SHARE
-        case.deepen(depth, self.deadline.share_after(share))
+        grown = case.deepen(depth, self.deadline.share_after(share))
         if case.progress.known is not None:
             case.progress.known = self.sharing.same(case.progress.known)
+        return grown
 
 
 def hear_margins(cases: list[CaseProgress], sharing: Sharing) -> None:

@@ -65,7 +65,9 @@ class Deepening:
         margins = case.margins
         case.margins = torch.where(case.open, -torch.inf, margins)
         try:
-            self._context.deepen(depth)
+            grown = self._context.deepen(depth)
+            # Where trees were not worth it, deeper ones are not either.
+            self._depths = [later._replace(within=grown) for later in self._depths if grown]
             self._root_missed = self._missed if bool(case.open.any()) else 0.0
         finally:
             # What the search has proved of its own holds as well.

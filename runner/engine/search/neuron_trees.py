@@ -52,10 +52,11 @@ class TreeSettings:
 
 
 class Depth(NamedTuple):
-    """`splits`: of each row, at most; `trial`: as of `Trees`."""
+    """`splits`: of each row, at most; `trial` and `within`: as of `Trees`."""
 
     splits: int
     trial: int
+    within: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ class NeuronTrees:
     budget: Budget
     depth: Depth
     settings: TreeSettings = field(default_factory=TreeSettings)
+    grown: set[str] = field(default_factory=set)
+
+    @property
+    def within(self) -> frozenset[str] | None:
+        return self.depth.within
 
     @property
     def trial(self) -> int:

@@ -77,6 +77,8 @@ class ReluSplit:
         self.store = DomainStore(self._context.tag)
         self.begun, self.open_share = False, 1.0
         self._tightens = False
+        # Whether a second attempt would gain; None: nobody asked yet.
+        self._pays: bool | None = None
         self._trial = Trial(self._settings.trial)
         # Of the first attempt: domains this rank has bounded, and all ranks until they last met.
         self._visited, self._visited_by_all = 0, 0
@@ -129,6 +131,8 @@ class ReluSplit:
 
     def round(self) -> None:
         if not self._pauses and self._tries_again(self._visited_by_all) and self._stalls():
+            self._pays = self._root.tightening_pays()
+        if self._pays and not self._tightens:
             self._tightens = True
             self.begin()
         elif len(self.store):
@@ -140,7 +144,7 @@ class ReluSplit:
     def _tries_again(self, visited: int) -> bool:
         settings = self._settings
         small = 0 < self._root.tightener.rows <= settings.most_rows
-        first = not self._tightens and self._context.workload is None
+        first = self._pays is None and self._context.workload is None
         return first and small and self._trial.due(visited)
 
     def _stalls(self) -> bool:

@@ -98,7 +98,8 @@ class SearchContext:
     `case`: its `open` disjuncts are to be decided, `known` bounds may help; `number`: of the case
     in the property, for candidates. `within`: the values [1, *input], of the network's own type,
     that a counterexample may have; `settings`: of bound propagation; `pauses`: whether a trial is
-    over, None where there is none; `deepen`: bounds the case's neurons anew, by trees.
+    over, None where there is none; `deepen`: bounds the case's neurons anew, by
+    trees; the nodes whose trees grew.
     """
 
     network: BoundNetwork
@@ -113,7 +114,7 @@ class SearchContext:
     progress: Progress
     workload: Workload | None = None
     pauses: Callable[[], bool | None] = lambda: None
-    deepen: Callable[[Depth], None] = lambda depth: None
+    deepen: Callable[[Depth], frozenset[str]] = lambda depth: frozenset()
 
     @property
     def checkpoint(self) -> Callable[[], None]:
