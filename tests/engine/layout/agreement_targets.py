@@ -63,7 +63,8 @@ def agreement(payload: Payload) -> Payload:
                     "apart": max(_apart(many[key], one[key]) for key in one),
                     "outside": _apart(beyond, reached),
                 }
-        for name in ("baseline", *payload.get("trees", ())):
+        apart = payload.get("trees", ())
+        for name in ("baseline", *apart) if apart else ():
             alone = Group() if name == "baseline" else group
             many = _by_trees(prepared, name, alone, box) | _by_clips(prepared, name, alone, box)
             if name == "baseline":
