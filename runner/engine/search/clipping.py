@@ -88,7 +88,7 @@ class Clipping:
         """With the limits that hold where the disjuncts may be unsafe, None where none is near.
         Limits that cross say that a sub-domain is safe.
         """
-        found = self._near(domains, inspected.seen)
+        found = self.half_spaces(domains, inspected.seen)
         if found is None or self._forms is None:
             return None
         near, spaces = found
@@ -102,7 +102,7 @@ class Clipping:
             ceiling=domains.ceiling.index_fill(0, near, 0.0),
         )
 
-    def _near(self, domains: Domains, seen: Inspection) -> tuple[Tensor, HalfSpaces] | None:
+    def half_spaces(self, domains: Domains, seen: Inspection) -> tuple[Tensor, HalfSpaces] | None:
         """Those [n] of which little is left, and that: where the row nearest to its threshold is
         not proved.
         """
