@@ -26,7 +26,7 @@ from runner.engine.bounds.backward import (
 )
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.rounding import LEDGER, below, gamma, smallest
+from runner.engine.bounds.rounding import LEDGER, below, gamma, smallest, unit
 from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.split_relu import SplitNode
 from runner.engine.bounds.tagging import Tagger
@@ -41,6 +41,8 @@ DRAWN = 2
 LEAST_GAIN = 1e-3
 # Roundings of a term beside its sum: scaled, times λ, added, and the sums that are left out.
 TERM_ROUNDINGS = 16
+# What sums of a few numbers in float64 lose of their absolute values, at most.
+FINE = 16 * unit(LEDGER)
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ class Forms:
 
 class _Cuts(NamedTuple):
     """Half spaces in the box's own measure, where |x_k - c_k| <= r_k becomes [-1, 1]: scaled
-    [..., inputs]; offset [...]: slopes · c - limit; reach [...]: sum of |scaled|, both in float64.
+    [..., inputs]; in float64 offset [...], slopes · c - limit, rounded down, and reach [...], the
+    sum of |scaled|.
     """
 
     scaled: Tensor
@@ -183,7 +186,8 @@ class _Cuts(NamedTuple):
     @staticmethod
     def of(spaces: HalfSpaces, middle: Tensor, radius: Tensor) -> _Cuts:
         scaled = spaces.slopes * radius
-        offset = _at(spaces.slopes, middle) - spaces.limits
+        at = _at(spaces.slopes, middle)
+        offset = at - spaces.limits - (at.abs() + spaces.limits.abs()) * FINE
         return _Cuts(scaled, offset, scaled.abs().sum(-1, dtype=LEDGER))
 
     def of_one(self, index: int) -> _Cuts:
@@ -260,6 +264,7 @@ def _least(forms: NodeForms, some: Tensor, cut: _Cuts, tangents: _Tangents) -> T
     terms = values.shape[1] + TERM_ROUNDINGS
     error = (size + 3 * weight * cut.reach) * gamma(terms, values.dtype)
     error = error + terms * (1 + weight) * smallest(values.dtype)
+    error = error + (centre.abs() + weight * (cut.offset.abs() + cut.reach) + size) * FINE
     least = centre + weight * offset - sums.to(LEDGER) - error
     return below(least, values.dtype).reshape(2, -1)
 

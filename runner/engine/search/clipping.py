@@ -10,7 +10,7 @@ from torch import Tensor
 
 from runner.contract.vocabulary import EnginePart
 from runner.engine.bounds.beta import Inspection, SplitBounds, Subdomains
-from runner.engine.bounds.clips import Forms, HalfSpaces
+from runner.engine.bounds.clips import FINE, Forms, HalfSpaces
 from runner.engine.search.branching import Inspected
 from runner.engine.search.domains import Domains
 from runner.engine.search.search import SearchContext
@@ -118,5 +118,6 @@ class Clipping:
         near = ((missed > 0) & (missed < NEAR * spans)).nonzero()[:, 0]
         if not len(near):
             return None
-        limits = (thresholds - seen.constant)[nearest, batch]
-        return near, HalfSpaces(slopes[near], limits[near])
+        limits = thresholds - seen.constant
+        limits = limits + (thresholds.abs() + seen.constant.abs()) * FINE  # rounded up
+        return near, HalfSpaces(slopes[near], limits[nearest, batch][near])
