@@ -48,7 +48,7 @@ class TreeSettings:
 
     root: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=10))
     child: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=2))
-    gain: float = 0.02
+    gain: float = 0.01
 
 
 class Depth(NamedTuple):
