@@ -86,8 +86,10 @@ class SplitRoot:
 
     def tightening_pays(self) -> bool:
         """Whether later layers' bounds gain where some neurons of the first one are split; the same
-        on all ranks.
+        on all ranks. Where a network bends otherwise, every split moves limits: then it is taken to.
         """
+        if self.bent:
+            return True
         first, *later = [node for node in self.bounds.space.nodes if len(node.neurons)]
         lower, upper = self.before.lower.clone(), self.before.upper.clone()
         low, high = (end[0, first.start : first.stop] for end in (lower, upper))
