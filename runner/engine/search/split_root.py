@@ -86,7 +86,7 @@ class SplitRoot:
 
     def tightening_pays(self) -> bool:
         """Whether later layers' bounds gain where some neurons of the first one are split; the same
-        on all ranks. Where a network bends otherwise, every split moves limits: then it is taken to.
+        on all ranks. Where a network bends otherwise, every split moves limits, and they do.
         """
         if self.bent:
             return True
