@@ -93,6 +93,7 @@ class EnginePart(StrEnum):
         " functions",
     )
     CLIPS = "clips", "bounds of neurons in the half spaces that neuron splits leave open"
+    PLANES = "planes", "planes over the box above ReLUs, besides triangles, in neuron splits"
     TREES = "neuron-trees", "branch and bound of single neurons, where neuron splits stall"
     LEAVES = "leaf-lp", "a linear program where all ReLUs are split"
     EXACT = "exact-ties", "rational arithmetic on strict and tied properties of small networks"

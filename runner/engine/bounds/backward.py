@@ -134,6 +134,7 @@ def advance(
         if node.name in fine:
             rows = rows.to(LEDGER)
         added: Tensor | None
+        sources = node.inputs
         if pulls is not None and node.name in pulls:
             rows, added = pulls[node.name](rows)
             alive[node.name] = None
@@ -142,7 +143,12 @@ def advance(
             if node.name in network.unmultiplied or node.name == network.graph.output:
                 bill.values(node.name, rows)
             bill.product(node, rows)
-            parts, added = _relaxed(node, rows, relaxations, slopes)
+            bill.shares(relaxations[node.name], rows)
+            parts, added, of_input = _relaxed(node, rows, relaxations, slopes)
+            if of_input is not None:
+                whole = of_input.reshape(*rows.shape[:2], *network.graph.input.shape)
+                sources = (*sources, network.graph.input.name)
+                parts.append(network.features.arriving(sources[-1], network.features.total(whole)))
         else:
             bill.product(node, rows)
             rule, outputs = network.linear[node.name], alive.get(node.name)
@@ -150,7 +156,7 @@ def advance(
                 parts, added = rule.backward_at(rows, outputs)
             else:
                 parts, added = rule.backward(rows)
-        for name, part in zip(node.inputs, parts, strict=True):
+        for name, part in zip(sources, parts, strict=True):
             alive[name] = None if name in pending else _alive(node, relaxations)
             if name in pending:
                 bill.meeting(name, pending[name], part)
@@ -183,6 +189,11 @@ class _Bill:
             with torch.no_grad():
                 self._add(self._charges.values(name, rows))
 
+    def shares(self, relaxation: object, rows: Tensor) -> None:
+        if self._charges is not None and isinstance(relaxation, SplitRelaxation):
+            with torch.no_grad():
+                self._add(relaxation.charge(rows.flatten(2)))
+
     def meeting(self, name: str, one: Tensor, other: Tensor) -> None:
         if self._charges is not None:
             with torch.no_grad():
@@ -195,19 +206,20 @@ class _Bill:
 
 def _relaxed(
     node: Node, rows: Tensor, relaxations: Relaxations, slopes: Slopes
-) -> tuple[list[Tensor], Tensor]:
+) -> tuple[list[Tensor], Tensor, Tensor | None]:
+    """A of what comes before, a constant, and what own neurons' planes make of the input."""
     relaxation = relaxations[node.name]
     if isinstance(relaxation, ReluRelaxation):
         flat, constant = relaxation.backward(rows.flatten(2), slopes.get(node.name))
-        return [flat.reshape(rows.shape)], constant
+        return [flat.reshape(rows.shape)], constant, None
     if isinstance(relaxation, SplitRelaxation):
-        flat, constant = relaxation.backward(rows.flatten(2), slopes[node.name])
-        return [flat.reshape(rows.shape)], constant
+        flat, constant, of_input = relaxation.backward(rows.flatten(2), slopes[node.name])
+        return [flat.reshape(rows.shape)], constant, of_input
     if isinstance(relaxation, Parametrised):
         part, constant = relaxation.backward(rows, slopes.get(node.name))
-        return [part], constant
+        return [part], constant, None
     part, constant = relaxation.backward(rows)
-    return [part], constant
+    return [part], constant, None
 
 
 def least(rows: Tensor, box: Interval) -> Tensor:

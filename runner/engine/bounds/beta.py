@@ -7,8 +7,9 @@ cut at zero where a neuron is split.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Generic, Self, TypeVar
 
 import torch
@@ -28,6 +29,7 @@ from runner.engine.bounds.backward import (
 )
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.planes import Above, NodePlanes
 from runner.engine.bounds.rounding import LEDGER
 from runner.engine.bounds.space import Space, Splittable
 from runner.engine.bounds.split import SplitSpace
@@ -65,26 +67,28 @@ class BetaSettings:
 class Subdomains:
     """B of them with K rows each: rows [K, B, outputs], phases [B, N], multipliers [K, B, V].
 
-    before: of the unstable neurons' inputs [B, N], cut at zero where a neuron is split.
+    before: of the unstable neurons' inputs [B, N], cut at zero where a neuron is split. sets [B]:
+    which planes are meant, where bounds have any.
     """
 
     rows: Tensor
     phases: Tensor
     before: Interval
     multipliers: Tensor
+    sets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.phases)
 
     def select(self, index: Tensor) -> Subdomains:
         before = Interval(self.before.lower[index], self.before.upper[index])
-        return Subdomains(
-            self.rows[:, index], self.phases[index], before, self.multipliers[:, index]
-        )
+        sets = None if self.sets is None else self.sets[index]
+        rows, multipliers = self.rows[:, index], self.multipliers[:, index]
+        return Subdomains(rows, self.phases[index], before, multipliers, sets)
 
     def to(self, dtype: torch.dtype) -> Subdomains:
         rows, multipliers = self.rows.to(dtype), self.multipliers.to(dtype)
-        return Subdomains(rows, self.phases, self.before.to(dtype), multipliers)
+        return Subdomains(rows, self.phases, self.before.to(dtype), multipliers, self.sets)
 
 
 @dataclass(frozen=True)
@@ -283,14 +287,21 @@ class DomainBounds(Generic[S, L], ABC):
 
 
 class SplitBounds(DomainBounds[SplitSpace, Relaxations]):
-    """Where ReLUs are split: one multiplier a neuron, its slope or its β."""
+    """Where ReLUs are split: one multiplier a neuron: its slope, β, or share of a plane.
+
+    `planes`: of some nodes' neurons; none as long as nobody has set them.
+    """
+
+    planes: Mapping[str, NodePlanes] = MappingProxyType({})
 
     def to(self, dtype: torch.dtype) -> SplitBounds:
         intervals = {name: interval.to(dtype) for name, interval in self.intervals.items()}
         space, scale = self.space.to(dtype), self.scale.to(dtype)
-        return SplitBounds(
+        found = SplitBounds(
             self._network, space, intervals, scale, self._tag, self._checkpoint, self.start
         )
+        found.planes = {name: planes.to(dtype) for name, planes in self.planes.items()}
+        return found
 
     def initial(self, domains: Interval, rows: int) -> Tensor:
         """CROWN's adaptive slopes as multipliers [rows, B, V], of inputs [B, N]."""
@@ -349,12 +360,15 @@ class SplitBounds(DomainBounds[SplitSpace, Relaxations]):
             split = {}
             for node, scale in zip(self.space.nodes, scales, strict=True):
                 columns = node.start + node.own
+                planes, sets = self.planes.get(node.name), domains.sets
+                above = None if planes is None or sets is None else Above(planes, sets)
                 split[node.name] = SplitRelaxation(
                     node,
                     domains.before.lower[:, columns],
                     domains.before.upper[:, columns],
                     domains.phases[:, columns],
                     scale,
+                    above,
                 )
             others = {}
             for other in network.ancestors(self.start):

@@ -17,22 +17,14 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
-from runner.engine.bounds.backward import (
-    Relaxations,
-    WholeCharges,
-    advance,
-    local_interval,
-    start_frontier,
-)
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.neuron_forms import NeuronForms
 from runner.engine.bounds.rounding import LEDGER, below, gamma, smallest, unit
 from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.split_relu import SplitNode
 from runner.engine.bounds.tagging import Tagger
 
-# Neurons whose forms are made at once.
-AT_ONCE = 128
 # Of all inputs, what a node's neurons may see each for their forms to be kept without the rest.
 SPARSE = 0.5
 # Tangents of the concave function after those at 0 and at infinity.
@@ -91,55 +83,31 @@ class Forms:
         checkpoint: Callable[[], None],
         most_bytes: int,
     ) -> None:
-        self._network, self._intervals, self._tag = network, intervals, tag
-        self._checkpoint = checkpoint
+        self._tag, self._checkpoint = tag, checkpoint
         box = intervals[network.graph.input.name]
         self.middle, self.radius = (part.flatten() for part in box.ball)
         self.nodes: list[NodeForms] = []
-        relaxations = self._relaxations()
+        forms = NeuronForms(network, intervals, tag, checkpoint)
         for node in reversed(space.nodes):
             if node.before in network.exact or not len(node.neurons):
                 continue
             each = 2 * len(node.neurons) * len(self.middle) * self.middle.element_size()
             if each > most_bytes:
                 break
-            made = self._made(node, relaxations)
+            made = self._scaled(node, *forms.of(node))
             most_bytes -= made.values.nbytes
             self.nodes.append(made)
 
     def __bool__(self) -> bool:
         return bool(self.nodes)
 
-    def _relaxations(self) -> Relaxations:
-        network, found = self._network, {}
-        for name, rule in network.relaxed.items():
-            before = network.graph.node(name).inputs[0]
-            found[name] = rule.relax(local_interval(network, before, self._intervals[before]))
-        return found
-
-    def _made(self, node: SplitNode, relaxations: Relaxations) -> NodeForms:
-        network, name = self._network, self._network.graph.input.name
-        charges = WholeCharges(network, self._intervals)
-        rows, constants = [], []
-        for neurons in node.neurons.split(AT_ONCE):
-            self._checkpoint()
-            with torch.no_grad(), self._tag.kind(Memory.A):
-                start = start_frontier(network, node.before, neurons, 1, self.middle.dtype)
-                done = advance(network, start, relaxations, {}, charges)
-                whole = network.features.whole(name, done.pending[name])
-                constant = done.constant if done.error is None else done.constant - done.error
-                shape = 2, len(neurons)
-                rows.append(whole.reshape(*shape, -1))
-                constants.append(network.features.total(constant).reshape(shape))
-        with self._tag.kind(Memory.BOUNDS):
-            return self._scaled(node, torch.cat(rows, 1), torch.cat(constants, 1))
-
     def _scaled(self, node: SplitNode, rows: Tensor, constants: Tensor) -> NodeForms:
-        values = rows * self.radius
-        centre = constants + _at(rows, self.middle)
-        size, at = values.abs().sum(2, dtype=LEDGER), _seen(rows)
-        seen = values if at is None else values.gather(2, at.expand(2, -1, -1))
-        return NodeForms(node, values, centre, size, at, seen)
+        with self._tag.kind(Memory.BOUNDS):
+            values = rows * self.radius
+            centre = constants + _at(rows, self.middle)
+            size, at = values.abs().sum(2, dtype=LEDGER), _seen(rows)
+            seen = values if at is None else values.gather(2, at.expand(2, -1, -1))
+            return NodeForms(node, values, centre, size, at, seen)
 
     def clipped(self, spaces: HalfSpaces, before: Interval, scores: Tensor, most: int) -> Interval:
         """Bounds [B, N] of the unstable neurons' inputs where sub-domains meet their half spaces;

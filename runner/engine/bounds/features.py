@@ -44,6 +44,12 @@ class Features(Protocol):
         """Of own columns [S, B, *own shape] of a node: those of all ranks [S, B, *shape]."""
         ...
 
+    def arriving(self, name: str, rows: Tensor) -> Tensor:
+        """Of columns [S, B, *shape] of a node that every rank has whole: own ones,
+        differentiable.
+        """
+        ...
+
     def total(self, partial: Tensor) -> Tensor:
         """The sum of all ranks' partial bounds, differentiable, the same on every rank."""
         ...
@@ -70,6 +76,9 @@ class WholeFeatures:
         return constant
 
     def whole(self, name: str, rows: Tensor) -> Tensor:
+        return rows
+
+    def arriving(self, name: str, rows: Tensor) -> Tensor:
         return rows
 
     def total(self, partial: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ later ones gain.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -65,7 +65,8 @@ class Inspected:
         else:
             before = Interval(before.lower, before.upper.scatter(1, at, 0.0))
         phases = domains.phases.scatter(1, at, sign)
-        return Subdomains(domains.rows, phases, before, torch.where(chosen, beta, slopes))
+        multipliers = torch.where(chosen, beta, slopes)
+        return replace(domains, phases=phases, before=before, multipliers=multipliers)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class BentInspected(Inspected):
         else:
             before = Interval(before.lower, before.upper.scatter(1, at, cuts))
         phases = domains.phases.scatter(1, at, sign)
-        return Subdomains(domains.rows, phases, before, domains.multipliers)
+        return replace(domains, phases=phases, before=before)
 
 
 def inspected(

@@ -42,10 +42,10 @@ class Domains:
     def before(self) -> Interval:
         return Interval(self.lower, self.upper)
 
-    def subdomains(self, rows: Tensor) -> Subdomains:
-        """To bound them, with their rows [K, B, outputs]."""
+    def subdomains(self, rows: Tensor, sets: Tensor | None = None) -> Subdomains:
+        """To bound them, with their rows [K, B, outputs] and sets of planes [B]."""
         multipliers = self.multipliers.transpose(0, 1).to(rows.dtype)
-        return Subdomains(rows, self.phases, self.before, multipliers)
+        return Subdomains(rows, self.phases, self.before, multipliers, sets)
 
     def with_multipliers(self, multipliers: Tensor) -> Domains:
         """[K, B, V] of any dtype."""

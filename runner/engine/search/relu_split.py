@@ -47,6 +47,8 @@ class ReluSplitSettings:
     most_rows: int = 1000
 
 
+# Domains that are bounded before planes are made: what is proved with fewer needs none.
+EASY = 64
 # Where a network bends otherwise than by ReLUs: a split gains less, and its parameters more.
 BENT = ReluSplitSettings(child=BetaSettings(patience=4), candidates=3)
 
@@ -102,6 +104,7 @@ class ReluSplit:
         return (
             not len(self.store)
             or self._tries_again(visited)
+            or self._wants_planes(visited)
             or (self._pauses and self._trial.due(visited))
         )
 
@@ -119,15 +122,18 @@ class ReluSplit:
     def begin(self) -> None:
         """From the whole box, for the disjuncts that are open."""
         self.begun = True
-        self.store = DomainStore(self._context.tag)
-        self._undecided[:] = False
         disjuncts = self._context.case.open.nonzero()[:, 0]
         self._closed[disjuncts.cpu()] = torch.inf
-        domains, bounds, multipliers = self._root.domains(disjuncts, self._settings.root)
+        self._start(*self._root.domains(disjuncts, self._settings.root))
+
+    def _start(self, domains: Domains, bounds: Tensor, multipliers: Tensor) -> None:
+        """From domains of the whole box."""
+        self.store = DomainStore(self._context.tag)
+        self._undecided[:] = False
         self._whole = domains.to(torch.device("cpu"))
         if self._context.sharing.rank == 0:
             self._keep_open(domains, bounds, multipliers)
-            self._record(len(disjuncts), 0)
+            self._record(len(domains), 0)
 
     def round(self) -> None:
         if not self._pauses and self._tries_again(self._visited_by_all) and self._stalls():
@@ -135,11 +141,28 @@ class ReluSplit:
         if self._pays and not self._tightens:
             self._tightens = True
             self.begin()
+        elif self._wants_planes(self._visited_by_all):
+            self._begin_with_planes()
         elif len(self.store):
             with self._context.tag.kind(Memory.ALPHA):
                 taken = self.store.take(self.batch).to(self._context.device)
             self._visited += 2 * len(taken)
             self._split(taken)
+
+    def _wants_planes(self, visited: int) -> bool:
+        planes = self._root.planes
+        free = self._context.workload is None
+        return free and planes is not None and planes.possible and visited >= EASY
+
+    def _begin_with_planes(self) -> None:
+        """Anew for what is open still, if planes gain enough."""
+        device = self._context.device
+        open_ = self._context.case.open[self._whole.disjunct.to(device)].cpu()
+        with self._context.tag.kind(Memory.ALPHA):
+            whole = self._whole.select(open_).to(device)
+        found = self._root.with_planes(whole, self._settings.root)
+        if found is not None:
+            self._start(*found)
 
     def _tries_again(self, visited: int) -> bool:
         settings = self._settings
@@ -178,9 +201,8 @@ class ReluSplit:
     def _split(self, taken: Domains) -> bool:
         """Splits domains and bounds their children; whether a counterexample was found."""
         root = self._root
-        rows = root.rows.of_domains(taken.disjunct, root.dtype)
         thresholds = root.rows.goal(taken.disjunct, root.dtype)
-        parents = taken.subdomains(rows)
+        parents = root.subdomains(taken)
         free = self._context.workload is None
         clips = free and not self._tightens and self._clipping.due
         seen = self._clipping.seen(parents) if clips else root.bounds.inspect(parents)
@@ -192,9 +214,8 @@ class ReluSplit:
             if not len(taken):
                 self._record(0, 0)
                 return False
-            rows = root.rows.of_domains(taken.disjunct, root.dtype)
             thresholds = root.rows.goal(taken.disjunct, root.dtype)
-            parents = taken.subdomains(rows)
+            parents = root.subdomains(taken)
         split = inspected(root.bounds, parents, seen, thresholds)
         if self._tightens and not root.bent:
             family = taken.phases.unique(dim=0, return_inverse=True)[1]
@@ -213,12 +234,11 @@ class ReluSplit:
             )
         if self._tightens:
             children = self._tightened(children)
-        rows = root.rows.of_domains(children.disjunct, root.dtype)
         goal = root.rows.goal(children.disjunct, root.dtype)
         if not free:
             goal = torch.full_like(goal, torch.inf)
         bounds, multipliers = root.bounds.optimized(
-            children.subdomains(rows),
+            root.subdomains(children),
             goal,
             self._settings.child,
             children.margins if free else None,
@@ -233,8 +253,7 @@ class ReluSplit:
         if found is None:
             return taken, inspected.seen
         root = self._root
-        rows = root.rows.of_domains(found.disjunct, root.dtype)
-        seen = self._clipping.seen(found.subdomains(rows))
+        seen = self._clipping.seen(root.subdomains(found))
         proved = root.rows.margins(seen.bounds, found.disjunct).amax(0)
         empty = (found.lower > found.upper).any(1)
         closed = empty | (proved > 0)
@@ -299,10 +318,9 @@ class ReluSplit:
         return margins
 
     def _proved_in(self, dtype: torch.dtype, domains: Domains, multipliers: Tensor) -> Tensor:
-        rows, disjunct = self._root.rows, domains.disjunct
-        found = domains.subdomains(rows.of_domains(disjunct, dtype))
-        found = replace(found, multipliers=multipliers).to(dtype)
-        return rows.margins(self._root.bounds.to(dtype).bound(found, proven=True), disjunct)
+        root, disjunct = self._root, domains.disjunct
+        found = replace(root.subdomains(domains, dtype), multipliers=multipliers).to(dtype)
+        return root.rows.margins(root.bounds.to(dtype).bound(found, proven=True), disjunct)
 
     def _with_families(self, domains: Domains) -> Domains:
         """Domains of the same splits are as urgent as their weakest, so they stay together."""

@@ -9,14 +9,16 @@ from torch import Tensor
 
 from runner.engine.bounds.bent import BentBounds
 from runner.engine.bounds.bent_space import BentSpace
-from runner.engine.bounds.beta import BetaSettings, SplitBounds
+from runner.engine.bounds.beta import BetaSettings, SplitBounds, Subdomains
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.split import SplitSpace, bends_otherwise
 from runner.engine.bounds.tighten import Tightener
+from runner.engine.search.branching import inspected
 from runner.engine.search.domains import Domains
 from runner.engine.search.leaves import Leaves
 from runner.engine.search.padded_rows import PaddedRows
+from runner.engine.search.plane_sets import PlaneSets
 from runner.engine.search.search import SearchContext
 
 # What the tensors of one batch of sub-domains may take while they are bounded, in bytes; of a core.
@@ -25,6 +27,9 @@ LEAST_BATCH, MOST_BATCH = 16, 512
 # Neurons that are split to see what bounding the later ones anew gains, and of their width what it
 # must be for it to be done in every domain.
 TRIED, GAIN = 8, 0.02
+# What is given to a plane at first, of what a neuron takes from a bound; of what the bounds of all
+# disjuncts miss, what planes must take away on average to be kept.
+FIRST_SHARE, PLANE_GAIN = 0.5, 0.03
 # Copies that live at the same time: of the widest node's A, and of the multipliers.
 LIVE_ROWS, LIVE_MULTIPLIERS = 8, 12
 
@@ -39,6 +44,7 @@ class SplitRoot:
     leaves: Leaves
     before: Interval
     budget: Budget
+    planes: PlaneSets | None
 
     @staticmethod
     def of(context: SearchContext) -> SplitRoot:
@@ -64,6 +70,7 @@ class SplitRoot:
             Leaves(network, space, intervals, context.settings.without),
             before,
             context.settings.budget,
+            PlaneSets(context, bounds) if isinstance(bounds, SplitBounds) else None,
         )
 
     @property
@@ -126,10 +133,42 @@ class SplitRoot:
             urgency=nothing,
             ceiling=-nothing,
         )
-        rows = self.rows.of_domains(disjuncts, lower.dtype)
-        goal = self.rows.goal(disjuncts, lower.dtype)
-        bounds, found = self.bounds.optimized(domains.subdomains(rows), goal, settings)
-        domains = domains.with_multipliers(found)
-        seen = self.bounds.inspect(domains.subdomains(rows))
+        return self._scaled(*self._bounded(domains, settings))
+
+    def with_planes(
+        self, whole: Domains, settings: BetaSettings
+    ) -> tuple[Domains, Tensor, Tensor] | None:
+        """`domains` again, with planes for their disjuncts; None where these gain too little."""
+        if self.planes is None:
+            return None
+        plain = self.subdomains(whole)
+        thresholds = self.rows.goal(whole.disjunct, self.dtype)
+        seen = self.bounds.inspect(plain)
+        self.planes.make(inspected(self.bounds, plain, seen, thresholds), whole.disjunct)
+        # A multiplier is the share of a plane where a coefficient is negative, as no slope is.
+        first = torch.where(seen.neurons < 0, FIRST_SHARE, plain.multipliers)
+        found = self._bounded(whole.with_multipliers(first), settings)
+        before, after = ((b - thresholds).amax(0) for b in (seen.bounds, found[1]))
+        gains = (1 - after.clamp(max=0) / before)[before < 0]
+        if not len(gains) or float(gains.mean()) < PLANE_GAIN:
+            self.planes.drop()
+            return None
+        return self._scaled(*found)
+
+    def _bounded(self, domains: Domains, settings: BetaSettings) -> tuple[Domains, Tensor, Tensor]:
+        goal = self.rows.goal(domains.disjunct, self.dtype)
+        bounds, found = self.bounds.optimized(self.subdomains(domains), goal, settings)
+        return domains.with_multipliers(found), bounds, found
+
+    def _scaled(
+        self, domains: Domains, bounds: Tensor, multipliers: Tensor
+    ) -> tuple[Domains, Tensor, Tensor]:
+        seen = self.bounds.inspect(self.subdomains(domains))
         self.bounds.scale = self.bounds.scaled(seen)
-        return domains, bounds, found
+        return domains, bounds, multipliers
+
+    def subdomains(self, domains: Domains, dtype: torch.dtype | None = None) -> Subdomains:
+        """To bound them."""
+        rows = self.rows.of_domains(domains.disjunct, dtype or self.dtype)
+        sets = None if self.planes is None else self.planes.of(domains.disjunct)
+        return domains.subdomains(rows, sets)
