@@ -1,4 +1,6 @@
-"""Planes for the disjuncts of a ReLU split: a set for each, made for its bound of the whole box."""
+"""Planes for the disjuncts of a ReLU split: a set for each, made for its bound of the whole box, and
+fitted again for the domains that are open.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,6 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.neuron_forms import NeuronForms
 from runner.engine.bounds.plane_fit import Game, fitted
 from runner.engine.bounds.planes import Forms, NodePlanes, proved
-from runner.engine.bounds.split_relu import SplitNode
 from runner.engine.search.branching import Inspected
 from runner.engine.search.search import SearchContext
 
@@ -22,14 +23,33 @@ PLANE_BYTES = 64 * 1024 * 1024
 # Planes of a set, where there are so many neurons; where there is no room for as many, disjuncts
 # that miss by less share the set of the weakest.
 LEAST_PLANES = 64
+# Domains after which planes are fitted again, and by what they grow from one time to the next.
+AGAIN, GROWTH = 200, 1.5
+
+
+@dataclass(frozen=True)
+class _Node:
+    """Forms of P neurons that have planes; which domains' columns [P] they have; of the rank's own
+    ones, which they are among these, and among the node's own (`at`).
+    """
+
+    forms: Forms
+    columns: Tensor
+    own: Tensor
+    at: Tensor
 
 
 class PlaneSets:
-    """Of one search. The planes themselves are kept, and used, by its bounds."""
+    """Of one search. The planes themselves are kept, and used, by its bounds. `before` [1, N]: the
+    limits of the whole box.
+    """
 
-    def __init__(self, context: SearchContext, bounds: SplitBounds) -> None:
+    def __init__(self, context: SearchContext, bounds: SplitBounds, before: Interval) -> None:
         self._context, self._bounds = context, bounds
+        self._slopes = (before.upper / (before.upper - before.lower))[0]
+        self._nodes: dict[str, _Node] = {}
         self._set: Tensor | None = None
+        self._next = AGAIN
 
     @property
     def possible(self) -> bool:
@@ -39,83 +59,119 @@ class PlaneSets:
 
     def of(self, disjuncts: Tensor) -> Tensor | None:
         """Which set each [B] is to use; None where there is none."""
-        if self._set is None or not self._bounds.planes:
-            return None
-        return self._set[disjuncts]
+        return self._set[disjuncts] if self._set is not None and self._nodes else None
 
     def drop(self) -> None:
         """For good."""
-        self._bounds.planes = {}
+        self._bounds.planes, self._nodes = {}, {}
+
+    def due(self, visited: int) -> bool:
+        """Whether to fit them again, after so many domains; to be asked once for each batch."""
+        if not self._nodes or visited < self._next:
+            return False
+        self._next = int(visited * GROWTH)
+        return True
 
     def make(self, roots: Inspected, disjuncts: Tensor) -> None:
-        """From the whole box with the multipliers of some disjuncts [B]."""
-        context, bounds = self._context, self._bounds
+        """From the whole box, for some disjuncts [B]."""
+        graph = self._context.network.graph
         margins = (roots.seen.bounds - roots.thresholds).amax(0)
-        inputs = bounds.intervals[context.network.graph.input.name].lower.numel()
-        room = context.settings.budget.scaled(PLANE_BYTES) // (bounds.scale.element_size() * inputs)
+        inputs = self._bounds.intervals[graph.input.name].lower.numel()
+        each = self._bounds.scale.element_size() * inputs
+        room = self._context.settings.budget.scaled(PLANE_BYTES) // each
         count = max(1, min(len(disjuncts), room // LEAST_PLANES))
         weakest = margins.argsort()[:count]
-        self._set = disjuncts.new_zeros(context.case.specs.disjuncts)
+        self._set = disjuncts.new_zeros(self._context.case.specs.disjuncts)
         self._set[disjuncts[weakest]] = torch.arange(count, device=disjuncts.device)
         costs = roots.scores()[weakest].clamp(min=0)
         shares = (costs / costs.sum(1, keepdim=True)).nan_to_num(0.0).sum(0)
         wanted = torch.zeros_like(shares, dtype=torch.bool)
         wanted[shares.topk(min(room // count, len(shares))).indices] = True
-        wanted &= shares > 0
-        maker = _Maker.of(context, bounds, roots, weakest)
-        bounds.planes = {
-            node.name: maker.planes(node, some)
-            for node in bounds.space.nodes
-            if bool((some := wanted[node.start : node.stop]).any())
-        }
+        self._form(wanted & (shares > 0))
+        self._fit(_Means.of(roots, torch.arange(count, device=disjuncts.device), weakest), count)
+
+    def fit(self, inspected: Inspected, disjuncts: Tensor) -> None:
+        """Again, from what domains of these disjuncts [B] are on average; other sets stay."""
+        sets = self.of(disjuncts)
+        if sets is not None:
+            some = torch.arange(len(sets), device=sets.device)
+            self._fit(_Means.of(inspected, sets, some), int(sets.max()) + 1)
+
+    def _form(self, wanted: Tensor) -> None:
+        """Of the neurons [N] that are to have planes."""
+        context, bounds = self._context, self._bounds
+        box = bounds.intervals[context.network.graph.input.name]
+        made = NeuronForms(context.network, bounds.intervals, context.tag, context.checkpoint)
+        for node in bounds.space.nodes:
+            some = wanted[node.start : node.stop].nonzero()[:, 0]
+            if len(some):
+                forms = Forms(box, *(part[1][some] for part in made.of(node)))
+                own = torch.isin(some, node.own).nonzero()[:, 0]
+                at = torch.isin(node.own, some).nonzero()[:, 0]
+                self._nodes[node.name] = _Node(forms, node.start + some, own, at)
+
+    def _fit(self, means: _Means, sets: int) -> None:
+        """The sets that there are means of, of at least so many."""
+        with torch.no_grad(), self._context.tag.kind(Memory.BOUNDS):
+            name, features = self._context.network.graph.input.name, self._context.network.features
+            inputs = features.whole(name, means.inputs).flatten(1)
+            self._bounds.planes = {
+                name: self._fitted(node, means, inputs, self._bounds.planes.get(name), sets)
+                for name, node in self._nodes.items()
+            }
+
+    def _fitted(
+        self, node: _Node, means: _Means, inputs: Tensor, before: NodePlanes | None, sets: int
+    ) -> NodePlanes:
+        """`inputs` [G, inputs]: coefficients of the input, triangles and planes among them."""
+        self._context.checkpoint()
+        features, rows = self._context.network.features, node.forms.rows
+        outputs, shares = means.outputs[:, node.columns], means.shares[:, node.columns]
+        # What triangles make of the input is about what forms make of it.
+        rest = inputs + (outputs * (1 - shares) * self._slopes[node.columns]) @ rows
+        if before is None:
+            slopes = rows.new_zeros((sets, len(node.own), rows.shape[1]))
+        else:
+            slopes = before.slopes.clone()
+            given = (outputs * shares)[:, node.own]
+            of = [part @ slopes[one] for part, one in zip(given, means.sets, strict=True)]
+            rest = rest - features.total(torch.stack(of))
+        for number, game in zip(means.sets, zip(outputs, rest, strict=True), strict=True):
+            slopes[number] = fitted(node.forms, Game(*game))[node.own]
+        own = Forms(node.forms.box, rows[node.own], node.forms.constants[node.own])
+        return proved(own, node.at, slopes, len(rows) + features.ranks)
 
 
 @dataclass(frozen=True)
-class _Maker:
-    """For S bounds of the whole box: outputs [S, N] <= 0, their coefficients of the ReLUs' outputs,
-    and inputs [S, inputs], those of the input; before [S, N]: limits of the ReLUs' inputs.
+class _Means:
+    """Of domains of G sets: sets [G]; outputs [G, N] <= 0, coefficients of relaxed ReLUs' outputs;
+    shares [G, N], what of these is given to planes; inputs [G, 1, *own input].
     """
 
-    context: SearchContext
+    sets: Tensor
     outputs: Tensor
+    shares: Tensor
     inputs: Tensor
-    before: Interval
-    box: Interval
-    forms: NeuronForms
 
     @staticmethod
-    def of(context: SearchContext, bounds: SplitBounds, roots: Inspected, some: Tensor) -> _Maker:
-        """Of some roots [S], for the row that is nearest to its threshold."""
-        network, intervals = context.network, bounds.intervals
-        nearest = (roots.seen.bounds - roots.thresholds).argmax(0)[some]
-        before, name = roots.domains.before, network.graph.input.name
-        inputs = roots.seen.inputs[nearest, some].unsqueeze(1)
-        return _Maker(
-            context,
-            bounds.whole(roots.seen.neurons[nearest, some]).clamp(max=0),
-            network.features.whole(name, inputs).flatten(1),
-            Interval(before.lower[some], before.upper[some]),
-            intervals[name],
-            NeuronForms(network, intervals, context.tag, context.checkpoint),
-        )
-
-    def planes(self, node: SplitNode, wanted: Tensor) -> NodePlanes:
-        """Of those of a node's neurons that are wanted [U]."""
-        columns = node.start + wanted.nonzero()[:, 0]
-        rows, constants = (part[1][wanted] for part in self.forms.of(node))
-        with torch.no_grad(), self.context.tag.kind(Memory.BOUNDS):
-            forms, outputs = Forms(self.box, rows, constants), self.outputs[:, columns]
-            lower, upper = self.before.lower[:, columns], self.before.upper[:, columns]
-            # What triangles make of the input is about what forms make of it.
-            triangles = outputs * (upper / (upper - lower)).nan_to_num(0.0).clamp(0, 1)
-            games = zip(outputs, self.inputs + triangles @ rows, strict=True)
-            slopes = torch.stack([fitted(forms, Game(*game)) for game in games])
-            own, at = _places(columns - node.start, node.own)
-            mine = Forms(self.box, rows[own], constants[own])
-            terms = len(columns) + self.context.network.features.ranks
-            return proved(mine, at, slopes[:, own], terms)
+    def of(inspected: Inspected, sets: Tensor, some: Tensor) -> _Means:
+        """Of some [n] of the domains, of these sets [n], for the row nearest to its threshold."""
+        bounds, seen, before = inspected.bounds, inspected.seen, inspected.domains.before
+        nearest = (seen.bounds - inspected.thresholds).argmax(0)[some]
+        crossing = (before.lower[some] < 0) & (before.upper[some] > 0)
+        outputs = bounds.whole(seen.neurons[nearest, some]).clamp(max=0) * crossing
+        shares = bounds.whole(inspected.domains.multipliers[nearest, some]).clamp(0, 1)
+        shares = shares if bounds.planes else torch.zeros_like(shares)
+        found, group = sets.unique(return_inverse=True)
+        given = _means(outputs * shares, group, len(found))
+        outputs = _means(outputs, group, len(found))
+        shares = (given / outputs).nan_to_num(0.0)
+        inputs = _means(seen.inputs[nearest, some], group, len(found))
+        return _Means(found, outputs, shares, inputs.unsqueeze(1))
 
 
-def _places(wanted: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Of those that are wanted the own ones, and where they are among these."""
-    return torch.isin(wanted, own).nonzero()[:, 0], torch.isin(own, wanted).nonzero()[:, 0]
+def _means(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Of values [n, ...] of each of so many groups."""
+    of_group = torch.nn.functional.one_hot(group, groups).to(values.dtype).T
+    sums = of_group @ values.flatten(1) / of_group.sum(1, keepdim=True)
+    return sums.reshape(groups, *values.shape[1:])

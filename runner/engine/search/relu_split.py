@@ -155,14 +155,12 @@ class ReluSplit:
         return free and planes is not None and planes.possible and visited >= EASY
 
     def _begin_with_planes(self) -> None:
-        """Anew for what is open still, if planes gain enough."""
+        """Anew for what is open still: whether planes gain, ranks need not agree on."""
         device = self._context.device
         open_ = self._context.case.open[self._whole.disjunct.to(device)].cpu()
         with self._context.tag.kind(Memory.ALPHA):
             whole = self._whole.select(open_).to(device)
-        found = self._root.with_planes(whole, self._settings.root)
-        if found is not None:
-            self._start(*found)
+        self._start(*self._root.with_planes(whole, self._settings.root))
 
     def _tries_again(self, visited: int) -> bool:
         settings = self._settings
@@ -209,6 +207,10 @@ class ReluSplit:
         turn = self._context.progress.rounds % self._settings.attack_every == 1
         if free and turn and self._attacked(taken, seen.inputs, seen.bounds - thresholds):
             return True
+        planes = root.planes
+        if planes is not None and planes.due(self._visited):
+            planes.fit(inspected(root.bounds, parents, seen, thresholds), taken.disjunct)
+            seen = self._clipping.seen(parents) if clips else root.bounds.inspect(parents)
         if clips:
             taken, seen = self._clipped(taken, Inspected(root.bounds, parents, seen, thresholds))
             if not len(taken):

@@ -70,7 +70,7 @@ class SplitRoot:
             Leaves(network, space, intervals, context.settings.without),
             before,
             context.settings.budget,
-            PlaneSets(context, bounds) if isinstance(bounds, SplitBounds) else None,
+            PlaneSets(context, bounds, before) if isinstance(bounds, SplitBounds) else None,
         )
 
     @property
@@ -137,13 +137,13 @@ class SplitRoot:
 
     def with_planes(
         self, whole: Domains, settings: BetaSettings
-    ) -> tuple[Domains, Tensor, Tensor] | None:
-        """`domains` again, with planes for their disjuncts; None where these gain too little."""
-        if self.planes is None:
-            return None
+    ) -> tuple[Domains, Tensor, Tensor]:
+        """`domains` again, with planes for their disjuncts, if these gain enough."""
         plain = self.subdomains(whole)
         thresholds = self.rows.goal(whole.disjunct, self.dtype)
         seen = self.bounds.inspect(plain)
+        if self.planes is None:
+            return whole, seen.bounds, plain.multipliers
         self.planes.make(inspected(self.bounds, plain, seen, thresholds), whole.disjunct)
         # A multiplier is the share of a plane where a coefficient is negative, as no slope is.
         first = torch.where(seen.neurons < 0, FIRST_SHARE, plain.multipliers)
@@ -152,7 +152,7 @@ class SplitRoot:
         gains = (1 - after.clamp(max=0) / before)[before < 0]
         if not len(gains) or float(gains.mean()) < PLANE_GAIN:
             self.planes.drop()
-            return None
+            return whole, seen.bounds, plain.multipliers
         return self._scaled(*found)
 
     def _bounded(self, domains: Domains, settings: BetaSettings) -> tuple[Domains, Tensor, Tensor]:
