@@ -143,12 +143,11 @@ def advance(
             if node.name in network.unmultiplied or node.name == network.graph.output:
                 bill.values(node.name, rows)
             bill.product(node, rows)
-            bill.shares(relaxations[node.name], rows)
+            bill.shares(network, node, relaxations[node.name], rows)
             parts, added, of_input = _relaxed(node, rows, relaxations, slopes)
             if of_input is not None:
-                whole = of_input.reshape(*rows.shape[:2], *network.graph.input.shape)
                 sources = (*sources, network.graph.input.name)
-                parts.append(network.features.arriving(sources[-1], network.features.total(whole)))
+                parts.append(_of_planes(network, node.name, of_input))
         else:
             bill.product(node, rows)
             rule, outputs = network.linear[node.name], alive.get(node.name)
@@ -189,10 +188,12 @@ class _Bill:
             with torch.no_grad():
                 self._add(self._charges.values(name, rows))
 
-    def shares(self, relaxation: object, rows: Tensor) -> None:
+    def shares(self, network: BoundNetwork, node: Node, relaxation: object, rows: Tensor) -> None:
         if self._charges is not None and isinstance(relaxation, SplitRelaxation):
             with torch.no_grad():
-                self._add(relaxation.charge(rows.flatten(2)))
+                charge = relaxation.charge(rows.flatten(2))
+                if charge is not None:
+                    self._add(network.features.counted(node.name, charge))
 
     def meeting(self, name: str, one: Tensor, other: Tensor) -> None:
         if self._charges is not None:
@@ -220,6 +221,14 @@ def _relaxed(
         return [part], constant, None
     part, constant = relaxation.backward(rows)
     return [part], constant, None
+
+
+def _of_planes(network: BoundNetwork, relaxed: str, of_input: Tensor) -> Tensor:
+    """Own columns of what all planes make of the input, of what own ones do [S, B, inputs]."""
+    features, graph = network.features, network.graph
+    whole = features.total(features.counted(relaxed, of_input))
+    shaped = whole.reshape(*whole.shape[:2], *graph.input.shape)
+    return features.arriving(graph.input.name, shaped)
 
 
 def least(rows: Tensor, box: Interval) -> Tensor:

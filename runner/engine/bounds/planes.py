@@ -95,12 +95,12 @@ class Above:
             (number, order[start:stop])
             for number, (start, stop) in enumerate(pairwise(ends))
             if stop > start
-        ]
+        ] or [(0, order)]
         self._back = order.argsort()
 
     def shared(self, free: Tensor) -> Tensor:
         """Of own columns that can share [B, V]: those that have a plane, 1 or 0."""
-        has = torch.zeros_like(free[0]).index_fill_(0, self._planes.at, 1.0)
+        has = free.new_zeros(free.shape[1]).index_fill_(0, self._planes.at, 1.0)
         return free * has
 
     def passed(self, given: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from device import TORCH_DEVICE
 from safetensors.torch import load_file, save_file
@@ -19,8 +20,10 @@ from torch import Tensor
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.beta import BetaSettings
 from runner.engine.bounds.clips import Forms, HalfSpaces
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.refinement import Refinement
 from runner.engine.bounds.rounding import plain_products
 from runner.engine.bounds.split import SplitSpace
@@ -33,8 +36,13 @@ from runner.engine.layout.shared_rows import SharedRows
 from runner.engine.network.graph import Graph
 from runner.engine.network.prepared import read_graph
 from runner.engine.programs.measured_bounds import bounds_target
+from runner.engine.search.branching import inspected
 from runner.engine.search.neuron_trees import Depth, NeuronTrees
+from runner.engine.search.search import Progress, SearchContext
+from runner.engine.search.sharing import Alike
+from runner.engine.search.split_root import FIRST_SHARE, SplitRoot
 from runner.engine.specs import Specs, box_around
+from runner.problem.property.model import Case, Conjunction, Property
 from runner.problem.property.read_property import read_property
 from runner.verifiers.strategies import strategy_named
 
@@ -66,7 +74,11 @@ def agreement(payload: Payload) -> Payload:
         apart = payload.get("trees", ())
         for name in ("baseline", *apart) if apart else ():
             alone = Group() if name == "baseline" else group
-            many = _by_trees(prepared, name, alone, box) | _by_clips(prepared, name, alone, box)
+            many = {
+                key: found
+                for adds in (_by_trees, _by_clips, _by_planes)
+                for key, found in adds(prepared, name, alone, box).items()
+            }
             if name == "baseline":
                 one = many
             else:
@@ -115,6 +127,48 @@ def _by_clips(prepared: Path, name: str, group: Group, box: Interval) -> dict[st
     if not bool((found.lower > lower).any()):
         raise ValueError("half spaces that add nothing compare nothing")
     return {"clips.lower": found.lower, "clips.upper": found.upper}
+
+
+def _by_planes(prepared: Path, name: str, group: Group, box: Interval) -> dict[str, Tensor]:
+    """Planes for two outputs, and bounds of the whole box with them: as they are, and proved."""
+    engine = DriverEngine(prepared, strategy_named(name), group, TORCH_DEVICE, NoTagger())
+    clock = Deadline(group, 100.0)
+    bounding = engine.bounding(_outputs_above(engine.graph, box), clock)
+    bounding.run(Method.CROWN)
+    context = SearchContext(
+        network=engine.propagator(Method.CROWN, clock, lambda rows: rows).network,
+        case=bounding.cases[0],
+        number=0,
+        within=box,
+        settings=Settings(),
+        device=TORCH_DEVICE,
+        seed=0,
+        tag=NoTagger(),
+        sharing=Alike(clock.check, lambda candidate: False, group.decide),
+        progress=Progress(),
+    )
+    root = SplitRoot.of(context)
+    whole, _, _ = root.domains(torch.arange(2, device=TORCH_DEVICE), BetaSettings(iterations=1))
+    bounds, plain = root.bounds, root.subdomains(whole)
+    thresholds = root.rows.goal(whole.disjunct, root.dtype)
+    roots = inspected(bounds, plain, bounds.inspect(plain), thresholds)
+    if root.planes is None:
+        raise ValueError("a network of other functions than ReLUs has no planes")
+    root.planes.make(roots, whole.disjunct)
+    shares = torch.full_like(plain.multipliers, FIRST_SHARE)
+    shared = replace(root.subdomains(whole), multipliers=shares)
+    proved = bounds.bound(shared, proven=True)
+    if torch.equal(proved, bounds.bound(replace(shared, sets=None), proven=True)):
+        raise ValueError("planes that change nothing compare nothing")
+    return {"planes.bounds": bounds.bound(shared), "planes.proved": proved}
+
+
+def _outputs_above(graph: Graph, box: Interval) -> Property:
+    """Whether the first output and the second are above what no bound says that they are."""
+    lower, upper = (end.flatten().double().cpu().numpy() for end in (box.lower, box.upper))
+    rows = np.eye(2, graph.node(graph.output).size)
+    unsafe = tuple(Conjunction(row[None], np.array([1e3]), np.array([False])) for row in rows)
+    return Property(len(lower), rows.shape[1], (Case(lower, upper, unsafe),))
 
 
 def _question(graph: Graph, radius: float, free: int | None = None) -> tuple[Interval, Tensor]:

@@ -86,6 +86,16 @@ def test_strategies_agree_on_trees_of_neurons(rank_server: RankServer, ranks: in
         check_agreement(rank_server, network, ranks, 0.3, strategies=(), trees=(*EXACT, *EQUAL))
 
 
+def test_strategies_agree_where_ranks_have_all_neurons(rank_server: RankServer) -> None:
+    """Of two nodes after each other in one, of which no rank has a part of its own."""
+    builder = Builder((8,), seed=1)
+    both = builder.concat(0, builder.linear("x", 7), builder.linear("x", 5))
+    x = builder.pointwise(Op.RELU, both)
+    x = builder.pointwise(Op.RELU, builder.linear(x, 9))
+    network = builder.network(builder.linear(x, 3))
+    check_agreement(rank_server, network, 2, 0.3, strategies=(), trees=EQUAL)
+
+
 def test_strategies_agree_on_attention(rank_server: RankServer) -> None:
     check_agreement(rank_server, attention(), ranks=3, radius=0.05)
 
