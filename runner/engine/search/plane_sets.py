@@ -1,5 +1,5 @@
-"""Planes for the disjuncts of a ReLU split: a set for each, made for its bound of the whole box, and
-fitted again for the domains that are open.
+"""Planes for the disjuncts of a ReLU split: a set for each, first made for its bound of the whole
+box, and fitted again for the domains that are open.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class PlaneSets:
         sets = self.of(disjuncts)
         if sets is not None:
             some = torch.arange(len(sets), device=sets.device)
-            self._fit(_Means.of(inspected, sets, some), int(sets.max()) + 1)
+            self._fit(_Means.of(inspected, sets, some, shared=True), int(sets.max()) + 1)
 
     def _form(self, wanted: Tensor) -> None:
         """Of the neurons [N] that are to have planes."""
@@ -154,14 +154,16 @@ class _Means:
     inputs: Tensor
 
     @staticmethod
-    def of(inspected: Inspected, sets: Tensor, some: Tensor) -> _Means:
-        """Of some [n] of the domains, of these sets [n], for the row nearest to its threshold."""
+    def of(inspected: Inspected, sets: Tensor, some: Tensor, *, shared: bool = False) -> _Means:
+        """Of some [n] of the domains, of these sets [n], for the row nearest to its threshold;
+        `shared`: whether there were planes already.
+        """
         bounds, seen, before = inspected.bounds, inspected.seen, inspected.domains.before
         nearest = (seen.bounds - inspected.thresholds).argmax(0)[some]
         crossing = (before.lower[some] < 0) & (before.upper[some] > 0)
         outputs = bounds.whole(seen.neurons[nearest, some]).clamp(max=0) * crossing
         shares = bounds.whole(inspected.domains.multipliers[nearest, some]).clamp(0, 1)
-        shares = shares if bounds.planes else torch.zeros_like(shares)
+        shares = shares if shared else torch.zeros_like(shares)
         found, group = sets.unique(return_inverse=True)
         given = _means(outputs * shares, group, len(found))
         outputs = _means(outputs, group, len(found))

@@ -135,9 +135,7 @@ class SplitRoot:
         )
         return self._scaled(*self._bounded(domains, settings))
 
-    def with_planes(
-        self, whole: Domains, settings: BetaSettings
-    ) -> tuple[Domains, Tensor, Tensor]:
+    def with_planes(self, whole: Domains, settings: BetaSettings) -> tuple[Domains, Tensor, Tensor]:
         """`domains` again, with planes for their disjuncts, if these gain enough."""
         plain = self.subdomains(whole)
         thresholds = self.rows.goal(whole.disjunct, self.dtype)
