@@ -23,15 +23,17 @@ SETTINGS = BetaSettings(iterations=15)
 
 
 class Root:
-    """All that sub-domains of one box need, in float64."""
+    """All that sub-domains of one box need."""
 
-    def __init__(self, network: SmallNetwork, radius: float = 0.5) -> None:
+    def __init__(
+        self, network: SmallNetwork, radius: float = 0.5, dtype: torch.dtype = torch.float64
+    ) -> None:
         self.network = network
         bound = network.bound()
-        box = box_of(network, radius).to(torch.float64)
+        box = box_of(network, radius).to(dtype)
         self.intervals = Propagator(bound, Settings(Method.CROWN)).bound(box).intervals
         self.space = SplitSpace.of(bound, self.intervals)
-        scale = torch.ones(self.space.size, dtype=torch.float64)
+        scale = torch.ones(self.space.size, dtype=dtype)
         self.bounds = SplitBounds(
             bound, self.space, self.intervals, scale, NoTagger(), lambda: None
         )

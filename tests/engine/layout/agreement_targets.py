@@ -37,12 +37,13 @@ from runner.engine.network.graph import Graph
 from runner.engine.network.prepared import read_graph
 from runner.engine.programs.measured_bounds import bounds_target
 from runner.engine.search.branching import inspected
+from runner.engine.search.cases import CaseProgress
 from runner.engine.search.neuron_trees import Depth, NeuronTrees
 from runner.engine.search.search import Progress, SearchContext
 from runner.engine.search.sharing import Alike
 from runner.engine.search.split_root import FIRST_SHARE, SplitRoot
 from runner.engine.specs import Specs, box_around
-from runner.problem.property.model import Case, Conjunction, Property
+from runner.problem.property.model import Case, Conjunction
 from runner.problem.property.read_property import read_property
 from runner.verifiers.strategies import strategy_named
 
@@ -133,11 +134,12 @@ def _by_planes(prepared: Path, name: str, group: Group, box: Interval) -> dict[s
     """Planes for two outputs, and bounds of the whole box with them: as they are, and proved."""
     engine = DriverEngine(prepared, strategy_named(name), group, TORCH_DEVICE, NoTagger())
     clock = Deadline(group, 100.0)
-    bounding = engine.bounding(_outputs_above(engine.graph, box), clock)
-    bounding.run(Method.CROWN)
+    propagator = engine.propagator(Method.CROWN, clock, lambda rows: rows)
+    never = torch.full((2,), -torch.inf, dtype=torch.float64)
+    specs = Specs.of(_outputs_above(engine.graph, box), TORCH_DEVICE)
     context = SearchContext(
-        network=engine.propagator(Method.CROWN, clock, lambda rows: rows).network,
-        case=bounding.cases[0],
+        network=propagator.network,
+        case=CaseProgress(box, specs, never, never < 0, propagator.bound(box)),
         number=0,
         within=box,
         settings=Settings(),
@@ -163,12 +165,12 @@ def _by_planes(prepared: Path, name: str, group: Group, box: Interval) -> dict[s
     return {"planes.bounds": bounds.bound(shared), "planes.proved": proved}
 
 
-def _outputs_above(graph: Graph, box: Interval) -> Property:
-    """Whether the first output and the second are above what no bound says that they are."""
+def _outputs_above(graph: Graph, box: Interval) -> Case:
+    """Unsafe is where the first output, or the second, is at most what no bound exceeds."""
     lower, upper = (end.flatten().double().cpu().numpy() for end in (box.lower, box.upper))
     rows = np.eye(2, graph.node(graph.output).size)
-    unsafe = tuple(Conjunction(row[None], np.array([1e3]), np.array([False])) for row in rows)
-    return Property(len(lower), rows.shape[1], (Case(lower, upper, unsafe),))
+    unsafe = (Conjunction(row[None], np.array([1e3]), np.array([False])) for row in rows)
+    return Case(lower, upper, tuple(unsafe))
 
 
 def _question(graph: Graph, radius: float, free: int | None = None) -> tuple[Interval, Tensor]:
