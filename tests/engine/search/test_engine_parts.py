@@ -17,6 +17,7 @@ from test_bent_split import bent
 from test_box_attack import ASKED, well
 from test_exact import zero
 from test_input_split import asked, context, wave
+from test_plane_sets import wide
 from test_relu_split import WEAK, hard
 
 from runner.contract.vocabulary import EnginePart, Method, Verdict
@@ -40,6 +41,7 @@ from runner.engine.search.cuts import Cuts
 from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.near import Near
+from runner.engine.search.plane_sets import PlaneSets
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, SearchEnd
 from runner.engine.verification import Verification
@@ -223,6 +225,16 @@ def half_spaces(without: Without, watched: Watched) -> int:
     return len(clipped)
 
 
+def planes_above_relus(without: Without, watched: Watched) -> int:
+    made = watched.calls(PlaneSets, "make")
+    network, instance = wide(3)
+    progress = bounded(network, instance, Method.CROWN, without=without)
+    assert (
+        ReluSplit(context(network, instance, progress, without=without)).run() is SearchEnd.PROVED
+    )
+    return len(made)
+
+
 def trees_of_neurons(without: Without, watched: Watched) -> int:
     network = mlp(4, 6, 6, 1)
     (found,) = bounded(network, never(network), without=without).open_cases
@@ -240,6 +252,7 @@ RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.BOX_ATTACK: attacks_from_boxes,
     EnginePart.WHOLE: enumerations,
     EnginePart.CLIPS: half_spaces,
+    EnginePart.PLANES: planes_above_relus,
     EnginePart.TREES: trees_of_neurons,
     EnginePart.LEAVES: linear_programs,
     EnginePart.EXACT: fractions,
