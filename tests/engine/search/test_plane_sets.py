@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from runner.contract.vocabulary import EnginePart, Method
 from runner.engine.bounds.beta import BetaSettings, SplitBounds
+from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.planes import NodePlanes
 from runner.engine.incomplete import Incomplete
 from runner.engine.network.graph import Op
@@ -188,20 +190,58 @@ def apart() -> tuple[SmallNetwork, Property]:
 def test_planes_are_dropped_where_they_gain_nothing() -> None:
     root, whole = rooted(*apart())
     before = root.bounds.bound(root.subdomains(whole))
-    assert root.with_planes(whole, SETTINGS) is None
+    domains, bounds, multipliers = root.with_planes(whole, SETTINGS)
     assert root.planes is not None
     assert not root.planes.possible
     assert root.planes.of(whole.disjunct) is None
-    assert torch.equal(root.bounds.bound(root.subdomains(whole)), before)
+    assert torch.equal(bounds, before)
+    again = replace(root.subdomains(domains), multipliers=multipliers)
+    assert torch.equal(root.bounds.bound(again), before)
 
 
 def test_planes_are_kept_where_they_gain() -> None:
     root, whole = rooted(*wide(1))
-    found = root.with_planes(whole, SETTINGS)
-    assert found is not None
-    domains, bounds, multipliers = found
+    domains, bounds, multipliers = root.with_planes(whole, SETTINGS)
     before = root.bounds.bound(replace(root.subdomains(whole), sets=None))
     assert (bounds > before).all()
     shared = replace(root.subdomains(domains), multipliers=multipliers)
     assert torch.allclose(root.bounds.bound(shared), bounds)
     assert ((multipliers >= 0) & (multipliers <= 1)).all()
+
+
+def test_planes_are_fitted_again_for_open_domains_of_their_own_set_alone() -> None:
+    network, instance = several()
+    root, whole = rooted(network, instance)
+    whole = root.with_planes(whole, SETTINGS)[0]
+    assert root.planes is not None
+    before = dict(planes_of(root))
+    some = whole.select(torch.tensor([1, 2]))
+    domains, thresholds = root.subdomains(some), root.rows.goal(some.disjunct, root.dtype)
+    # Where half of the neurons are inactive, other inputs count.
+    half = domains.before.upper.clone()
+    half[:, ::2] = half[:, ::2].clamp(max=0)
+    phases = domains.phases.clone()
+    phases[:, ::2] = -1
+    split = replace(domains, before=Interval(domains.before.lower, half), phases=phases)
+    root.planes.fit(
+        inspected(root.bounds, split, root.bounds.inspect(split), thresholds), some.disjunct
+    )
+    assert room_above(root, network).min() >= -1e-12
+    fitted = set(domains.sets.tolist())  # type: ignore[union-attr]
+    for name, planes in planes_of(root).items():
+        for number in range(4):
+            same = torch.equal(planes.slopes[number], before[name].slopes[number])
+            assert same == (number not in fitted)
+            assert torch.equal(planes.at, before[name].at)
+
+
+def test_planes_are_fitted_again_more_and_more_rarely() -> None:
+    root, whole = rooted(*wide(1))
+    assert root.planes is not None
+    assert not root.planes.due(10**6), "there are none"
+    root.with_planes(whole, SETTINGS)
+    found = [visited for visited in range(0, 2000, 10) if root.planes.due(visited)]
+    assert found[0] == plane_sets.AGAIN
+    gaps = [later - sooner for sooner, later in pairwise(found)]
+    assert gaps == sorted(gaps)
+    assert len(found) > 3
