@@ -34,10 +34,10 @@ FEW, MANY = st.integers(1, 4), st.integers(1, 30)
 def forms_of(draw: st.DrawFn, inputs: st.SearchStrategy[int], neurons: int) -> Forms:
     """Of any sizes; some inputs are fixed, and some neurons have one sign all over the box."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
-    many = draw(inputs)
+    many, dtype = draw(inputs), draw(st.sampled_from([torch.float32, torch.float64]))
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator, dtype=dtype)
 
     def size() -> float:
         return 10.0 ** draw(st.integers(-5, 5))
@@ -98,9 +98,9 @@ def all_proved(forms: Forms, slopes: Tensor) -> NodePlanes:
 
 def some_game(forms: Forms, seed: int) -> Game:
     generator = torch.Generator().manual_seed(seed)
-    outputs = -torch.rand(len(forms.rows), generator=generator)
+    outputs = -torch.rand(len(forms.rows), generator=generator).to(forms.rows)
     size = (outputs.abs() @ forms.rows.abs()).max()
-    return Game(outputs, torch.randn(forms.rows.shape[1], generator=generator) * size)
+    return Game(outputs, torch.randn(forms.rows.shape[1], generator=generator).to(size) * size)
 
 
 @examples(200)
@@ -108,7 +108,8 @@ def some_game(forms: Forms, seed: int) -> Game:
 def test_planes_of_any_slopes_lie_above(forms: Forms, seed: int, size: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     shares = torch.rand(2, *forms.rows.shape, generator=generator)
-    slopes = size * (torch.randn(shares.shape, generator=generator) - shares) * forms.rows
+    slopes = size * (torch.randn(shares.shape, generator=generator) - shares).to(forms.rows)
+    slopes = slopes * forms.rows
     rooms = least_room(forms, all_proved(forms, slopes))
     assert all(room >= 0 for of_set in rooms for room in of_set)
 
