@@ -162,7 +162,14 @@ def _by_planes(prepared: Path, name: str, group: Group, box: Interval) -> dict[s
     proved = bounds.bound(shared, proven=True)
     if torch.equal(proved, bounds.bound(replace(shared, sets=None), proven=True)):
         raise ValueError("planes that change nothing compare nothing")
-    return {"planes.bounds": bounds.bound(shared), "planes.proved": proved}
+    tensors = {"planes.bounds": bounds.bound(shared), "planes.proved": proved}
+    # Each set for the other's output.
+    seen = inspected(bounds, shared, bounds.inspect(shared), thresholds)
+    root.planes.fit(seen, whole.disjunct.flip(0))
+    again = bounds.bound(shared, proven=True)
+    if torch.equal(again, proved):
+        raise ValueError("planes that are the same again compare nothing")
+    return tensors | {"planes.again": again}
 
 
 def _outputs_above(graph: Graph, box: Interval) -> Case:
