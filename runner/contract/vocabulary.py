@@ -92,6 +92,7 @@ class EnginePart(StrEnum):
         "all points of boxes that few inputs span, over whole numbers, and all cells of step"
         " functions",
     )
+    PLANES = "planes", "planes in the inputs above ReLUs, where no ReLU stands behind another"
     CLIPS = "clips", "bounds of neurons in the half spaces that neuron splits leave open"
     TREES = "neuron-trees", "branch and bound of single neurons, where neuron splits stall"
     LEAVES = "leaf-lp", "a linear program where all ReLUs are split"
