@@ -122,14 +122,16 @@ class Planes:
         # What is no number, or an overflow, proves nothing.
         return torch.where(found.isfinite(), found, -torch.inf), chosen
 
-    def swings(self, box: Interval, row: Tensor) -> Tensor:
-        """By how much each input [B, inputs] moves the row through falling hinges that bend in the
-        box: what their planes may cost for it.
+    def swings(self, box: Interval, row: Tensor) -> tuple[Tensor, Tensor]:
+        """By how much each input [B, inputs] moves the row at most: through falling hinges that
+        bend in the box, which is what planes may lose, and through all that it has.
         """
         measured = self._measured(box, row)
         sizes = measured.falling.abs()
         bends = measured.falling_at.abs() < sizes.sum(2)
-        return torch.einsum("bm,bmn->bn", measured.down * bends, sizes)
+        lost = torch.einsum("bm,bmn->bn", measured.down * bends, sizes)
+        moved = torch.einsum("bm,bmn->bn", measured.down, sizes) + measured.slopes.abs()
+        return lost, moved + torch.einsum("bp,bpn->bn", measured.up, measured.rising.abs())
 
     def _measured(self, box: Interval, row: Tensor) -> _Measured:
         centre, radius = box.ball
@@ -148,19 +150,24 @@ class Planes:
         slopes = _stable(found.slopes.to(span), measured.rising_at, measured.rising.abs().sum(2))
         shares = found.shares.to(span)
         shares = _stable(shares, measured.falling_at[:, :, None], span[:, :, None])
-        on_zero = (shares * sizes).sum(2)
-        on_value = measured.falling_at + ((1 - shares) * sizes).sum(2)
-        offsets = torch.maximum(on_zero, on_value)
+        offsets = _offsets(shares, sizes, measured.falling_at)
         weights = measured.up * slopes
         total = measured.slopes + torch.einsum("bp,bpn->bn", weights, measured.rising)
         total = total - torch.einsum("bm,bmn->bn", measured.down, shares * measured.falling)
-        found_ = measured.constant + (weights * measured.rising_at).sum(1)
-        return found_ - (measured.down * offsets).sum(1) - total.abs().sum(1)
+        constant = measured.constant + (weights * measured.rising_at).sum(1)
+        return constant - (measured.down * offsets).sum(1) - total.abs().sum(1)
 
 
 def _around(hinges: Hinges, centre: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
     slopes = hinges.slopes * radius[:, None]
     return slopes, hinges.offsets + centre @ hinges.slopes.T
+
+
+def _offsets(shares: Tensor, sizes: Tensor, middle: Tensor) -> Tensor:
+    """The least t [B, M] with which planes are above 0 and above z."""
+    on_zero = (shares * sizes).sum(2)
+    on_value = middle + ((1 - shares) * sizes).sum(2)
+    return torch.maximum(on_zero, on_value)
 
 
 def _stable(multipliers: Tensor, middle: Tensor, span: Tensor) -> Tensor:

@@ -129,6 +129,10 @@ class Complete:
         trial = TrialClock()
         context = self._context(case, trial)
         makers = fitting(case)
+        if fits_planes(case) and self.workload is None:
+            outcome = self._run(PlaneSplit(context, stalls=bool(makers)))
+            if outcome not in (SearchEnd.PAUSED, SearchEnd.GAVE_UP):
+                return outcome
         if not makers:
             return SearchEnd.GAVE_UP
         first = makers[0](context)
@@ -226,13 +230,13 @@ def fitting(case: OpenCase) -> list[MakeSearch]:
         makers.append(InputSplit)
     if few_inputs(case) and case.free_inputs < unstable_neurons(case):
         makers.reverse()
-    if fits_planes(case):
-        makers.insert(0, PlaneSplit)
     return makers
 
 
 def fits_planes(case: OpenCase) -> bool:
-    """Whether ReLUs have planes in the inputs, which are tighter than all that the others know."""
+    """Whether ReLUs have planes in the inputs, which go before all other searches until they stall:
+    they are tighter than what these know, and often prove a case at its root.
+    """
     left_out = EnginePart.PLANES in case.settings.without or case.progress.known is None
     some = len(case.progress.specs.rows) > 0 and case.free_inputs <= MOST_INPUTS
     return some and not left_out and bends_once(case.network)

@@ -23,6 +23,7 @@ from runner.engine.search.rounds import run_rounds
 from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.seeds import Seeds, search
 from runner.engine.search.sharing import Meeting
+from runner.engine.search.trial import Trial
 
 # Iterations of the root, and of a box that goes on from its parent's multipliers.
 ROOT_ITERATIONS, ITERATIONS = 40, 12
@@ -30,10 +31,14 @@ ROOT_ITERATIONS, ITERATIONS = 40, 12
 BATCH = 32
 # What planes of the rows of a batch may take, in numbers; of a core.
 BATCH_VALUES = 1 << 18
+# Boxes after which it may first be found to stall.
+TRIAL = 500
 # Every so many rounds an attack begins at the points of so many boxes.
 ATTACK_EVERY, SEEDS = 4, 32
 # An input whose end is where a row is least gains less from being halved, by this.
 AT_END = 0.5
+# Of what an input moves in all, what counts where one row alone may exclude a disjunct.
+FEW_MOVED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,10 @@ class PlaneSplit:
     name = "plane-split"
     gains = False
 
-    def __init__(self, context: SearchContext) -> None:
-        """Raises ValueError where no bounds are known."""
+    def __init__(self, context: SearchContext, *, stalls: bool = False) -> None:
+        """`stalls`: whether it pauses where it gains little, as another search may do better.
+        Raises ValueError where no bounds are known.
+        """
         case = context.case
         if case.known is None:
             raise ValueError("planes start from bounds of every node")
@@ -67,6 +74,9 @@ class PlaneSplit:
         self._specs = replace(
             specs, disjunct=position[specs.disjunct], disjuncts=len(self._numbers)
         )
+        # Of a conjunction, other rows exclude other places; a single row is cut where it is bent.
+        rows_of = torch.bincount(self._specs.disjunct, minlength=len(self._numbers))
+        self._several = torch.where(rows_of > 1, 1.0, FEW_MOVED)
         self._seeds = PaddedRows.of(case.specs)
         rows = hinged(
             context.network, case.known.intervals, self._specs, context.tag, context.checkpoint
@@ -80,10 +90,13 @@ class PlaneSplit:
         self.begun, self.stalled, self.complete, self.open_share = False, False, True, 1.0
         self._closed = self._specs.thresholds.new_full((len(self._numbers),), torch.inf)
         self._rounds = 0
+        # `visited`: boxes that this rank has bounded.
+        self._visited, self._pauses, self._trial = 0, stalls, Trial(TRIAL)
 
     @property
     def waits(self) -> bool:
-        return not len(self.store)
+        visited = self._visited * self._context.sharing.ranks
+        return not len(self.store) or (self._pauses and self._trial.due(visited))
 
     @property
     def blank(self) -> PlaneBoxes:
@@ -113,17 +126,22 @@ class PlaneSplit:
             self._keep_open(self._halved(boxes, gains.argmax(1)), ITERATIONS)
 
     def standing(self) -> Tensor:
-        rest = torch.tensor([self.store.share, not self.complete], dtype=torch.float64)
+        rest = torch.tensor(
+            [self.store.share, not self.complete, self._visited], dtype=torch.float64
+        )
         return torch.cat([self.store.least_margins(self._closed).cpu(), rest])
 
     def conclude(self, meeting: Meeting) -> None:
-        case, least = self._context.case, meeting.standings[:, :-2].amin(0)
-        self.open_share = float(meeting.standings[:, -2].sum())
-        self.complete = not bool(meeting.standings[:, -1].any())
+        case, standings = self._context.case, meeting.standings
+        least, visited = standings[:, :-3].amin(0), int(standings[:, -1].sum())
+        self.open_share = float(standings[:, -3].sum())
+        self.complete = not bool(standings[:, -2].any())
         margins = case.margins[self._numbers]
         case.margins[self._numbers] = torch.maximum(margins, least.to(margins))
         if self.complete and not meeting.waiting:
             case.open[self._numbers] = False
+        elif self._pauses and self._trial.due(visited):
+            self.stalled = self._trial.stalls(visited, -float(least.min()))
 
     def _root(self) -> PlaneBoxes:
         rows = self._planes.rows
@@ -169,6 +187,7 @@ class PlaneSplit:
             nearest = of_rows.masked_fill(others, -torch.inf).argmax(1)
             boxes = replace(boxes, margins=margins, row=nearest, multipliers=packed)
             self.store.put(boxes.select(boxes.open.any(1)))
+        self._visited += len(boxes)
         bound = float(self.store.least_margins(self._closed).min())
         deepest = int(boxes.depth.max())
         self._context.progress.round(len(boxes), deepest, len(self.store), bound)
@@ -179,8 +198,9 @@ class PlaneSplit:
         return self._planes.unpacked(boxes.multipliers[of_box, boxes.row]).point
 
     def _gains(self, boxes: PlaneBoxes) -> Tensor:
-        swings = self._planes.swings(Interval(boxes.lower, boxes.upper), boxes.row)
-        return swings * (1 - AT_END * self._points(boxes).abs())
+        lost, moved = self._planes.swings(Interval(boxes.lower, boxes.upper), boxes.row)
+        several = self._several[self._specs.disjunct[boxes.row]][:, None]
+        return lost * (1 - AT_END * self._points(boxes).abs()) + moved * several
 
     def _halved(self, boxes: PlaneBoxes, at: Tensor) -> PlaneBoxes:
         """Where their rows were least stays the same point, if it is in the half."""
