@@ -17,6 +17,7 @@ from test_bent_split import bent
 from test_box_attack import ASKED, well
 from test_exact import zero
 from test_input_split import asked, context, wave
+from test_plane_split import wide
 from test_relu_split import WEAK, hard
 
 from runner.contract.vocabulary import EnginePart, Method, Verdict
@@ -40,6 +41,7 @@ from runner.engine.search.cuts import Cuts
 from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.near import Near
+from runner.engine.search.plane_split import PlaneSplit
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, SearchEnd
 from runner.engine.verification import Verification
@@ -229,6 +231,14 @@ def trees_of_neurons(without: Without, watched: Watched) -> int:
     return fitting(found).count(Deepening)
 
 
+def planes_above_relus(without: Without, watched: Watched) -> int:
+    made = watched.calls(PlaneSplit, "begin")
+    found = verified(*wide(), without, watched.folder)
+    assert found.verdict is Verdict.UNSAT
+    assert (found.method == PlaneSplit.name) is bool(made)
+    return len(made)
+
+
 RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.FORWARD: forms,
     EnginePart.EARLY: specs_before_rows,
@@ -239,6 +249,7 @@ RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.NEAR: alpha_on_boxes,
     EnginePart.BOX_ATTACK: attacks_from_boxes,
     EnginePart.WHOLE: enumerations,
+    EnginePart.PLANES: planes_above_relus,
     EnginePart.CLIPS: half_spaces,
     EnginePart.TREES: trees_of_neurons,
     EnginePart.LEAVES: linear_programs,

@@ -90,9 +90,7 @@ def wide(seed: int = 0, room: float = 0.1) -> tuple[SmallNetwork, Property]:
 
 def test_a_root_is_tighter_than_splits_of_neurons_begin_with() -> None:
     for seed in range(3):
-        roots = [
-            search(*wide(seed), make)[2].history[0].bound for make in (PlaneSplit, ReluSplit)
-        ]
+        roots = [search(*wide(seed), make)[2].history[0].bound for make in (PlaneSplit, ReluSplit)]
         assert roots[1] * 0.75 < roots[0] < 0
 
 
