@@ -36,8 +36,8 @@ def rows_of(network: SmallNetwork, lower: Tensor, upper: Tensor, matrix: Tensor)
     """Of rows [S, outputs] with thresholds 0.5, over a box of float32 limits."""
     limits = np.full(len(matrix), 0.5)
     unsafe = Conjunction(matrix.numpy(), limits, np.zeros(len(matrix), dtype=bool))
-    ends = (end.double().numpy() for end in (lower, upper))
-    specs = Specs.of(Case(*ends, (unsafe,)), CPU)
+    asked = Case(lower.double().numpy(), upper.double().numpy(), (unsafe,))
+    specs = Specs.of(asked, CPU)
     shape = network.graph.input.shape
     box = Interval(lower.reshape(1, *shape), upper.reshape(1, *shape))
     known = Propagator(network.bound(), Settings(Method.CROWN)).bound(box)
