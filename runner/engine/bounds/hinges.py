@@ -6,7 +6,7 @@ sum of hinges, not by a relaxation but as it is. Nothing of the network is neede
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,9 +92,10 @@ def hinged(
     intervals: Mapping[str, Interval],
     specs: Specs,
     tag: Tagger,
-    checkpoint: Callable[[], None],
 ) -> HingedRows:
-    """Of a network that bends once, over the box that `intervals`, of every node, are of."""
+    """Of a network that bends once, over the box that `intervals`, of every node, are of. All ranks
+    do it together, before any goes its own way.
+    """
     name = network.graph.input.name
     wide = {at: interval.to(LEDGER) for at, interval in intervals.items()}
     box, varying = wide[name], intervals[name].varying.flatten()
@@ -113,7 +114,6 @@ def hinged(
             before = network.graph.node(at).inputs[0]
             neurons = (wide[before].upper.flatten() > 0).nonzero()[:, 0]
             for some in neurons.split(AT_ONCE):
-                checkpoint()
                 start = start_frontier(network, before, some, 1, LEDGER)
                 both = _end(network, advance(network, start, {}, {}, charges))
                 both = both.of_some(varying, box)

@@ -31,6 +31,8 @@ ROOT_ITERATIONS, ITERATIONS = 40, 12
 BATCH = 32
 # What planes of the rows of a batch may take, in numbers; of a core.
 BATCH_VALUES = 1 << 18
+# What multipliers of open boxes may take, about, for it not to stall; of a core.
+STORE_BYTES = 1 << 28
 # Boxes after which it may first be found to stall.
 TRIAL = 500
 # Every so many rounds an attack begins at the points of so many boxes.
@@ -78,14 +80,14 @@ class PlaneSplit:
         rows_of = torch.bincount(self._specs.disjunct, minlength=len(self._numbers))
         self._several = torch.where(rows_of > 1, 1.0, FEW_MOVED)
         self._seeds = PaddedRows.of(case.specs)
-        rows = hinged(
-            context.network, case.known.intervals, self._specs, context.tag, context.checkpoint
-        )
+        rows = hinged(context.network, case.known.intervals, self._specs, context.tag)
         self._planes = Planes(rows)
         budget, (_, falling, inputs) = context.settings.budget, self._planes.sizes
         each = max(1, falling * inputs) * max(1, len(self._specs.rows))
         fits = budget.scaled(BATCH_VALUES) // (2 * each)
         self.batch = max(1, min(fits, budget.scaled(BATCH)))
+        self._bytes = self._planes.length * len(self._specs.rows) * torch.float16.itemsize
+        self._most_bytes = budget.scaled(STORE_BYTES)
         self.store = BoxStore[PlaneBoxes]()
         self.begun, self.stalled, self.complete, self.open_share = False, False, True, 1.0
         self._closed = self._specs.thresholds.new_full((len(self._numbers),), torch.inf)
@@ -141,7 +143,8 @@ class PlaneSplit:
         if self.complete and not meeting.waiting:
             case.open[self._numbers] = False
         elif self._pauses and self._trial.due(visited):
-            self.stalled = self._trial.stalls(visited, -float(least.min()))
+            stalls = self._trial.stalls(visited, -float(least.min()))
+            self.stalled = stalls or meeting.waiting * self._bytes > self._most_bytes
 
     def _root(self) -> PlaneBoxes:
         rows = self._planes.rows

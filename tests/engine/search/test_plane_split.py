@@ -109,6 +109,15 @@ def test_it_pauses_where_it_gains_little_and_goes_on_where_it_gains() -> None:
     assert chosen.progress.domains > plane_split.TRIAL
 
 
+def test_it_pauses_where_boxes_would_take_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, instance = wide(room=0.02)
+    monkeypatch.setattr(plane_split, "STORE_BYTES", 1)
+    found = bounded(network, instance, Method.IBP)
+    chosen = context(network, instance, found)
+    assert PlaneSplit(chosen, stalls=True).run() is SearchEnd.PAUSED
+    assert PlaneSplit(chosen).run() is SearchEnd.PROVED
+
+
 def test_the_record_tells_what_was_done() -> None:
     outcome, found, progress = search(*wide(room=0.02))
     assert outcome is SearchEnd.PROVED
