@@ -63,7 +63,7 @@ class HingedRows:
     @property
     def error(self) -> Tensor:
         """What rounding costs a bound of each row [rows] over a part of the box, in float64, with
-        multipliers in [0, 1] (`Planes`).
+        multipliers in [0, 1] (`HingePlanes`).
 
         Such a bound is a sum of products, each of which has gone through `terms` roundings at most:
         its factors, and the sums over inputs, hinges and inputs again. Over a part with centre c

@@ -15,7 +15,7 @@ from torch import Tensor
 from runner.contract.vocabulary import Memory
 from runner.engine.bounds.hinges import hinged
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.planes import Planes
+from runner.engine.bounds.hinge_planes import HingePlanes
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
 from runner.engine.search.cuts import NO_WAY
 from runner.engine.search.padded_rows import PaddedRows
@@ -81,7 +81,7 @@ class PlaneSplit:
         self._several = torch.where(rows_of > 1, 1.0, FEW_MOVED)
         self._seeds = PaddedRows.of(case.specs)
         rows = hinged(context.network, case.known.intervals, self._specs, context.tag)
-        self._planes = Planes(rows)
+        self._planes = HingePlanes(rows)
         budget, (_, falling, inputs) = context.settings.budget, self._planes.sizes
         each = max(1, falling * inputs) * max(1, len(self._specs.rows))
         fits = budget.scaled(BATCH_VALUES) // (2 * each)

@@ -21,7 +21,7 @@ from runner.engine.bounds import planes as planes_module
 from runner.engine.bounds.hinges import HingedRows, bends_once, hinged
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network_bounds import Settings
-from runner.engine.bounds.planes import Planes
+from runner.engine.bounds.hinge_planes import HingePlanes
 from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.network.graph import Op
@@ -138,7 +138,7 @@ def parts(rows: HingedRows, count: int, seed: int) -> Interval:
 def test_no_multipliers_prove_what_a_point_refutes(seed: int, name: str, steps: int) -> None:
     """Whatever the search was given, and whatever it made of it."""
     rows, _, _ = drawn(ONCE[name](seed % 5), seed)
-    planes, random = Planes(rows), torch.Generator().manual_seed(seed)
+    planes, random = HingePlanes(rows), torch.Generator().manual_seed(seed)
     box = parts(rows, 6, seed)
     row = torch.arange(6) % 2
     start = planes.unpacked(torch.rand(6, planes.length, generator=random))
@@ -168,7 +168,7 @@ def test_one_falling_hinge_is_bounded_by_its_envelope(seed: int) -> None:
     builder.pointwise(Op.ADD, down, builder.linear_of("x", slope, torch.zeros(1)))
     network, ones = builder.network(), torch.ones(6)
     rows = rows_of(network, -ones, ones, torch.ones(1, 1, dtype=torch.float64))
-    planes, row = Planes(rows), torch.zeros(1, dtype=torch.long)
+    planes, row = HingePlanes(rows), torch.zeros(1, dtype=torch.long)
     box = Interval(rows.lower[None], rows.upper[None])
     first = planes.first(box, row)
     line, _ = planes.bound(box, row, first, 0)
@@ -180,7 +180,7 @@ def test_one_falling_hinge_is_bounded_by_its_envelope(seed: int) -> None:
 
 def test_a_hinge_that_does_not_bend_in_a_box_is_exact_there() -> None:
     rows, _, _ = drawn(mlp(4, 12, 3, seed=1), 1)
-    planes = Planes(rows)
+    planes = HingePlanes(rows)
     middle = (rows.lower + rows.upper) / 2
     box = Interval((middle - 1e-6)[None], (middle + 1e-6)[None])
     row = torch.zeros(1, dtype=torch.long)
@@ -216,7 +216,7 @@ def test_bounds_hold_in_rational_arithmetic_where_large_weights_cancel(scale: fl
         network, radius = builder.network(), 1e-3
         matrix = torch.randn(1, 2, generator=random, dtype=torch.float64)
         rows = rows_of(network, centre - radius, centre + radius, matrix)
-        planes, row = Planes(rows), torch.zeros(5, dtype=torch.long)
+        planes, row = HingePlanes(rows), torch.zeros(5, dtype=torch.long)
         x = points_of(rows, 5, seed)
         box = Interval(x, x)
         found, _ = planes.bound(box, row, planes.first(box, row), 5)
@@ -241,7 +241,7 @@ def test_points_refute_planes_that_are_not_above_the_hinge(
 ) -> None:
     """What the tests above look at would tell."""
     rows, _, _ = drawn(mlp(4, 12, 3, seed=2), 2)
-    planes = Planes(rows)
+    planes = HingePlanes(rows)
     box, row = parts(rows, 32, 0), torch.zeros(32, dtype=torch.long)
     if wrong is not None:
         monkeypatch.setattr(planes_module, "_offsets", WRONG[wrong])

@@ -66,7 +66,7 @@ class _Measured(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Planes:
+class HingePlanes:
     """Of rows over parts of their box."""
 
     rows: HingedRows
