@@ -92,6 +92,10 @@ class EnginePart(StrEnum):
         "all points of boxes that few inputs span, over whole numbers, and all cells of step"
         " functions",
     )
+    PLANE_SPLITS = (
+        "plane-splits",
+        "boxes halved under planes above ReLUs, where no ReLU stands behind another",
+    )
     CLIPS = "clips", "bounds of neurons in the half spaces that neuron splits leave open"
     PLANES = "planes", "planes over the box above ReLUs, besides triangles, in neuron splits"
     TREES = "neuron-trees", "branch and bound of single neurons, where neuron splits stall"

@@ -42,7 +42,7 @@ def question(seed: int, folder: Path) -> Question:
     size = 10.0 ** generator.integers(-1, 4)
     shape = (1, 3, 3) if images else (int(generator.integers(1, 5)),)
     centre = (generator.normal(size=shape) * size).astype(dtype)
-    network = _network(kind, generator, centre, scale, dtype)
+    network = _network(kind, generator, centre, scale, dtype, shallow=seed % 12 < 2)
     row = fractions(generator.choice([-1.0, 0.5, 1.0], size=_outputs(network)))
     lower, upper, width = _box(generator, centre, scale)
     top = _top(network, generator, lower, upper, row)
@@ -94,7 +94,11 @@ def _network(
     centre: Floats,
     scale: float,
     dtype: type[np.floating],
+    *,
+    shallow: bool,
 ) -> Network:
+    """`shallow`: of one hidden layer, where it is dense."""
+
     def dense(outputs: int, inputs: int, gain: float = 1.0) -> Layer:
         weight: Floats = (generator.normal(size=(outputs, inputs)) * gain).astype(dtype)
         return Layer("gemm", weight, generator.normal(size=outputs).astype(dtype))
@@ -104,6 +108,8 @@ def _network(
         width = int(generator.integers(2, 5))
         first = _cancelling((width, centre.size), generator, centre.reshape(-1), scale, dtype)
         middle = [dense(width, width), relu]
+        if shallow:
+            middle = []
         if kind == "residual":
             middle = [Layer("residual", inner=(dense(width, width), relu)), relu]
         layers = [first, relu, *middle, dense(outputs, width)]

@@ -10,6 +10,7 @@ import torch
 
 from runner.contract.vocabulary import EnginePart, Method
 from runner.contract.workload import Workload
+from runner.engine.bounds.hinges import bends_once
 from runner.engine.bounds.split import bends_otherwise
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.clock import Deadline
@@ -20,6 +21,7 @@ from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.many_boxes import ManyBoxes, are_many
 from runner.engine.search.neuron_trees import Depth
+from runner.engine.search.plane_split import PlaneSplit
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
 from runner.engine.search.sharing import Sharing
@@ -127,6 +129,10 @@ class Complete:
         trial = TrialClock()
         context = self._context(case, trial)
         makers = fitting(case)
+        if fits_planes(case) and self.workload is None:
+            outcome = self._run(PlaneSplit(context, stalls=bool(makers)))
+            if outcome not in (SearchEnd.PAUSED, SearchEnd.GAVE_UP):
+                return outcome
         if not makers:
             return SearchEnd.GAVE_UP
         first = makers[0](context)
@@ -225,6 +231,15 @@ def fitting(case: OpenCase) -> list[MakeSearch]:
     if few_inputs(case) and case.free_inputs < unstable_neurons(case):
         makers.reverse()
     return makers
+
+
+def fits_planes(case: OpenCase) -> bool:
+    """Whether ReLUs have planes in the inputs, which go before all other searches until they stall:
+    they are tighter than what these know, and often prove a case at its root.
+    """
+    left_out = EnginePart.PLANE_SPLITS in case.settings.without or case.progress.known is None
+    some = len(case.progress.specs.rows) > 0 and case.free_inputs <= MOST_INPUTS
+    return some and not left_out and bends_once(case.network)
 
 
 def unstable_neurons(case: OpenCase) -> int:

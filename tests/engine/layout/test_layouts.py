@@ -113,13 +113,18 @@ def under(name: str, asked: Question, **more: Any) -> tuple[dict[str, Any], int]
     return question_to_json(replace(asked, strategy=strategy, ranks=ranks, **more)), ranks
 
 
-SEARCHED = {"input-split": lambda: mlp(3, 12, 10, 2), "beta-crown": lambda: mlp(25, 12, 10, 2)}
+SEARCHED = {
+    "input-split": lambda: mlp(3, 12, 10, 2),
+    "beta-crown": lambda: mlp(25, 12, 10, 2),
+    "plane-split": lambda: mlp(25, 20, 2),
+}
 
 
 # Each grid once, and each search where ranks share domains and where they do not.
 SEARCHED_ALWAYS = (
     *(("input-split", "tp=2+sp=2"), ("input-split", "sp=2+dp=2"), ("input-split", "fsdp=2+dp=2")),
     *(("beta-crown", "tp=2+dp=2"), ("beta-crown", "fsdp=2+sp=2")),
+    *(("plane-split", "tp=2+sp=2"), ("plane-split", "fsdp=2+dp=2")),
 )
 
 

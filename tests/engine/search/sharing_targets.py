@@ -16,6 +16,8 @@ from questions import DriverStub, bounded, case, incomplete, question, region
 from small_networks import CPU, SmallNetwork, mlp
 from test_input_split import asked, context, holds
 from test_many_boxes import boxes_of
+from test_plane_split import asked as asked_of_one_layer
+from test_plane_split import wide
 from test_relu_split import PLAIN, hard
 from torch import Tensor
 
@@ -43,6 +45,7 @@ from runner.engine.search.complete import Complete
 from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.neuron_trees import Depth
+from runner.engine.search.plane_split import PlaneSplit
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
 from runner.engine.search.sharing import Alike, Apart, Sharing
@@ -52,6 +55,7 @@ from runner.verifiers.strategies import strategy_named
 Payload = dict[str, Any]
 SEARCHES: dict[str, Callable[[SearchContext], Search]] = {
     "input-split": InputSplit,
+    "plane-split": PlaneSplit,
     "beta-crown": lambda context: ReluSplit(context, replace(PLAIN, batch=4)),
     "trees of neurons": lambda context: Deepening(context, (Depth(2, 1), Depth(6, 0)), trial=0),
     "second attempt": lambda context: ReluSplit(context, replace(PLAIN, batch=4, trial=8)),
@@ -87,7 +91,10 @@ def searches(payload: Payload) -> Payload:
 
 
 def _both(seed: int, name: str, group: Group) -> list[Any]:
-    network, instance = hard() if seed == 0 else asked(seed)
+    if name == PlaneSplit.name:  # of networks that bend once
+        network, instance = wide(room=0.02) if seed == 0 else asked_of_one_layer(seed)
+    else:
+        network, instance = hard() if seed == 0 else asked(seed)
     confirm = holds(network, instance)
     alone, _ = _search(network, instance, name, Alike(lambda: None, confirm))
     judge = Judge(confirm, group)

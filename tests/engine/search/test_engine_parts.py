@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_plane_split
 import torch
 from questions import DriverStub, bounded, case, identity, incomplete, question, region, save_onnx
 from small_networks import CPU, SmallNetwork, box_of, lattice, mlp
@@ -42,6 +43,7 @@ from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.near import Near
 from runner.engine.search.plane_sets import PlaneSets
+from runner.engine.search.plane_split import PlaneSplit
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, SearchEnd
 from runner.engine.verification import Verification
@@ -241,6 +243,14 @@ def trees_of_neurons(without: Without, watched: Watched) -> int:
     return fitting(found).count(Deepening)
 
 
+def boxes_under_planes(without: Without, watched: Watched) -> int:
+    made = watched.calls(PlaneSplit, "begin")
+    found = verified(*test_plane_split.wide(), without, watched.folder)
+    assert found.verdict is Verdict.UNSAT
+    assert (found.method == PlaneSplit.name) is bool(made)
+    return len(made)
+
+
 RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.FORWARD: forms,
     EnginePart.EARLY: specs_before_rows,
@@ -251,6 +261,7 @@ RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.NEAR: alpha_on_boxes,
     EnginePart.BOX_ATTACK: attacks_from_boxes,
     EnginePart.WHOLE: enumerations,
+    EnginePart.PLANE_SPLITS: boxes_under_planes,
     EnginePart.CLIPS: half_spaces,
     EnginePart.PLANES: planes_above_relus,
     EnginePart.TREES: trees_of_neurons,
