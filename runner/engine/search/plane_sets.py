@@ -57,9 +57,13 @@ class PlaneSets:
         left_out = EnginePart.PLANES in self._context.settings.without
         return self._set is None and not left_out and bool(self._bounds.space.size)
 
+    @property
+    def used(self) -> bool:
+        return bool(self._nodes)
+
     def of(self, disjuncts: Tensor) -> Tensor | None:
         """Which set each [B] is to use; None where there is none."""
-        return self._set[disjuncts] if self._set is not None and self._nodes else None
+        return self._set[disjuncts] if self._set is not None and self.used else None
 
     def drop(self) -> None:
         """For good."""
@@ -67,7 +71,7 @@ class PlaneSets:
 
     def due(self, visited: int) -> bool:
         """Whether to fit them again, after so many domains; to be asked once for each batch."""
-        if not self._nodes or visited < self._next:
+        if not self.used or visited < self._next:
             return False
         self._next = int(visited * GROWTH)
         return True

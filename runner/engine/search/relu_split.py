@@ -34,12 +34,14 @@ class ReluSplitSettings:
     """`batch`: domains bounded at once, None: from the memory budget. `trial`: domains after which
     the first attempt may end, where a second is possible: with at most `most_rows` start rows.
     `seeds`: domains that lead an attack, in the first of every `attack_every` (at least 2) rounds.
-    `child`: few iterations, and one candidate, as another split gains more in the time.
+    `child`: few iterations, and one candidate, as another split gains more in the time; `shared`:
+    more, where neurons have planes, as shares of these are to be found, too.
     """
 
     batch: int | None = None
     root: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=60, decay=0.98))
     child: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=4, patience=3))
+    shared: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=8, patience=4))
     candidates: int = 1
     seeds: int = 32
     attack_every: int = 4
@@ -242,7 +244,7 @@ class ReluSplit:
         bounds, multipliers = root.bounds.optimized(
             root.subdomains(children),
             goal,
-            self._settings.child,
+            self._settings.shared if planes is not None and planes.used else self._settings.child,
             children.margins if free else None,
         )
         self._keep_open(children, bounds, multipliers)

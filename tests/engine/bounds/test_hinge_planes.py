@@ -17,7 +17,7 @@ from small_networks import CPU, Builder, SmallNetwork, mlp
 from torch import Tensor
 
 from runner.contract.vocabulary import Method
-from runner.engine.bounds import planes as planes_module
+from runner.engine.bounds import hinge_planes as planes_module
 from runner.engine.bounds.hinge_planes import HingePlanes
 from runner.engine.bounds.hinges import HingedRows, bends_once, hinged
 from runner.engine.bounds.interval import Interval
