@@ -198,7 +198,8 @@ class BoxPropagator:
                         torch.where(better[:, None], other[1][0].to(found[1]), found[1]),
                     )
                 parts.append(found)
-        return RowBounds(*map(torch.cat, zip(*parts, strict=True)))
+        lower, coefficients = map(torch.cat, zip(*parts, strict=True))
+        return RowBounds(lower, coefficients, coefficients if bounds.end is None else None)
 
     def mixed_rows(
         self, bounds: BoxBounds, mixes: Mixes, settings: AlphaSettings

@@ -105,9 +105,14 @@ class BoxStore(Generic[B]):
 
     def take(self, count: int) -> B:
         """At most so many; raises IndexError when there are none."""
-        if len(self._parts) > 1 and len(self) <= SORTED_BOXES:
-            self._parts = [self._parts[0].joined(self._parts)]
         newest = self._parts.pop()
+        few = len(self) + len(newest) <= SORTED_BOXES
+        with_it = [newest]
+        taken = len(newest)
+        while self._parts and (few or taken < count):
+            with_it.append(self._parts.pop())
+            taken += len(with_it[-1])
+        newest = newest.joined(with_it[::-1]) if len(with_it) > 1 else newest
         if len(newest) <= count:
             return newest
         order = newest.worst.argsort(stable=True)

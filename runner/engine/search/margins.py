@@ -9,11 +9,29 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Planes:
+    """Below K rows of each disjunct of N boxes, or mixes of them, all over the box: `missing`
+    [N, disjuncts, K], by how much each may lie below its threshold in its lowest corner at most,
+    inf where that is not known, and `slopes` [N, disjuncts, K, inputs]; both in float64.
+    """
+
+    missing: Tensor
+    slopes: Tensor
+
+    def of_mix(self, box: Tensor, disjunct: Tensor, lower: Tensor, slopes: Tensor) -> None:
+        """Puts other mixes, which lie `lower` [M] above their thresholds at least, in the place of
+        the last ones of some boxes and disjuncts [M].
+        """
+        self.missing[box, disjunct, -1] = (-lower).clamp(min=0)
+        self.slopes[box, disjunct, -1] = slopes
+
+
+@dataclass(frozen=True)
 class Margins:
     """Of N boxes and each disjunct [N, disjuncts]: how far it is excluded, proved. Of the bounds
     that say so, [N, disjuncts, inputs]: the `slopes` of their mix, and how `steep` each input makes
     what a cut may take away; `weights` [N, disjuncts, rows]; `opened` [N, inputs], where known: how
-    much of what is open in the first layers each input makes up.
+    much of what is open in the first layers each input makes up. `planes`: where known.
     """
 
     margins: Tensor
@@ -21,6 +39,7 @@ class Margins:
     steep: Tensor
     weights: Tensor
     opened: Tensor | None = None
+    planes: Planes | None = None
 
     def tightened(self, boxes: Tensor, other: Margins) -> Margins:
         """With what is greater in the other, which is of some of the boxes [M]."""
