@@ -180,26 +180,48 @@ class BoxPropagator:
         """Lower bounds of rows @ outputs: rows [R, outputs], each over its box: box [R]; in the
         precision of the rows, which may be higher than that of the bounds.
         """
-        node = self._network.graph.node(self._network.graph.output)
         lines = BoxLines(self._network, bounds.box, bounds.intervals, rows.dtype)
         parts = []
         for some, of in zip(rows.split(self._pass_rows), box.split(self._pass_rows), strict=True):
-            with self._tag.kind(Memory.A):
-                whole = some.reshape(1, -1, *node.shape)
-                local = self._network.features.local(node.name, whole, 2)
-                start = frontier_at(self._network, node.name, local)
-                lower, at = self._finish(start, lines, of)
-                found = lower[0], self._whole(at)[0]
-                if bounds.end is not None:
-                    other = self._finish_at(bounds.end, start, lines, of)
-                    better = other[0][0] > found[0]
-                    found = (
-                        torch.where(better, other[0][0], found[0]),
-                        torch.where(better[:, None], other[1][0].to(found[1]), found[1]),
-                    )
-                parts.append(found)
+            lower, coefficients = self._of_outputs(some.unsqueeze(0), bounds, lines, of)
+            parts.append((lower[0], coefficients[0]))
         lower, coefficients = map(torch.cat, zip(*parts, strict=True))
         return RowBounds(lower, coefficients, coefficients if bounds.end is None else None)
+
+    @torch.no_grad()
+    def same_rows(self, bounds: BoxBounds, rows: Tensor) -> RowBounds:
+        """As `rows`, of rows [S, outputs] over every box, [S, B]: those of a box share its lines."""
+        lines = BoxLines(self._network, bounds.box, bounds.intervals, rows.dtype)
+        count = len(bounds.box.lower)
+        parts = []
+        for of in torch.arange(count, device=rows.device).split(
+            max(1, self._pass_rows // len(rows))
+        ):
+            every = rows.unsqueeze(1).expand(-1, len(of), -1)
+            parts.append(self._of_outputs(every, bounds, lines, of))
+        lower, coefficients = (torch.cat(some, 1) for some in zip(*parts, strict=True))
+        return RowBounds(lower, coefficients, coefficients if bounds.end is None else None)
+
+    def _of_outputs(
+        self, rows: Tensor, bounds: BoxBounds, lines: BoxLines, box: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of rows [S, R, outputs] over boxes [R]: lower bounds [S, R] and coefficients [S, R,
+        inputs].
+        """
+        node = self._network.graph.node(self._network.graph.output)
+        with self._tag.kind(Memory.A):
+            whole = rows.unflatten(2, node.shape)
+            local = self._network.features.local(node.name, whole, 2)
+            start = frontier_at(self._network, node.name, local)
+            lower, at = self._finish(start, lines, box)
+            coefficients = self._whole(at)
+            if bounds.end is None:
+                return lower, coefficients
+            other, slopes = self._finish_at(bounds.end, start, lines, box)
+            better = other > lower
+            return torch.where(better, other, lower), torch.where(
+                better.unsqueeze(2), slopes.to(coefficients), coefficients
+            )
 
     def mixed_rows(
         self, bounds: BoxBounds, mixes: Mixes, settings: AlphaSettings

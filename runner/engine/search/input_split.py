@@ -266,14 +266,20 @@ class InputSplit:
 
     def _margins(self, bounds: BoxBounds, boxes: Boxes) -> Margins:
         specs = self._specs
-        box, row = boxes.open[:, specs.disjunct].nonzero().unbind(1)
-        # In float64: there are few rows of specs, and many of neurons.
-        found = self._propagator.rows(bounds, specs.rows[row], box)
         count = (len(boxes), len(specs.rows))
-        margins = specs.thresholds.new_full(count, -torch.inf)
-        margins[box, row] = (found.lower - specs.thresholds[row]).nan_to_num(-torch.inf)
-        coefficients = found.coefficients.new_zeros((*count, boxes.lower.shape[1]))
-        coefficients[box, row] = found.coefficients
+        open_ = boxes.open[:, specs.disjunct]
+        # In float64: there are few rows of specs, and many of neurons.
+        if bool(open_.all()):
+            found = self._propagator.same_rows(bounds, specs.rows)
+            margins = (found.lower.T - specs.thresholds).nan_to_num(-torch.inf)
+            coefficients = found.coefficients.transpose(0, 1)
+        else:
+            box, row = open_.nonzero().unbind(1)
+            found = self._propagator.rows(bounds, specs.rows[row], box)
+            margins = specs.thresholds.new_full(count, -torch.inf)
+            margins[box, row] = (found.lower - specs.thresholds[row]).nan_to_num(-torch.inf)
+            coefficients = found.coefficients.new_zeros((*count, boxes.lower.shape[1]))
+            coefficients[box, row] = found.coefficients
         radius = (boxes.upper.double() - boxes.lower.double()) / 2
         mixed, weights = self._disjuncts.mixed(margins, coefficients, radius)
         of = Margins(mixed, weights @ coefficients, weights @ coefficients.abs(), weights)
