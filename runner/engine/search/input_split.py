@@ -122,7 +122,7 @@ class InputSplit:
         self._context.checkpoint()
         with self._context.tag.kind(Memory.BOUNDS):
             batch = self.store.take(self.batch)
-            boxes, sensitivity, corners, again = self._bounded(batch)
+            boxes, sensitivity, corners, again, planes = self._bounded(batch)
         points, excess = self._excess(boxes, corners)
         if self._found(points, excess) or self._attacked(boxes, corners):
             return
@@ -131,7 +131,12 @@ class InputSplit:
             self.complete &= bool(possible.all())
             most = MOST_CUTS if self.batch > DEAR_BATCH else self._foreseen(boxes, excess)
             cut = possible & ~again
-            self.store.put(_cut(boxes.select(cut), sensitivity[cut], most))
+            parts = _cut(boxes.select(cut), sensitivity[cut], most)
+            if planes is not None and len(parts):
+                of = cut.nonzero()[:, 0].repeat(len(parts) // int(cut.sum()))
+                parts = self._shrunk(parts, planes.select(of))
+                parts = parts.select(parts.open.any(1))
+            self.store.put(parts)
             self.store.put(boxes.select(possible & again))
         bound = float(self.store.least_margins(self._closed).min())
         self._context.progress.round(len(batch), int(batch.depth.max()), len(self.store), bound)
@@ -168,7 +173,7 @@ class InputSplit:
         way = torch.full((1,), NO_WAY, dtype=torch.int8, device=box.lower.device)
         return Boxes(box.lower.flatten(1), box.upper.flatten(1), margins, depth, lower, upper, way)
 
-    def _bounded(self, boxes: Boxes) -> tuple[Boxes, Tensor, Tensor, Tensor]:
+    def _bounded(self, boxes: Boxes) -> tuple[Boxes, Tensor, Tensor, Tensor, Planes | None]:
         """What stays open of a batch, its sensitivity [N, inputs], its corners [N, inputs] that are
         nearest to the unsafe region if the bounds were exact, and whether so little is left of a
         box that it had better be bounded again than halved [N].
@@ -195,7 +200,8 @@ class InputSplit:
         else:
             gain = worth(boxes.way, found.steep[still, worst], boxes.upper - boxes.lower)
         gain = torch.where(divisible(boxes), gain, -1.0)
-        return boxes, gain, torch.where(slope > 0, boxes.lower, boxes.upper), again
+        planes = None if found.planes is None else found.planes.select(still)
+        return boxes, gain, torch.where(slope > 0, boxes.lower, boxes.upper), again, planes
 
     def _shrunk(self, boxes: Boxes, planes: Planes) -> Boxes:
         """To where counterexamples can be; with what is closed so."""
@@ -274,18 +280,19 @@ class InputSplit:
             margins = (found.lower.T - specs.thresholds).nan_to_num(-torch.inf)
             coefficients = found.coefficients.transpose(0, 1)
         else:
-            box, row = open_.nonzero().unbind(1)
-            found = self._propagator.rows(bounds, specs.rows[row], box)
+            of, row = open_.nonzero().unbind(1)
+            found = self._propagator.rows(bounds, specs.rows[row], of)
             margins = specs.thresholds.new_full(count, -torch.inf)
-            margins[box, row] = (found.lower - specs.thresholds[row]).nan_to_num(-torch.inf)
+            margins[of, row] = (found.lower - specs.thresholds[row]).nan_to_num(-torch.inf)
             coefficients = found.coefficients.new_zeros((*count, boxes.lower.shape[1]))
-            coefficients[box, row] = found.coefficients
-        radius = (boxes.upper.double() - boxes.lower.double()) / 2
+            coefficients[of, row] = found.coefficients
+        box = Interval(boxes.lower.double(), boxes.upper.double())
+        radius = (box.upper - box.lower) / 2
         mixed, weights = self._disjuncts.mixed(margins, coefficients, radius)
-        of = Margins(mixed, weights @ coefficients, weights @ coefficients.abs(), weights)
+        mine = Margins(mixed, weights @ coefficients, weights @ coefficients.abs(), weights)
         if found.planes is None or not self._shrinks:
-            return of
-        return replace(of, planes=self._disjuncts.planes(margins, coefficients, radius, of))
+            return mine
+        return replace(mine, planes=self._disjuncts.planes(box, margins, coefficients, mine))
 
     def _optimized(self, bounds: BoxBounds, boxes: Boxes, found: Margins) -> Margins:
         """With α where that may close a box, and the weights of its rows chosen with it."""

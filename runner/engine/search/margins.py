@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -10,13 +10,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Planes:
-    """Below K rows of each disjunct of N boxes, or mixes of them, all over the box: `missing`
-    [N, disjuncts, K], by how much each may lie below its threshold in its lowest corner at most,
-    inf where that is not known, and `slopes` [N, disjuncts, K, inputs]; both in float64.
+    """Below K rows of each disjunct of N boxes, or mixes of them, all over the box from `lower` to
+    `upper` [N, inputs]: `missing` [N, disjuncts, K], by how much each may lie below its threshold
+    in its lowest corner at most, inf where that is not known, and `slopes` [N, disjuncts, K,
+    inputs]; all in float64.
     """
 
+    lower: Tensor
+    upper: Tensor
     missing: Tensor
     slopes: Tensor
+
+    def select(self, index: Tensor) -> Planes:
+        """Of boxes by number or by mask."""
+        return Planes(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def of_mix(self, box: Tensor, disjunct: Tensor, lower: Tensor, slopes: Tensor) -> None:
         """Puts other mixes, which lie `lower` [M] above their thresholds at least, in the place of

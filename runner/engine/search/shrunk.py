@@ -39,9 +39,10 @@ class Shrunk:
 
 
 def shrunk(boxes: Boxes, planes: Planes) -> Shrunk:
-    """What planes over boxes leave of them: all that those of any open disjunct do."""
-    lower, upper = boxes.lower.to(planes.slopes), boxes.upper.to(planes.slopes)
-    low, high, empty = _cut(lower, upper, planes)
+    """What planes over boxes, or over larger ones, leave of them: all that those of any open
+    disjunct do.
+    """
+    low, high, empty = _cut(boxes.lower.to(planes.slopes), boxes.upper.to(planes.slopes), planes)
     closed, still = boxes.open & empty, (boxes.open & ~empty).unsqueeze(2)
     low = torch.where(still, low, torch.inf).amin(1)
     high = torch.where(still, high, -torch.inf).amax(1)
@@ -62,13 +63,14 @@ def _cut(lower: Tensor, upper: Tensor, planes: Planes) -> tuple[Tensor, Tensor, 
     dtype, disjuncts = lower.dtype, planes.missing.shape[1]
     rounding, least = gamma(lower.shape[1] + _ROUNDINGS, dtype), smallest(dtype)
     whole = tuple(end[:, None].expand(-1, disjuncts, -1) for end in (lower, upper))
+    first, last = planes.lower[:, None, None], planes.upper[:, None, None]
     rises, falls, steep = planes.slopes > 0, planes.slopes < 0, planes.slopes.abs()
     outside = ((lower.abs() + upper.abs()) * rounding + least)[:, None, None]
     room = (planes.missing * (1 + ROOM) + 4 * least).unsqueeze(3)
     (low, high), empty = whole, torch.zeros_like(planes.missing[..., 0], dtype=torch.bool)
     for _ in range(PASSES):
         start, end = low.unsqueeze(2), high.unsqueeze(2)
-        moved = torch.where(rises, start - whole[0].unsqueeze(2), whole[1].unsqueeze(2) - end)
+        moved = torch.where(rises, start - first, last - end)
         rest = room - (steep * moved).sum(3, keepdim=True) * (1 - rounding)
         reach = rest / steep * (1 + rounding) + outside
         # What is no number cuts nothing.
