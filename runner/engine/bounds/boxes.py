@@ -59,12 +59,14 @@ def batch_boxes(graph: Graph, budget: Budget) -> int:
 @dataclass(frozen=True)
 class BoxBounds:
     """Bounds of the nodes over boxes [B, *input]; they hold in real arithmetic. `end`: where rows
-    may end.
+    may end. `opening` [B, inputs]: how far the bounds of ReLUs that stay open go together, for each
+    unit of an input, as far as rows say; None: not known.
     """
 
     box: Interval
     intervals: dict[str, Interval]
     end: EndLines | None = None
+    opening: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class BoxPropagator:
         network = self._network
         bounds = BoxBounds(box, {network.graph.input.name: box})
         lines = BoxLines(network, bounds.box, bounds.intervals, box.lower.dtype)
+        opening = torch.zeros_like(box.lower.flatten(1))
         forward = ForwardPass(network, box, 0.0, self._tag, self._for_forms)
         for node in network.graph.nodes[1:]:
             with self._tag.kind(Memory.BOUNDS):
@@ -130,8 +133,10 @@ class BoxPropagator:
                         bounds.end.interval.outer(interval.lower.dtype)
                     )
                 elif bounds.end is not None or not many:
-                    bounds.intervals[node.name] = self._refined(node, interval, lines, bounds.end)
-        return bounds
+                    interval, more = self._refined(node, interval, lines, bounds.end)
+                    bounds.intervals[node.name] = interval
+                    opening = opening if more is None else opening + more
+        return replace(bounds, opening=opening)
 
     def _formed(self, node: Node, bounds: BoxBounds, forward: ForwardPass) -> tuple[Interval, bool]:
         """Over boxes that leave many neurons open, by forms; and whether they still do. Rows would
@@ -254,12 +259,16 @@ class BoxPropagator:
 
     def _refined(
         self, node: Node, interval: Interval, lines: BoxLines, end: EndLines | None
-    ) -> Interval:
+    ) -> tuple[Interval, Tensor | None]:
+        """By rows of what is open; and of ReLUs how far what stays open goes together, for each
+        unit of an input [B, inputs].
+        """
         with self._tag.kind(Memory.BOUNDS):
             lower, upper = interval.lower.flatten(1).clone(), interval.upper.flatten(1).clone()
             pairs = (wanted := self._wanted(node, interval)).nonzero()
         if not len(pairs):
-            return interval
+            return interval, None
+        opening = [] if node.name in self._network.only_unstable else None
         starts = _Starts(self._network, node, wanted.any(0), lower.dtype, self._tag)
         size = self._pass_rows if end is None else self._for_forms.scaled(PASS_VALUES) // end.widest
         for some in pairs.split(max(1, size // 2)):
@@ -267,15 +276,21 @@ class BoxPropagator:
             with self._tag.kind(Memory.A):
                 start = starts.frontier(neuron)
                 if end is None:
-                    found, _ = self._finish(start, lines, box)
+                    found, rows = self._finish(start, lines, box)
+                    rows = rows if opening is None else self._whole(rows)
                 else:
-                    found, _ = self._finish_at(end, start, lines, box)
+                    found, rows = self._finish_at(end, start, lines, box)
             with self._tag.kind(Memory.BOUNDS):
                 # fmax, fmin: what is not a number says nothing.
                 lower[box, neuron] = torch.fmax(lower[box, neuron], found[0])
                 upper[box, neuron] = torch.fmin(upper[box, neuron], -found[1])
+                if opening is not None:
+                    open_ = (lower[box, neuron] < 0) & (upper[box, neuron] > 0)
+                    steep = torch.where(open_[:, None], rows.abs().sum(0), 0.0)
+                    opening.append(_summed(steep.to(lower.dtype), box, len(lower)))
         shape = interval.lower.shape
-        return interval.between(lower.reshape(shape), upper.reshape(shape))
+        found = interval.between(lower.reshape(shape), upper.reshape(shape))
+        return found, None if opening is None else torch.stack(opening).sum(0)
 
     def _finish(
         self,
@@ -323,6 +338,17 @@ class BoxPropagator:
     def _whole(self, rows: Tensor) -> Tensor:
         """Rows on all inputs [S, R, inputs]."""
         return self._network.whole(self._network.graph.input.name, rows, 2).flatten(2)
+
+
+def _summed(values: Tensor, box: Tensor, count: int) -> Tensor:
+    """Of values [R, n] of boxes in order [R], the sum of each box [count, n]: always in the same
+    order, so that all ranks have the same bits.
+    """
+    counts = torch.bincount(box, minlength=count)
+    place = torch.arange(len(box), device=box.device) - (counts.cumsum(0) - counts)[box]
+    apart = values.new_zeros((count, int(counts.max()), values.shape[1]))
+    apart[box, place] = values
+    return apart.sum(1)
 
 
 class _Starts:

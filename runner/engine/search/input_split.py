@@ -18,7 +18,7 @@ from runner.engine.search.box_attack import BoxAttack
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
 from runner.engine.search.curved_boxes import CurvedBoxes
 from runner.engine.search.clipped import share
-from runner.engine.search.cuts import NO_WAY, Cuts, worth
+from runner.engine.search.cuts import NO_WAY, Cuts
 from runner.engine.search.disjuncts import Disjuncts
 from runner.engine.search.foresight import Foresight
 from runner.engine.search.margins import Margins, Planes
@@ -69,7 +69,8 @@ class InputSplit:
         else:
             self.batch = 1 if self._deep else batch_boxes(network.graph, budget)
         self.store = BoxStore[Boxes]()
-        self._cuts = Cuts(several=EnginePart.CUTS not in self._without)
+        opening = not self._deep and bool(self._propagator.start_nodes & network.only_unstable)
+        self._cuts = Cuts(several=EnginePart.CUTS not in self._without, opening=opening)
         self.begun, self.complete, self.open_share, self.gains = False, True, 1.0, False
         self.stalled = False
         # Disjuncts are counted anew, only those that are open.
@@ -198,7 +199,9 @@ class InputSplit:
         if found.opened is not None:
             gain = found.opened[still]
         else:
-            gain = worth(boxes.way, found.steep[still, worst], boxes.upper - boxes.lower)
+            opening = None if found.opening is None else found.opening[still]
+            steep, width = found.steep[still, worst], boxes.upper - boxes.lower
+            gain = self._cuts.worth(boxes.way.clamp(min=0), steep, opening, width)
         gain = torch.where(divisible(boxes), gain, -1.0)
         planes = None if found.planes is None else found.planes.select(still)
         return boxes, gain, torch.where(slope > 0, boxes.lower, boxes.upper), again, planes
@@ -244,6 +247,8 @@ class InputSplit:
             found = self._optimized(bounds, boxes, found)
         if isinstance(self._propagator, DeepBoxes):
             found = replace(found, opened=self._propagator.opened(bounds))
+        else:
+            found = replace(found, opening=bounds.opening)
         known = [bounds.intervals[node.name] for node in self._start_nodes]
         if known:
             lower = torch.cat([interval.lower.flatten(1) for interval in known], 1)

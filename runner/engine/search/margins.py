@@ -37,8 +37,9 @@ class Planes:
 class Margins:
     """Of N boxes and each disjunct [N, disjuncts]: how far it is excluded, proved. Of the bounds
     that say so, [N, disjuncts, inputs]: the `slopes` of their mix, and how `steep` each input makes
-    what a cut may take away; `weights` [N, disjuncts, rows]; `opened` [N, inputs], where known: how
-    much of what is open in the first layers each input makes up. `planes`: where known.
+    what a cut may take away; `weights` [N, disjuncts, rows]. Where known, of each input [N,
+    inputs], `opened`: how much of what is open in the first layers it makes up, and `opening`: how
+    far the bounds of all ReLUs that stay open go for a unit of it; and `planes`.
     """
 
     margins: Tensor
@@ -46,6 +47,7 @@ class Margins:
     steep: Tensor
     weights: Tensor
     opened: Tensor | None = None
+    opening: Tensor | None = None
     planes: Planes | None = None
 
     def tightened(self, boxes: Tensor, other: Margins) -> Margins:
