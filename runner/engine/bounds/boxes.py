@@ -195,7 +195,7 @@ class BoxPropagator:
 
     @torch.no_grad()
     def same_rows(self, bounds: BoxBounds, rows: Tensor) -> RowBounds:
-        """As `rows`, of rows [S, outputs] over every box, [S, B]: those of a box share its lines."""
+        """As `rows`, of rows [S, outputs] over every box, [S, B]; whose lines they share."""
         lines = BoxLines(self._network, bounds.box, bounds.intervals, rows.dtype)
         count = len(bounds.box.lower)
         parts = []
@@ -268,7 +268,8 @@ class BoxPropagator:
             pairs = (wanted := self._wanted(node, interval)).nonzero()
         if not len(pairs):
             return interval, None
-        opening = [] if node.name in self._network.only_unstable else None
+        relus = node.name in self._network.only_unstable
+        opening = list[Tensor]()
         starts = _Starts(self._network, node, wanted.any(0), lower.dtype, self._tag)
         size = self._pass_rows if end is None else self._for_forms.scaled(PASS_VALUES) // end.widest
         for some in pairs.split(max(1, size // 2)):
@@ -277,20 +278,20 @@ class BoxPropagator:
                 start = starts.frontier(neuron)
                 if end is None:
                     found, rows = self._finish(start, lines, box)
-                    rows = rows if opening is None else self._whole(rows)
+                    rows = self._whole(rows) if relus else rows
                 else:
                     found, rows = self._finish_at(end, start, lines, box)
             with self._tag.kind(Memory.BOUNDS):
                 # fmax, fmin: what is not a number says nothing.
                 lower[box, neuron] = torch.fmax(lower[box, neuron], found[0])
                 upper[box, neuron] = torch.fmin(upper[box, neuron], -found[1])
-                if opening is not None:
+                if relus:
                     open_ = (lower[box, neuron] < 0) & (upper[box, neuron] > 0)
                     steep = torch.where(open_[:, None], rows.abs().sum(0), 0.0)
                     opening.append(_summed(steep.to(lower.dtype), box, len(lower)))
         shape = interval.lower.shape
-        found = interval.between(lower.reshape(shape), upper.reshape(shape))
-        return found, None if opening is None else torch.stack(opening).sum(0)
+        interval = interval.between(lower.reshape(shape), upper.reshape(shape))
+        return interval, torch.stack(opening).sum(0) if relus else None
 
     def _finish(
         self,

@@ -76,9 +76,7 @@ class Cuts:
         ways = torch.full((count,), better, dtype=torch.int8)
         for index in range(STILL_TRIED // 2, count, STILL_TRIED):
             self._others += 1
-            ways[index] = (better + 1 + self._others % (len(self._powers) - 1)) % len(
-                self._powers
-            )
+            ways[index] = (better + 1 + self._others % (len(self._powers) - 1)) % len(self._powers)
         return ways
 
     def learn(self, way: Tensor, before: Tensor, after: Tensor) -> None:
@@ -98,11 +96,12 @@ class Cuts:
         the linear bounds, `opening` goes all that is open, for each unit of an input, where known.
         """
         powers = torch.tensor(self._powers, dtype=torch.float64, device=steep.device)[way.long()]
+        of_steep = powers.nan_to_num(nan=POWERS[0])
         if opening is None:
-            return worth(powers, steep, width)
+            return worth(of_steep, steep, width)
         by_open = powers.isnan() & (opening > 0).any(1)
-        powers = torch.where(by_open, 1.0, powers.nan_to_num(nan=POWERS[0]))
-        return worth(powers, torch.where(by_open[:, None], opening.to(steep), steep), width)
+        steep = torch.where(by_open[:, None], opening.to(steep), steep)
+        return worth(torch.where(by_open, 1.0, of_steep), steep, width)
 
 
 def worth(power: Tensor, steep: Tensor, width: Tensor) -> Tensor:

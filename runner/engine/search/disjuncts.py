@@ -68,9 +68,7 @@ class Disjuncts:
         real = self._real[disjunct] if self._mixes else mine > 0
         return Mixes(box, specs.rows[rows], specs.thresholds[rows], mine, real)
 
-    def planes(
-        self, box: Interval, lower: Tensor, coefficients: Tensor, found: Margins
-    ) -> Planes:
+    def planes(self, box: Interval, lower: Tensor, coefficients: Tensor, found: Margins) -> Planes:
         """Over boxes [N, inputs] in float64, below rows as `mixed` takes them, and below the mix
         that was found of each disjunct.
         """

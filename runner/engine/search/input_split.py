@@ -16,8 +16,8 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.search.beside import Beside
 from runner.engine.search.box_attack import BoxAttack
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
-from runner.engine.search.curved_boxes import CurvedBoxes
 from runner.engine.search.clipped import share
+from runner.engine.search.curved_boxes import CurvedBoxes
 from runner.engine.search.cuts import NO_WAY, Cuts
 from runner.engine.search.disjuncts import Disjuncts
 from runner.engine.search.foresight import Foresight

@@ -25,6 +25,16 @@ class Planes:
         """Of boxes by number or by mask."""
         return Planes(*(getattr(self, field.name)[index] for field in fields(self)))
 
+    def among(self, index: Tensor, count: int) -> Planes:
+        """As those of some boxes among so many; of the others nothing is known."""
+        parts = []
+        for field, unknown in zip(fields(self), (0.0, 0.0, torch.inf, 0.0), strict=True):
+            mine = getattr(self, field.name)
+            whole = mine.new_full((count, *mine.shape[1:]), unknown)
+            whole[index] = mine
+            parts.append(whole)
+        return Planes(*parts)
+
     def of_mix(self, box: Tensor, disjunct: Tensor, lower: Tensor, slopes: Tensor) -> None:
         """Puts other mixes, which lie `lower` [M] above their thresholds at least, in the place of
         the last ones of some boxes and disjuncts [M].
@@ -54,17 +64,13 @@ class Margins:
         """With what is greater in the other, which is of some of the boxes [M]."""
         better = other.margins > self.margins[boxes]
         box, disjunct = better.nonzero().unbind(1)
-        found = []
-        for mine, its in (
-            (self.margins, other.margins),
-            (self.slopes, other.slopes),
-            (self.steep, other.steep),
-            (self.weights, other.weights),
-        ):
-            changed = mine.clone()
-            changed[boxes[box], disjunct] = its[box, disjunct]
-            found.append(changed)
-        return Margins(*found)
+        found = {}
+        for name in ("margins", "slopes", "steep", "weights"):
+            changed = getattr(self, name).clone()
+            changed[boxes[box], disjunct] = getattr(other, name)[box, disjunct]
+            found[name] = changed
+        planes = None if other.planes is None else other.planes.among(boxes, len(self.margins))
+        return Margins(**found, planes=planes)
 
     @staticmethod
     def joined(parts: list[Margins]) -> Margins:
