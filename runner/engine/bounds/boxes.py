@@ -195,13 +195,11 @@ class BoxPropagator:
 
     @torch.no_grad()
     def same_rows(self, bounds: BoxBounds, rows: Tensor) -> RowBounds:
-        """As `rows`, of rows [S, outputs] over every box, [S, B]; whose lines they share."""
+        """As `rows`, of rows [S, outputs] over every box, [S, B]: those of a box share lines."""
         lines = BoxLines(self._network, bounds.box, bounds.intervals, rows.dtype)
-        count = len(bounds.box.lower)
+        every_box = torch.arange(len(bounds.box.lower), device=rows.device)
         parts = []
-        for of in torch.arange(count, device=rows.device).split(
-            max(1, self._pass_rows // len(rows))
-        ):
+        for of in every_box.split(max(1, self._pass_rows // max(1, len(rows)))):
             every = rows.unsqueeze(1).expand(-1, len(of), -1)
             parts.append(self._of_outputs(every, bounds, lines, of))
         lower, coefficients = (torch.cat(some, 1) for some in zip(*parts, strict=True))

@@ -105,14 +105,12 @@ class BoxStore(Generic[B]):
 
     def take(self, count: int) -> B:
         """At most so many; raises IndexError when there are none."""
-        newest = self._parts.pop()
-        few = len(self) + len(newest) <= SORTED_BOXES
-        with_it = [newest]
-        taken = len(newest)
-        while self._parts and (few or taken < count):
-            with_it.append(self._parts.pop())
-            taken += len(with_it[-1])
-        newest = newest.joined(with_it[::-1]) if len(with_it) > 1 else newest
+        # A part that is split up often is small: several make up a batch.
+        wanted = len(self) if len(self) <= SORTED_BOXES else count
+        parts = [self._parts.pop()]
+        while self._parts and sum(map(len, parts)) < wanted:
+            parts.insert(0, self._parts.pop())
+        newest = parts[0].joined(parts) if len(parts) > 1 else parts[0]
         if len(newest) <= count:
             return newest
         order = newest.worst.argsort(stable=True)

@@ -78,7 +78,8 @@ class Disjuncts:
         reach = (found.steep * (box.upper - box.lower)[:, None]).sum(2)
         of_mix = (4 * gamma(terms, lower.dtype) * reach - found.margins).unsqueeze(2)
         slopes = torch.cat([coefficients[:, self._rows], found.slopes.unsqueeze(2)], 2)
-        missing = torch.cat([missing, of_mix], 2).clamp(min=0).nan_to_num(nan=torch.inf)
+        missing = torch.cat([missing, of_mix], 2).clamp(min=0)
+        missing = torch.where(missing.isnan(), torch.inf, missing)
         return Planes(box.lower, box.upper, missing, slopes)
 
     def mixed(self, lower: Tensor, coefficients: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
