@@ -286,7 +286,7 @@ class BoxPropagator:
                 if relus:
                     open_ = (lower[box, neuron] < 0) & (upper[box, neuron] > 0)
                     steep = torch.where(open_[:, None], rows.abs().sum(0), 0.0)
-                    opening.append(_summed(steep.to(lower.dtype), box, len(lower)))
+                    opening.append(summed_by_box(steep.to(lower.dtype), box, len(lower)))
         shape = interval.lower.shape
         interval = interval.between(lower.reshape(shape), upper.reshape(shape))
         return interval, torch.stack(opening).sum(0) if relus else None
@@ -339,7 +339,7 @@ class BoxPropagator:
         return self._network.whole(self._network.graph.input.name, rows, 2).flatten(2)
 
 
-def _summed(values: Tensor, box: Tensor, count: int) -> Tensor:
+def summed_by_box(values: Tensor, box: Tensor, count: int) -> Tensor:
     """Of values [R, n] of boxes in order [R], the sum of each box [count, n]: always in the same
     order, so that all ranks have the same bits.
     """

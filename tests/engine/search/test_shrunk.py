@@ -17,6 +17,8 @@ from test_input_split import context, search
 from torch import Tensor
 
 from runner.contract.vocabulary import EnginePart
+from runner.engine.bounds.boxes import BoxPropagator, summed_by_box
+from runner.engine.bounds.tagging import NoTagger
 from runner.engine.search import shrunk as shrunk_module
 from runner.engine.search.box_store import Boxes, halves
 from runner.engine.search.input_split import InputSplit
@@ -211,3 +213,52 @@ def test_a_conjunction_needs_fewer_boxes_where_they_shrink() -> None:
     whole = context(network, instance, incomplete(network, instance), without=without)
     assert InputSplit(whole).run() is SearchEnd.PROVED
     assert progress.domains < whole.progress.domains
+
+
+@examples(20)
+@given(st.integers(0, 10_000))
+def test_planes_of_a_network_leave_every_point_that_meets_all_rows(seed: int) -> None:
+    """Below rows, below their mix, and below that of α, in the root and in its halves."""
+    generator = torch.Generator().manual_seed(seed)
+    network = mlp(INPUTS, 8, 8, 2, seed=seed % 50)
+    points = torch.rand((2000, INPUTS), generator=generator).double() * 2 - 1
+    values = network.outputs(points)
+    limits = values.quantile(0.3 + 0.6 * torch.rand(1, generator=generator).double(), dim=0)[0]
+    unsafe = region([[1.0, 0.0], [0.0, 1.0]], limits.tolist())
+    instance = question(case([-1.0] * INPUTS, [1.0] * INPUTS, unsafe), outputs=2)
+    split = InputSplit(context(network, instance, incomplete(network, instance)))
+    boxes = split._root()
+    meets = points[(values <= limits).all(1)]
+    for _ in range(4):
+        boxes, found = split._by_rows(boxes)
+        assert found.planes is not None
+        part = shrunk(boxes, found.planes)
+        for index in range(len(boxes)):
+            inner = ((boxes.lower[index] <= meets) & (meets <= boxes.upper[index])).all(1)
+            mine = found.planes.select(torch.tensor([index]))
+            assert (above(mine, meets[inner][None]) <= 1e-9).all()
+            left = ((part.lower[index] <= meets) & (meets <= part.upper[index])).all(1)
+            assert torch.equal(inner, left & inner)
+            assert not (part.closed[index].any() and inner.any())
+        boxes = halves(boxes, torch.randint(INPUTS, (len(boxes),), generator=generator))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_that_all_boxes_share_have_the_bounds_of_rows_of_each(seed: int) -> None:
+    network = mlp(INPUTS, 12, 12, 3, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    boxes = some_boxes(generator, torch.float32)
+    propagator = BoxPropagator(network.bound(), NoTagger())
+    bounds = propagator.bound(boxes.interval((INPUTS,)), {})
+    rows = torch.randn((4, 3), generator=generator, dtype=torch.float64)
+    shared = propagator.same_rows(bounds, rows)
+    box = torch.arange(COUNT).repeat(4)
+    each = propagator.rows(bounds, rows.repeat_interleave(COUNT, 0), box)
+    assert torch.allclose(shared.lower.flatten(), each.lower, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(shared.coefficients.flatten(0, 1), each.coefficients, atol=1e-12)
+
+
+def test_what_open_neurons_depend_on_is_added_up_for_each_box() -> None:
+    values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    found = summed_by_box(values, torch.tensor([0, 0, 2]), 4)
+    assert found.tolist() == [[4.0, 6.0], [0.0, 0.0], [5.0, 6.0], [0.0, 0.0]]
