@@ -102,6 +102,7 @@ class EnginePart(StrEnum):
     LEAVES = "leaf-lp", "a linear program where all ReLUs are split"
     EXACT = "exact-ties", "rational arithmetic on strict and tied properties of small networks"
     MIXES = "mixes", "mixes of the rows of a conjunction, in input splits"
+    SHRUNK = "shrunk-boxes", "boxes of an input split cut to what bounds of its rows leave open"
     TOGETHER = "together", "many boxes of a property bounded, and halved, at once"
 
 

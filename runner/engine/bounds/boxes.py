@@ -59,12 +59,14 @@ def batch_boxes(graph: Graph, budget: Budget) -> int:
 @dataclass(frozen=True)
 class BoxBounds:
     """Bounds of the nodes over boxes [B, *input]; they hold in real arithmetic. `end`: where rows
-    may end.
+    may end. `opening` [B, inputs]: how far the bounds of ReLUs that stay open go together, for each
+    unit of an input, as far as rows say; None: not known.
     """
 
     box: Interval
     intervals: dict[str, Interval]
     end: EndLines | None = None
+    opening: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class BoxPropagator:
         network = self._network
         bounds = BoxBounds(box, {network.graph.input.name: box})
         lines = BoxLines(network, bounds.box, bounds.intervals, box.lower.dtype)
+        opening = torch.zeros_like(box.lower.flatten(1))
         forward = ForwardPass(network, box, 0.0, self._tag, self._for_forms)
         for node in network.graph.nodes[1:]:
             with self._tag.kind(Memory.BOUNDS):
@@ -130,8 +133,10 @@ class BoxPropagator:
                         bounds.end.interval.outer(interval.lower.dtype)
                     )
                 elif bounds.end is not None or not many:
-                    bounds.intervals[node.name] = self._refined(node, interval, lines, bounds.end)
-        return bounds
+                    interval, more = self._refined(node, interval, lines, bounds.end)
+                    bounds.intervals[node.name] = interval
+                    opening = opening if more is None else opening + more
+        return replace(bounds, opening=opening)
 
     def _formed(self, node: Node, bounds: BoxBounds, forward: ForwardPass) -> tuple[Interval, bool]:
         """Over boxes that leave many neurons open, by forms; and whether they still do. Rows would
@@ -180,25 +185,46 @@ class BoxPropagator:
         """Lower bounds of rows @ outputs: rows [R, outputs], each over its box: box [R]; in the
         precision of the rows, which may be higher than that of the bounds.
         """
-        node = self._network.graph.node(self._network.graph.output)
         lines = BoxLines(self._network, bounds.box, bounds.intervals, rows.dtype)
         parts = []
         for some, of in zip(rows.split(self._pass_rows), box.split(self._pass_rows), strict=True):
-            with self._tag.kind(Memory.A):
-                whole = some.reshape(1, -1, *node.shape)
-                local = self._network.features.local(node.name, whole, 2)
-                start = frontier_at(self._network, node.name, local)
-                lower, at = self._finish(start, lines, of)
-                found = lower[0], self._whole(at)[0]
-                if bounds.end is not None:
-                    other = self._finish_at(bounds.end, start, lines, of)
-                    better = other[0][0] > found[0]
-                    found = (
-                        torch.where(better, other[0][0], found[0]),
-                        torch.where(better[:, None], other[1][0].to(found[1]), found[1]),
-                    )
-                parts.append(found)
-        return RowBounds(*map(torch.cat, zip(*parts, strict=True)))
+            lower, coefficients = self._of_outputs(some.unsqueeze(0), bounds, lines, of)
+            parts.append((lower[0], coefficients[0]))
+        lower, coefficients = map(torch.cat, zip(*parts, strict=True))
+        return RowBounds(lower, coefficients, coefficients if bounds.end is None else None)
+
+    @torch.no_grad()
+    def same_rows(self, bounds: BoxBounds, rows: Tensor) -> RowBounds:
+        """As `rows`, of rows [S, outputs] over every box, [S, B]: those of a box share lines."""
+        lines = BoxLines(self._network, bounds.box, bounds.intervals, rows.dtype)
+        every_box = torch.arange(len(bounds.box.lower), device=rows.device)
+        parts = []
+        for of in every_box.split(max(1, self._pass_rows // max(1, len(rows)))):
+            every = rows.unsqueeze(1).expand(-1, len(of), -1)
+            parts.append(self._of_outputs(every, bounds, lines, of))
+        lower, coefficients = (torch.cat(some, 1) for some in zip(*parts, strict=True))
+        return RowBounds(lower, coefficients, coefficients if bounds.end is None else None)
+
+    def _of_outputs(
+        self, rows: Tensor, bounds: BoxBounds, lines: BoxLines, box: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of rows [S, R, outputs] over boxes [R]: lower bounds [S, R] and coefficients [S, R,
+        inputs].
+        """
+        node = self._network.graph.node(self._network.graph.output)
+        with self._tag.kind(Memory.A):
+            whole = rows.unflatten(2, node.shape)
+            local = self._network.features.local(node.name, whole, 2)
+            start = frontier_at(self._network, node.name, local)
+            lower, at = self._finish(start, lines, box)
+            coefficients = self._whole(at)
+            if bounds.end is None:
+                return lower, coefficients
+            other, slopes = self._finish_at(bounds.end, start, lines, box)
+            better = other > lower
+            return torch.where(better, other, lower), torch.where(
+                better.unsqueeze(2), slopes.to(coefficients), coefficients
+            )
 
     def mixed_rows(
         self, bounds: BoxBounds, mixes: Mixes, settings: AlphaSettings
@@ -231,12 +257,17 @@ class BoxPropagator:
 
     def _refined(
         self, node: Node, interval: Interval, lines: BoxLines, end: EndLines | None
-    ) -> Interval:
+    ) -> tuple[Interval, Tensor | None]:
+        """By rows of what is open; and of ReLUs how far what stays open goes together, for each
+        unit of an input [B, inputs].
+        """
         with self._tag.kind(Memory.BOUNDS):
             lower, upper = interval.lower.flatten(1).clone(), interval.upper.flatten(1).clone()
             pairs = (wanted := self._wanted(node, interval)).nonzero()
         if not len(pairs):
-            return interval
+            return interval, None
+        relus = node.name in self._network.only_unstable
+        opening = list[Tensor]()
         starts = _Starts(self._network, node, wanted.any(0), lower.dtype, self._tag)
         size = self._pass_rows if end is None else self._for_forms.scaled(PASS_VALUES) // end.widest
         for some in pairs.split(max(1, size // 2)):
@@ -244,15 +275,21 @@ class BoxPropagator:
             with self._tag.kind(Memory.A):
                 start = starts.frontier(neuron)
                 if end is None:
-                    found, _ = self._finish(start, lines, box)
+                    found, rows = self._finish(start, lines, box)
+                    rows = self._whole(rows) if relus else rows
                 else:
-                    found, _ = self._finish_at(end, start, lines, box)
+                    found, rows = self._finish_at(end, start, lines, box)
             with self._tag.kind(Memory.BOUNDS):
                 # fmax, fmin: what is not a number says nothing.
                 lower[box, neuron] = torch.fmax(lower[box, neuron], found[0])
                 upper[box, neuron] = torch.fmin(upper[box, neuron], -found[1])
+                if relus:
+                    open_ = (lower[box, neuron] < 0) & (upper[box, neuron] > 0)
+                    steep = torch.where(open_[:, None], rows.abs().sum(0), 0.0)
+                    opening.append(summed_by_box(steep.to(lower.dtype), box, len(lower)))
         shape = interval.lower.shape
-        return interval.between(lower.reshape(shape), upper.reshape(shape))
+        interval = interval.between(lower.reshape(shape), upper.reshape(shape))
+        return interval, torch.stack(opening).sum(0) if relus else None
 
     def _finish(
         self,
@@ -300,6 +337,17 @@ class BoxPropagator:
     def _whole(self, rows: Tensor) -> Tensor:
         """Rows on all inputs [S, R, inputs]."""
         return self._network.whole(self._network.graph.input.name, rows, 2).flatten(2)
+
+
+def summed_by_box(values: Tensor, box: Tensor, count: int) -> Tensor:
+    """Of values [R, n] of boxes in order [R], the sum of each box [count, n]: always in the same
+    order, so that all ranks have the same bits.
+    """
+    counts = torch.bincount(box, minlength=count)
+    place = torch.arange(len(box), device=box.device) - (counts.cumsum(0) - counts)[box]
+    apart = values.new_zeros((count, int(counts.max()), values.shape[1]))
+    apart[box, place] = values
+    return apart.sum(1)
 
 
 class _Starts:

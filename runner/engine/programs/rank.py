@@ -19,6 +19,7 @@ from runner.contract.vocabulary import Cause, Verdict
 from runner.engine.bounds.rounding import plain_products
 from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.finding import Finding
+from runner.engine.heap import keep_freed_memory
 from runner.engine.layout.devices import rank_device
 from runner.engine.layout.group import Group, joined_group
 from runner.engine.measure.probe import Probe
@@ -77,6 +78,8 @@ def as_rank(question: Question, work: Callable[[Rank], Finding]) -> Report:
     """
     number, device = world_for(question).rank, rank_device(question.device)
     plain_products()
+    if question.memory_limit_bytes is None:
+        keep_freed_memory()
     with Probe(device) as probe, joined_group(device) as group:
         check_gang(question, group)
         if question.memory_limit_bytes is not None:

@@ -105,9 +105,12 @@ class BoxStore(Generic[B]):
 
     def take(self, count: int) -> B:
         """At most so many; raises IndexError when there are none."""
-        if len(self._parts) > 1 and len(self) <= SORTED_BOXES:
-            self._parts = [self._parts[0].joined(self._parts)]
-        newest = self._parts.pop()
+        # A part that is split up often is small: several make up a batch.
+        wanted = len(self) if len(self) <= SORTED_BOXES else count
+        parts = [self._parts.pop()]
+        while self._parts and sum(map(len, parts)) < wanted:
+            parts.insert(0, self._parts.pop())
+        newest = parts[0].joined(parts) if len(parts) > 1 else parts[0]
         if len(newest) <= count:
             return newest
         order = newest.worst.argsort(stable=True)

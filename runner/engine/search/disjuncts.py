@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from runner.engine.bounds.box_alpha import Mixes
+from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.rounding import COEFFICIENT_ROUNDINGS, gamma
+from runner.engine.search.margins import Margins, Planes
 from runner.engine.specs import Specs
 
 STEPS = 12
@@ -65,6 +67,20 @@ class Disjuncts:
         mine = weights[box, disjunct].gather(1, rows).masked_fill(~self._real[disjunct], 0.0)
         real = self._real[disjunct] if self._mixes else mine > 0
         return Mixes(box, specs.rows[rows], specs.thresholds[rows], mine, real)
+
+    def planes(self, box: Interval, lower: Tensor, coefficients: Tensor, found: Margins) -> Planes:
+        """Over boxes [N, inputs] in float64, below rows as `mixed` takes them, and below the mix
+        that was found of each disjunct.
+        """
+        missing = torch.where(self._real, -lower[:, self._rows], torch.inf)
+        # The slopes of a mix are rounded sums: that is worth so much at the far end of the box.
+        terms = lower.shape[1] + coefficients.shape[2] + COEFFICIENT_ROUNDINGS
+        reach = (found.steep * (box.upper - box.lower)[:, None]).sum(2)
+        of_mix = (4 * gamma(terms, lower.dtype) * reach - found.margins).unsqueeze(2)
+        slopes = torch.cat([coefficients[:, self._rows], found.slopes.unsqueeze(2)], 2)
+        missing = torch.cat([missing, of_mix], 2).clamp(min=0)
+        missing = torch.where(missing.isnan(), torch.inf, missing)
+        return Planes(box.lower, box.upper, missing, slopes)
 
     def mixed(self, lower: Tensor, coefficients: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
         """Of rows with lower margins [N, S] and coefficients [N, S, inputs] over boxes of this

@@ -16,15 +16,17 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.search.beside import Beside
 from runner.engine.search.box_attack import BoxAttack
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
+from runner.engine.search.clipped import share
 from runner.engine.search.curved_boxes import CurvedBoxes
-from runner.engine.search.cuts import NO_WAY, Cuts, worth
+from runner.engine.search.cuts import NO_WAY, Cuts
 from runner.engine.search.disjuncts import Disjuncts
 from runner.engine.search.foresight import Foresight
-from runner.engine.search.margins import Margins
+from runner.engine.search.margins import Margins, Planes
 from runner.engine.search.near import CANCELLING, SEVERAL, SINGLE, Always, Near
 from runner.engine.search.rounds import run_rounds
 from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.sharing import Meeting
+from runner.engine.search.shrunk import shrunk
 
 # Fewer boxes than this take a core about as long as one: few are cut several times at once.
 FULL_BATCH = 64
@@ -41,6 +43,8 @@ DEEP_ALPHA = AlphaSettings(iterations=10, step=0.4, decay=0.95)
 NEAR_PASSES = 3 * NEAR_ALPHA.iterations + 2
 # And what a batch costs however small it is, in as many rows: its operators cost their number.
 NEAR_CALLS = 1000
+# Of a box of which no more than this is left, its bounds are not those that it was halved by.
+AGAIN = 0.5
 
 
 class InputSplit:
@@ -65,7 +69,8 @@ class InputSplit:
         else:
             self.batch = 1 if self._deep else batch_boxes(network.graph, budget)
         self.store = BoxStore[Boxes]()
-        self._cuts = Cuts(several=EnginePart.CUTS not in self._without)
+        opening = not self._deep and bool(self._propagator.start_nodes & network.only_unstable)
+        self._cuts = Cuts(several=EnginePart.CUTS not in self._without, opening=opening)
         self.begun, self.complete, self.open_share, self.gains = False, True, 1.0, False
         self.stalled = False
         # Disjuncts are counted anew, only those that are open.
@@ -83,6 +88,9 @@ class InputSplit:
             CurvedBoxes.of(context.network, self._specs, self._disjuncts, context.tag, budget)
             if workload is None and not self._deep
             else None
+        )
+        self._shrinks = (
+            workload is None and not self._deep and EnginePart.SHRUNK not in self._without
         )
         self._beside, self._foresight = Beside(), Foresight()
         self._attack = BoxAttack(context, self._specs, self._numbers)
@@ -115,7 +123,7 @@ class InputSplit:
         self._context.checkpoint()
         with self._context.tag.kind(Memory.BOUNDS):
             batch = self.store.take(self.batch)
-            boxes, sensitivity, corners = self._bounded(batch)
+            boxes, sensitivity, corners, again, planes = self._bounded(batch)
         points, excess = self._excess(boxes, corners)
         if self._found(points, excess) or self._attacked(boxes, corners):
             return
@@ -123,7 +131,14 @@ class InputSplit:
             possible = divisible(boxes).any(1)
             self.complete &= bool(possible.all())
             most = MOST_CUTS if self.batch > DEAR_BATCH else self._foreseen(boxes, excess)
-            self.store.put(_cut(boxes.select(possible), sensitivity[possible], most))
+            cut = possible & ~again
+            parts = _cut(boxes.select(cut), sensitivity[cut], most)
+            if planes is not None and len(parts):
+                of = cut.nonzero()[:, 0].repeat(len(parts) // int(cut.sum()))
+                parts = self._shrunk(parts, planes.select(of))
+                parts = parts.select(parts.open.any(1))
+            self.store.put(parts)
+            self.store.put(boxes.select(possible & again))
         bound = float(self.store.least_margins(self._closed).min())
         self._context.progress.round(len(batch), int(batch.depth.max()), len(self.store), bound)
 
@@ -159,30 +174,44 @@ class InputSplit:
         way = torch.full((1,), NO_WAY, dtype=torch.int8, device=box.lower.device)
         return Boxes(box.lower.flatten(1), box.upper.flatten(1), margins, depth, lower, upper, way)
 
-    def _bounded(self, boxes: Boxes) -> tuple[Boxes, Tensor, Tensor]:
-        """What stays open of a batch, its sensitivity [N, inputs], and its corners [N, inputs]
-        that are nearest to the unsafe region if the bounds were exact.
+    def _bounded(self, boxes: Boxes) -> tuple[Boxes, Tensor, Tensor, Tensor, Planes | None]:
+        """What stays open of a batch, its sensitivity [N, inputs], its corners [N, inputs] that are
+        nearest to the unsafe region if the bounds were exact, and whether so little is left of a
+        box that it had better be bounded again than halved [N].
         """
         boxes, found = self._bounds(boxes)
         closed = boxes.open & (found.margins > 0)
         if self._context.workload is not None:
             closed = torch.zeros_like(closed)
         margins = torch.maximum(found.margins, boxes.margins)
-        after = torch.where(closed, torch.inf, margins).amin(1)
-        self._cuts.learn(boxes.way, boxes.worst, after)
         self._closed = torch.where(closed, margins, self._closed).amin(0).minimum(self._closed)
-        boxes = replace(boxes, margins=torch.where(closed, torch.inf, margins))
+        whole, boxes = boxes, replace(boxes, margins=torch.where(closed, torch.inf, margins))
+        if found.planes is not None:
+            boxes = self._shrunk(boxes, found.planes)
+        self._cuts.learn(whole.way, whole.worst, boxes.worst)
         still = boxes.open.any(1).nonzero()[:, 0]
+        again = (share(boxes, whole) < AGAIN)[still]
         boxes = boxes.select(still)
         worst = boxes.margins.argmin(1)
         slope = found.slopes[still, worst]
-        boxes = replace(boxes, way=self._cuts.ways(len(boxes)).to(boxes.way.device))
+        way = self._cuts.ways(len(boxes)).to(boxes.way.device)
+        boxes = replace(boxes, way=torch.where(again, NO_WAY, way))
         if found.opened is not None:
             gain = found.opened[still]
         else:
-            gain = worth(boxes.way, found.steep[still, worst], boxes.upper - boxes.lower)
+            opening = None if found.opening is None else found.opening[still]
+            steep, width = found.steep[still, worst], boxes.upper - boxes.lower
+            gain = self._cuts.worth(boxes.way.clamp(min=0), steep, opening, width)
         gain = torch.where(divisible(boxes), gain, -1.0)
-        return boxes, gain, torch.where(slope > 0, boxes.lower, boxes.upper)
+        planes = None if found.planes is None else found.planes.select(still)
+        return boxes, gain, torch.where(slope > 0, boxes.lower, boxes.upper), again, planes
+
+    def _shrunk(self, boxes: Boxes, planes: Planes) -> Boxes:
+        """To where counterexamples can be; with what is closed so."""
+        found = shrunk(boxes, planes)
+        self._closed = torch.minimum(self._closed, found.margins.amin(0))
+        margins = torch.where(found.closed, torch.inf, boxes.margins)
+        return replace(boxes, lower=found.lower, upper=found.upper, margins=margins)
 
     def _bounds(self, boxes: Boxes) -> tuple[Boxes, Margins]:
         """By curves where the network has them; then by rows, of what those leave open, where that
@@ -218,6 +247,8 @@ class InputSplit:
             found = self._optimized(bounds, boxes, found)
         if isinstance(self._propagator, DeepBoxes):
             found = replace(found, opened=self._propagator.opened(bounds))
+        else:
+            found = replace(found, opening=bounds.opening)
         known = [bounds.intervals[node.name] for node in self._start_nodes]
         if known:
             lower = torch.cat([interval.lower.flatten(1) for interval in known], 1)
@@ -246,17 +277,27 @@ class InputSplit:
 
     def _margins(self, bounds: BoxBounds, boxes: Boxes) -> Margins:
         specs = self._specs
-        box, row = boxes.open[:, specs.disjunct].nonzero().unbind(1)
-        # In float64: there are few rows of specs, and many of neurons.
-        found = self._propagator.rows(bounds, specs.rows[row], box)
         count = (len(boxes), len(specs.rows))
-        margins = specs.thresholds.new_full(count, -torch.inf)
-        margins[box, row] = (found.lower - specs.thresholds[row]).nan_to_num(-torch.inf)
-        coefficients = found.coefficients.new_zeros((*count, boxes.lower.shape[1]))
-        coefficients[box, row] = found.coefficients
-        radius = (boxes.upper.double() - boxes.lower.double()) / 2
+        open_ = boxes.open[:, specs.disjunct]
+        # In float64: there are few rows of specs, and many of neurons.
+        if bool(open_.all()):
+            found = self._propagator.same_rows(bounds, specs.rows)
+            margins = (found.lower.T - specs.thresholds).nan_to_num(-torch.inf)
+            coefficients = found.coefficients.transpose(0, 1)
+        else:
+            of, row = open_.nonzero().unbind(1)
+            found = self._propagator.rows(bounds, specs.rows[row], of)
+            margins = specs.thresholds.new_full(count, -torch.inf)
+            margins[of, row] = (found.lower - specs.thresholds[row]).nan_to_num(-torch.inf)
+            coefficients = found.coefficients.new_zeros((*count, boxes.lower.shape[1]))
+            coefficients[of, row] = found.coefficients
+        box = Interval(boxes.lower.double(), boxes.upper.double())
+        radius = (box.upper - box.lower) / 2
         mixed, weights = self._disjuncts.mixed(margins, coefficients, radius)
-        return Margins(mixed, weights @ coefficients, weights @ coefficients.abs(), weights)
+        mine = Margins(mixed, weights @ coefficients, weights @ coefficients.abs(), weights)
+        if found.planes is None or not self._shrinks:
+            return mine
+        return replace(mine, planes=self._disjuncts.planes(box, margins, coefficients, mine))
 
     def _optimized(self, bounds: BoxBounds, boxes: Boxes, found: Margins) -> Margins:
         """With α where that may close a box, and the weights of its rows chosen with it."""
@@ -276,6 +317,8 @@ class InputSplit:
         box, disjunct = box[gained], disjunct[gained]
         found.margins[box, disjunct] = more.lower[gained]
         found.slopes[box, disjunct] = more.coefficients[gained]
+        if found.planes is not None:
+            found.planes.of_mix(box, disjunct, more.lower[gained], more.coefficients[gained])
         return found
 
     def _attacked(self, boxes: Boxes, corners: Tensor) -> bool:

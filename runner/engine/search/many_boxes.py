@@ -196,7 +196,9 @@ class _ByRows:
     def rows(
         self, box: Interval, root: Tensor, rows: Tensor, of: Tensor, wanted: Tensor
     ) -> RowBounds:
-        return self.propagator.rows(self.propagator.bound(box, {}), rows, of)
+        found = self.propagator.rows(self.propagator.bound(box, {}), rows, of)
+        # Boxes that rows are needed for are halved as they are.
+        return replace(found, planes=None)
 
 
 @dataclass(frozen=True)

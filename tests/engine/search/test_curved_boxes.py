@@ -119,7 +119,8 @@ def test_rows_close_boxes_where_curves_say_nothing(monkeypatch: pytest.MonkeyPat
     by_rows = boxes_of(network, instance)
     monkeypatch.undo()
     monkeypatch.setattr(CurvedBoxes, "margins", nothing)
-    assert boxes_of(network, instance) < 3 * by_rows
+    # Some boxes go without: those are not shrunk, either.
+    assert boxes_of(network, instance) < 4 * by_rows
 
 
 def test_rows_are_tried_on_a_few_boxes_and_taken_where_they_close_more() -> None:

@@ -66,7 +66,7 @@ def test_a_closed_box_leaves_nothing_and_a_root_says_nothing() -> None:
 def test_steep_takes_the_steepest_times_its_width_and_widest_the_widest() -> None:
     steep, width = torch.tensor([[8.0, 1.0, 0.0]]), torch.tensor([[1.0, 4.0, 5.0]])
     chosen = {
-        way: int(worth(torch.tensor([way], dtype=torch.int8), steep, width).argmax())
+        way: int(worth(torch.tensor([POWERS[way]]), steep, width).argmax())
         for way in range(len(POWERS))
     }
     assert (chosen[STEEP], chosen[WIDEST]) == (0, 2)
@@ -77,4 +77,22 @@ def test_steep_takes_the_steepest_times_its_width_and_widest_the_widest() -> Non
 def test_no_input_is_left_whole_for_ever() -> None:
     steep, width = torch.tensor([[1.0, 0.0]]), torch.tensor([[1e-6, 1.0]])
     for way in range(len(POWERS)):
-        assert int(worth(torch.tensor([way], dtype=torch.int8), steep, width).argmax()) == 1
+        assert int(worth(torch.tensor([POWERS[way]]), steep, width).argmax()) == 1
+
+
+def test_open_neurons_come_first_where_they_are_known_and_steepness_where_none_is_open() -> None:
+    cuts = Cuts(opening=True)
+    steep, width = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.ones((2, 2))
+    opening = torch.tensor([[0.1, 0.5], [0.0, 0.0]])
+    way = torch.zeros(2, dtype=torch.int8)
+    assert cuts.worth(way, steep, opening, width).argmax(1).tolist() == [1, 0]
+    assert cuts.worth(way, steep, None, width).argmax(1).tolist() == [0, 0]
+    others = torch.full((2,), 1 + STEEP, dtype=torch.int8)
+    assert cuts.worth(others, steep, opening, width).argmax(1).tolist() == [0, 0]
+    tried = torch.bincount(cuts.ways(60).long())
+    assert (tried > 0).all()
+    assert int(tried.argmax()) == 0
+
+
+def test_without_other_ways_open_neurons_decide_alone() -> None:
+    assert Cuts(several=False, opening=True).ways(40).tolist() == [0] * 40

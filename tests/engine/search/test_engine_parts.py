@@ -35,7 +35,7 @@ from runner.engine.clock import Deadline
 from runner.engine.finding import Confirmation, Finding
 from runner.engine.layout.group import Group
 from runner.engine.measure.probe import Probe
-from runner.engine.search import disjuncts, leaves
+from runner.engine.search import disjuncts, input_split, leaves
 from runner.engine.search.box_attack import BoxAttack
 from runner.engine.search.complete import fitting, tightest_bounds
 from runner.engine.search.cuts import Cuts
@@ -209,6 +209,12 @@ def mixed_rows(without: Without, watched: Watched) -> int:
     return len(made)
 
 
+def boxes_shrunk(without: Without, watched: Watched) -> int:
+    made = watched.calls(input_split, "shrunk")
+    assert halved(*wave(), without) is SearchEnd.PROVED
+    return len(made)
+
+
 def boxes_together(without: Without, watched: Watched) -> int:
     made = watched.calls(incomplete_module, "bound_together")
     above = region([[1]], [-1.0])
@@ -268,6 +274,7 @@ RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.LEAVES: linear_programs,
     EnginePart.EXACT: fractions,
     EnginePart.MIXES: mixed_rows,
+    EnginePart.SHRUNK: boxes_shrunk,
     EnginePart.TOGETHER: boxes_together,
 }
 
