@@ -117,18 +117,19 @@ class PlaneSets:
     def _fit(self, means: _Means, sets: int) -> None:
         """The sets that there are means of, of at least so many."""
         with torch.no_grad(), self._context.tag.kind(Memory.BOUNDS):
-            name, features = self._context.network.graph.input.name, self._context.network.features
-            inputs = features.whole(name, means.inputs).flatten(1)
+            network = self._context.network
+            inputs = network.features.whole(network.graph.input.name, means.inputs).flatten(1)
             self._bounds.planes = {
-                name: self._fitted(node, means, inputs, self._bounds.planes.get(name), sets)
+                name: self._fitted(name, node, means, inputs, sets)
                 for name, node in self._nodes.items()
             }
 
     def _fitted(
-        self, node: _Node, means: _Means, inputs: Tensor, before: NodePlanes | None, sets: int
+        self, name: str, node: _Node, means: _Means, inputs: Tensor, sets: int
     ) -> NodePlanes:
         """`inputs` [G, inputs]: coefficients of the input, triangles and planes among them."""
         self._context.checkpoint()
+        before = self._bounds.planes.get(name)
         features, rows = self._context.network.features, node.forms.rows
         outputs, shares = means.outputs[:, node.columns], means.shares[:, node.columns]
         # What triangles make of the input is about what forms make of it.
@@ -139,7 +140,7 @@ class PlaneSets:
             slopes = before.slopes.clone()
             given = (outputs * shares)[:, node.own]
             of = [part @ slopes[one] for part, one in zip(given, means.sets, strict=True)]
-            rest = rest - features.total(torch.stack(of))
+            rest = rest - features.total(features.counted(name, torch.stack(of)))
         for number, game in zip(means.sets, zip(outputs, rest, strict=True), strict=True):
             slopes[number] = fitted(node.forms, Game(*game))[node.own]
         own = Forms(node.forms.box, rows[node.own], node.forms.constants[node.own])
