@@ -40,7 +40,11 @@ those off.
    out. A pass may go on in a higher precision, whose γ then counts, from a node on to which
    coefficients come from nodes that sum alone: roundings of a slope (2) are charged there, in the
    lower one.
-7. Underflow adds the smallest normal number to each product; `floor` counts that.
+7. Planes. A coefficient A <= 0 of max(0, z) is shared: A = g + r but for a rounding of A, which is
+   worth at most u |A| max(0, z). With max(0, z) <= p x + h over the box and S >= |p| |x| + |h|,
+   S bounds that, too, so that γ(n) |A| S pays for the sharing, for the sums g p over n neurons, and
+   for g h. The offset h of given slopes p is computed in float64, and rounded up.
+8. Underflow adds the smallest normal number to each product; `floor` counts that.
 
 Computed sums and charges are rounded themselves: `gamma` has room for three factors of
 1 / (1 - γ(n)), in the precision that the sums were computed in; for another one see `sums_in`.

@@ -23,6 +23,9 @@ PLANE_BYTES = 64 * 1024 * 1024
 # Planes of a set, where there are so many neurons; where there is no room for as many, disjuncts
 # that miss by less share the set of the weakest.
 LEAST_PLANES = 64
+# Of what the bounds of all disjuncts miss, what planes must take away on average to be kept, and
+# what is much.
+GAIN, MUCH = 0.03, 0.25
 # Domains after which planes are fitted again, and by what they grow from one time to the next.
 AGAIN, GROWTH = 200, 1.5
 
@@ -50,6 +53,8 @@ class PlaneSets:
         self._nodes: dict[str, _Node] = {}
         self._set: Tensor | None = None
         self._next = AGAIN
+        # Whether more iterations are worth their time, as there is much that shares may gain.
+        self.are_much = False
 
     @property
     def possible(self) -> bool:
@@ -61,13 +66,19 @@ class PlaneSets:
     def used(self) -> bool:
         return bool(self._nodes)
 
+    def judge(self, before: Tensor, after: Tensor) -> bool:
+        """Whether they stay, by what the whole box's bounds miss [B] without and with them."""
+        missed = before > 0
+        shares = (1 - after.clamp(min=0) / before)[missed]
+        gain = float(shares.mean()) if len(shares) else 0.0
+        self.are_much = gain >= MUCH
+        if gain < GAIN:
+            self._bounds.planes, self._nodes = {}, {}
+        return self.used
+
     def of(self, disjuncts: Tensor) -> Tensor | None:
         """Which set each [B] is to use; None where there is none."""
         return self._set[disjuncts] if self._set is not None and self.used else None
-
-    def drop(self) -> None:
-        """For good."""
-        self._bounds.planes, self._nodes = {}, {}
 
     def due(self, visited: int) -> bool:
         """Whether to fit them again, after so many domains; to be asked once for each batch."""

@@ -35,7 +35,7 @@ class ReluSplitSettings:
     the first attempt may end, where a second is possible: with at most `most_rows` start rows.
     `seeds`: domains that lead an attack, in the first of every `attack_every` (at least 2) rounds.
     `child`: few iterations, and one candidate, as another split gains more in the time; `shared`:
-    more, where neurons have planes, as shares of these are to be found, too.
+    more, where planes take much, as shares of these are to be found, too.
     """
 
     batch: int | None = None
@@ -241,10 +241,12 @@ class ReluSplit:
         goal = root.rows.goal(children.disjunct, root.dtype)
         if not free:
             goal = torch.full_like(goal, torch.inf)
+        much = planes is not None and planes.are_much
+        settings = self._settings.shared if much else self._settings.child
         bounds, multipliers = root.bounds.optimized(
             root.subdomains(children),
             goal,
-            self._settings.shared if planes is not None and planes.used else self._settings.child,
+            settings,
             children.margins if free else None,
         )
         self._keep_open(children, bounds, multipliers)

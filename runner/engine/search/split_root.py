@@ -27,9 +27,8 @@ LEAST_BATCH, MOST_BATCH = 16, 512
 # Neurons that are split to see what bounding the later ones anew gains, and of their width what it
 # must be for it to be done in every domain.
 TRIED, GAIN = 8, 0.02
-# What is given to a plane at first, of what a neuron takes from a bound; of what the bounds of all
-# disjuncts miss, what planes must take away on average to be kept.
-FIRST_SHARE, PLANE_GAIN = 0.5, 0.03
+# What is given to a plane at first, of what a neuron takes from a bound.
+FIRST_SHARE = 0.5
 # Copies that live at the same time: of the widest node's A, and of the multipliers.
 LIVE_ROWS, LIVE_MULTIPLIERS = 8, 12
 
@@ -146,10 +145,8 @@ class SplitRoot:
         # A multiplier is the share of a plane where a coefficient is negative, as no slope is.
         first = torch.where(seen.neurons < 0, FIRST_SHARE, plain.multipliers)
         found = self._bounded(whole.with_multipliers(first), settings)
-        before, after = ((b - thresholds).amax(0) for b in (seen.bounds, found[1]))
-        gains = (1 - after.clamp(max=0) / before)[before < 0]
-        if not len(gains) or float(gains.mean()) < PLANE_GAIN:
-            self.planes.drop()
+        missed = [-self.rows.margins(b, whole.disjunct).amax(0) for b in (seen.bounds, found[1])]
+        if not self.planes.judge(*missed):
             return whole, seen.bounds, plain.multipliers
         return self._scaled(*found)
 
