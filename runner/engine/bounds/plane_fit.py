@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runner.engine.bounds.planes import Forms
+from runner.engine.bounds.planes import UpperForms
 
 STEPS = 12
 LEVELS = 32
@@ -33,7 +33,7 @@ class Game:
     rest: Tensor
 
 
-def fitted(forms: Forms, game: Game) -> Tensor:
+def fitted(forms: UpperForms, game: Game) -> Tensor:
     """Slopes [P, inputs] of planes above ReLUs of these forms."""
     middle, radius = (part.flatten() for part in forms.box.ball)
     at = _seen(forms.rows)

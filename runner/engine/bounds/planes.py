@@ -50,7 +50,7 @@ class NodePlanes:
 
 
 @dataclass(frozen=True)
-class Forms:
+class UpperForms:
     """Of P neurons and the box [1, *input]: z <= -(rows · x + constants) in real arithmetic, rows
     [P, inputs], constants [P] in float64.
     """
@@ -60,7 +60,7 @@ class Forms:
     constants: Tensor
 
 
-def proved(forms: Forms, at: Tensor, slopes: Tensor, terms: int) -> NodePlanes:
+def proved(forms: UpperForms, at: Tensor, slopes: Tensor, terms: int) -> NodePlanes:
     """Planes of such slopes [S, P, inputs], as low as they are known to be above the ReLUs."""
     middle, radius = (part.flatten().to(LEDGER) for part in forms.box.ball)
     size = forms.box.size.flatten().to(LEDGER)

@@ -14,7 +14,7 @@ from runner.engine.bounds.beta import SplitBounds
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.neuron_forms import NeuronForms
 from runner.engine.bounds.plane_fit import Game, fitted
-from runner.engine.bounds.planes import Forms, NodePlanes, proved
+from runner.engine.bounds.planes import NodePlanes, UpperForms, proved
 from runner.engine.search.branching import Inspected
 from runner.engine.search.search import SearchContext
 
@@ -32,11 +32,11 @@ AGAIN, GROWTH = 200, 1.5
 
 @dataclass(frozen=True)
 class _Node:
-    """Forms of P neurons that have planes; which domains' columns [P] they have; of the rank's own
+    """UpperForms of P neurons that have planes; which domains' columns [P] they have; of the rank's own
     ones, which they are among these, and among the node's own (`at`).
     """
 
-    forms: Forms
+    forms: UpperForms
     columns: Tensor
     own: Tensor
     at: Tensor
@@ -120,7 +120,7 @@ class PlaneSets:
         for node in bounds.space.nodes:
             some = wanted[node.start : node.stop].nonzero()[:, 0]
             if len(some):
-                forms = Forms(box, *(part[1][some] for part in made.of(node)))
+                forms = UpperForms(box, *(part[1][some] for part in made.of(node)))
                 own = torch.isin(some, node.own).nonzero()[:, 0]
                 at = torch.isin(node.own, some).nonzero()[:, 0]
                 self._nodes[node.name] = _Node(forms, node.start + some, own, at)
@@ -154,7 +154,7 @@ class PlaneSets:
             rest = rest - features.total(features.counted(name, torch.stack(of)))
         for number, game in zip(means.sets, zip(outputs, rest, strict=True), strict=True):
             slopes[number] = fitted(node.forms, Game(*game))[node.own]
-        own = Forms(node.forms.box, rows[node.own], node.forms.constants[node.own])
+        own = UpperForms(node.forms.box, rows[node.own], node.forms.constants[node.own])
         return proved(own, node.at, slopes, len(rows) + features.ranks)
 
 

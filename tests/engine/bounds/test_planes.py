@@ -22,7 +22,7 @@ from runner.engine.bounds.beta import Subdomains
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.neuron_forms import NeuronForms
 from runner.engine.bounds.plane_fit import Game, fitted
-from runner.engine.bounds.planes import Above, Forms, NodePlanes, proved
+from runner.engine.bounds.planes import Above, NodePlanes, UpperForms, proved
 from runner.engine.bounds.split_relu import SplitNode, SplitRelaxation
 from runner.engine.bounds.tagging import NoTagger
 
@@ -31,7 +31,7 @@ LOWER = 1e-5
 FEW, MANY = st.integers(1, 4), st.integers(1, 30)
 
 
-def forms_of(draw: st.DrawFn, inputs: st.SearchStrategy[int], neurons: int) -> Forms:
+def forms_of(draw: st.DrawFn, inputs: st.SearchStrategy[int], neurons: int) -> UpperForms:
     """Of any sizes; some inputs are fixed, and some neurons have one sign all over the box."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     many, dtype = draw(inputs), draw(st.sampled_from([torch.float32, torch.float64]))
@@ -49,11 +49,11 @@ def forms_of(draw: st.DrawFn, inputs: st.SearchStrategy[int], neurons: int) -> F
     middle, radius = (part.flatten().double() for part in box.ball)
     reach = rows.double().abs() @ radius
     away = draw(st.sampled_from([-3.0, -0.9, 0.0, 0.3, 3.0]))  # of the reach: 3 says one sign
-    return Forms(box, rows, -(rows.double() @ middle) - away * reach)
+    return UpperForms(box, rows, -(rows.double() @ middle) - away * reach)
 
 
 @st.composite
-def few(draw: st.DrawFn) -> Forms:
+def few(draw: st.DrawFn) -> UpperForms:
     """Such that all corners can be looked at."""
     return forms_of(draw, FEW, draw(st.integers(1, 3)))
 
@@ -75,7 +75,7 @@ def places(box: Interval) -> Iterable[list[Fraction]]:
     yield from map(exactly, points_in(box, 10)[:, 0])
 
 
-def least_room(forms: Forms, planes: NodePlanes) -> list[list[Fraction]]:
+def least_room(forms: UpperForms, planes: NodePlanes) -> list[list[Fraction]]:
     """By how much planes are above the ReLUs of their forms, where that is least; by set."""
     found = []
     for slopes, offsets in zip(planes.slopes, planes.offsets, strict=True):
@@ -92,11 +92,11 @@ def least_room(forms: Forms, planes: NodePlanes) -> list[list[Fraction]]:
     return found
 
 
-def all_proved(forms: Forms, slopes: Tensor) -> NodePlanes:
+def all_proved(forms: UpperForms, slopes: Tensor) -> NodePlanes:
     return proved(forms, torch.arange(len(forms.rows)), slopes, len(forms.rows))
 
 
-def some_game(forms: Forms, seed: int) -> Game:
+def some_game(forms: UpperForms, seed: int) -> Game:
     generator = torch.Generator().manual_seed(seed)
     outputs = -torch.rand(len(forms.rows), generator=generator).to(forms.rows)
     size = (outputs.abs() @ forms.rows.abs()).max()
@@ -105,7 +105,7 @@ def some_game(forms: Forms, seed: int) -> Game:
 
 @examples(200)
 @given(few(), st.integers(0, 9), st.sampled_from([0.0, 1.0, 1e3]))
-def test_planes_of_any_slopes_lie_above(forms: Forms, seed: int, size: float) -> None:
+def test_planes_of_any_slopes_lie_above(forms: UpperForms, seed: int, size: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     shares = torch.rand(2, *forms.rows.shape, generator=generator)
     slopes = size * (torch.randn(shares.shape, generator=generator) - shares).to(forms.rows)
@@ -116,7 +116,7 @@ def test_planes_of_any_slopes_lie_above(forms: Forms, seed: int, size: float) ->
 
 @examples(200)
 @given(few(), st.integers(0, 9))
-def test_fitted_planes_lie_above_and_no_higher_than_they_must(forms: Forms, seed: int) -> None:
+def test_fitted_planes_lie_above_and_no_higher_than_they_must(forms: UpperForms, seed: int) -> None:
     planes = all_proved(forms, fitted(forms, some_game(forms, seed))[None])
     (rooms,) = least_room(forms, planes)
     sizes = planes.sizes[0].double() + forms.rows.double().abs() @ forms.box.size[0].double()
@@ -127,7 +127,7 @@ def test_fitted_planes_lie_above_and_no_higher_than_they_must(forms: Forms, seed
 
 @examples(50)
 @given(few(), st.integers(0, 9))
-def test_a_size_is_what_a_plane_comes_to_at_most(forms: Forms, seed: int) -> None:
+def test_a_size_is_what_a_plane_comes_to_at_most(forms: UpperForms, seed: int) -> None:
     planes = all_proved(forms, fitted(forms, some_game(forms, seed))[None])
     for slope, offset, size in zip(
         planes.slopes[0], planes.offsets[0], exactly(planes.sizes[0]), strict=True
@@ -135,7 +135,7 @@ def test_a_size_is_what_a_plane_comes_to_at_most(forms: Forms, seed: int) -> Non
         assert all(abs(at(slope, offset, x)) <= size for x in places(forms.box))
 
 
-def triangles(forms: Forms) -> tuple[Tensor, Tensor]:
+def triangles(forms: UpperForms) -> tuple[Tensor, Tensor]:
     """Slopes [P, inputs] and offsets [P] of the triangles' upper sides, in float64."""
     middle, radius = (part.flatten().double() for part in forms.box.ball)
     rows = forms.rows.double()
@@ -147,7 +147,7 @@ def triangles(forms: Forms) -> tuple[Tensor, Tensor]:
     return -share[:, None] * rows, raised - share * forms.constants
 
 
-def least(forms: Forms, game: Game, slopes: Tensor, offsets: Tensor) -> float:
+def least(forms: UpperForms, game: Game, slopes: Tensor, offsets: Tensor) -> float:
     """The least value over the box of a bound with planes in place of the ReLUs."""
     middle, radius = (part.flatten().double() for part in forms.box.ball)
     outputs = game.outputs.double()
@@ -156,13 +156,13 @@ def least(forms: Forms, game: Game, slopes: Tensor, offsets: Tensor) -> float:
 
 
 @st.composite
-def any_forms(draw: st.DrawFn) -> Forms:
+def any_forms(draw: st.DrawFn) -> UpperForms:
     return forms_of(draw, MANY, draw(st.integers(1, 12)))
 
 
 @examples(200)
 @given(any_forms(), st.integers(0, 9))
-def test_fitted_planes_are_no_worse_than_triangles(forms: Forms, seed: int) -> None:
+def test_fitted_planes_are_no_worse_than_triangles(forms: UpperForms, seed: int) -> None:
     game = some_game(forms, seed)
     planes = all_proved(forms, fitted(forms, game)[None])
     plain = least(forms, game, *triangles(forms))
@@ -177,7 +177,7 @@ def test_fitted_planes_gain_where_neurons_cross_and_see_the_same_inputs(seed: in
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(12, 30, generator=generator)
     box = Interval(torch.full((1, 30), -1.0), torch.full((1, 30), 1.0))
-    forms = Forms(box, rows, torch.zeros(12).double())
+    forms = UpperForms(box, rows, torch.zeros(12).double())
     game = Game(-torch.ones(12), torch.zeros(30))
     planes = all_proved(forms, fitted(forms, game)[None])
     plain = least(forms, game, *triangles(forms))
@@ -204,7 +204,7 @@ def with_planes(
         if not len(node.neurons):
             continue
         rows, constants = (part[1][::every] for part in made.of(node))
-        forms = Forms(root.intervals["x"], rows, constants)
+        forms = UpperForms(root.intervals["x"], rows, constants)
         shares = torch.rand(SETS, *rows.shape, generator=generator).to(dtype)
         where = torch.arange(len(node.neurons))[::every]
         planes[node.name] = proved(forms, where, -shares * rows, len(rows))
@@ -262,7 +262,7 @@ def test_what_sharing_rounds_is_charged() -> None:
         torch.randn(6, 4, generator=generator),
         Interval(-torch.ones(1, 4), torch.ones(1, 4)),
     )
-    planes = all_proved(Forms(box, rows, torch.zeros(6).double()), -rows[None] / 3)
+    planes = all_proved(UpperForms(box, rows, torch.zeros(6).double()), -rows[None] / 3)
     above = Above(planes, torch.zeros(1, dtype=torch.long))
     given_up = kept = 0
     for _ in range(40):
