@@ -32,7 +32,7 @@ AGAIN, GROWTH = 200, 1.5
 
 @dataclass(frozen=True)
 class _Node:
-    """UpperForms of P neurons that have planes; which domains' columns [P] they have; of the rank's own
+    """Forms of P neurons that have planes; which domains' columns [P] they have; of the rank's own
     ones, which they are among these, and among the node's own (`at`).
     """
 
