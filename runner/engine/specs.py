@@ -69,6 +69,11 @@ class Specs:
         """Only the rows of some disjuncts (a mask [disjuncts]); numbers stay as they are."""
         return self._chosen(disjuncts[self.disjunct])
 
+    def counted_anew(self, disjuncts: Tensor) -> Specs:
+        """Only the rows of some disjuncts (a mask [disjuncts]), which are numbered anew."""
+        some, position = self.select(disjuncts), disjuncts.cumsum(0) - 1
+        return replace(some, disjunct=position[some.disjunct], disjuncts=int(disjuncts.sum()))
+
     def part(self, start: int, stop: int) -> Specs:
         """Only rows start to stop; numbers stay as they are."""
         return self._chosen(slice(start, stop))

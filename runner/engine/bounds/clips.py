@@ -94,7 +94,7 @@ class Forms:
             each = 2 * len(node.neurons) * len(self.middle) * self.middle.element_size()
             if each > most_bytes:
                 break
-            made = self._scaled(node, *forms.of(node))
+            made = self._scaled(node, *forms.of(node.before, node.neurons))
             most_bytes -= made.values.nbytes
             self.nodes.append(made)
 

@@ -6,7 +6,7 @@ sum of hinges, not by a relaxation but as it is. Nothing of the network is neede
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,17 +19,14 @@ from runner.engine.bounds.backward import (
     WholeCharges,
     advance,
     frontier_at,
-    start_frontier,
 )
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.neuron_forms import NeuronForms
 from runner.engine.bounds.rounding import LEDGER, gamma, smallest
 from runner.engine.bounds.split import bends_otherwise
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.specs import Specs
-
-# Neurons whose affine functions are made at once.
-AT_ONCE = 128
 
 
 class Hinges(NamedTuple):
@@ -92,6 +89,7 @@ def hinged(
     intervals: Mapping[str, Interval],
     specs: Specs,
     tag: Tagger,
+    checkpoint: Callable[[], None],
 ) -> HingedRows:
     """Of a network that bends once, over the box that `intervals`, of every node, are of. All ranks
     do it together, before any goes its own way.
@@ -109,17 +107,15 @@ def hinged(
         offsets = affine.offsets - specs.thresholds
         offsets = offsets - offsets.abs() * gamma(4, LEDGER)
         affine = _Affine(affine.slopes, offsets).of_some(varying, box)
+        forms = NeuronForms(network, wide, tag, checkpoint)
         least, most, weights = [], [], []
         for at, rows_at in caught.items():
             before = network.graph.node(at).inputs[0]
             neurons = (wide[before].upper.flatten() > 0).nonzero()[:, 0]
-            for some in neurons.split(AT_ONCE):
-                start = start_frontier(network, before, some, 1, LEDGER)
-                both = _end(network, advance(network, start, {}, {}, charges))
-                both = both.of_some(varying, box)
-                least.append(both.part(slice(len(some))))
-                most.append(both.part(slice(len(some), None)))
-                weights.append(rows_at.whole(network, at)[:, some])
+            rows, constants = forms.of(before, neurons)
+            least.append(_Affine(rows[0], constants[0]).of_some(varying, box))
+            most.append(_Affine(rows[1], constants[1]).of_some(varying, box))
+            weights.append(rows_at.whole(network, at)[:, neurons])
         up = torch.cat(weights, 1)
         rises, falls = (up > 0).any(0), (up < 0).any(0)
         below, above = _Affine.joined(least).part(rises), _Affine.joined(most).part(falls)

@@ -17,7 +17,6 @@ from runner.engine.bounds.backward import (
 )
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.split_relu import SplitNode
 from runner.engine.bounds.tagging import Tagger
 
 # Neurons whose forms are made at once.
@@ -45,21 +44,21 @@ class NeuronForms:
         before = self._network.graph.node(relaxed).inputs[0]
         return local_interval(self._network, before, self._intervals[before])
 
-    def of(self, node: SplitNode) -> tuple[Tensor, Tensor]:
-        """Of the inputs z of a node's unstable neurons [U], and of -z: rows [2, U, inputs] and
-        constants [2, U] in float64, so that rows · x + constants are no greater in real arithmetic.
+    def of(self, name: str, neurons: Tensor) -> tuple[Tensor, Tensor]:
+        """Of some flat neurons z [U] of a node, and of -z: rows [2, U, inputs] and constants [2, U]
+        in float64, so that rows · x + constants are no greater in real arithmetic.
         """
-        network, name = self._network, self._network.graph.input.name
+        network, source = self._network, self._network.graph.input.name
         charges = WholeCharges(network, self._intervals)
         rows, constants = [], []
-        for neurons in node.neurons.split(AT_ONCE):
+        for some in neurons.split(AT_ONCE):
             self._checkpoint()
             with torch.no_grad(), self._tag.kind(Memory.A):
-                start = start_frontier(network, node.before, neurons, 1, self._box.lower.dtype)
+                start = start_frontier(network, name, some, 1, self._box.lower.dtype)
                 done = advance(network, start, self._relaxations, {}, charges)
-                whole = network.features.whole(name, done.pending[name])
+                whole = network.features.whole(source, done.pending[source])
                 constant = done.constant if done.error is None else done.constant - done.error
-                shape = 2, len(neurons)
+                shape = 2, len(some)
                 rows.append(whole.reshape(*shape, -1))
                 constants.append(network.features.total(constant).reshape(shape))
         with self._tag.kind(Memory.BOUNDS):

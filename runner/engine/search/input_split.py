@@ -73,13 +73,8 @@ class InputSplit:
         self._cuts = Cuts(several=EnginePart.CUTS not in self._without, opening=opening)
         self.begun, self.complete, self.open_share, self.gains = False, True, 1.0, False
         self.stalled = False
-        # Disjuncts are counted anew, only those that are open.
         self._numbers = context.case.open.nonzero()[:, 0]
-        specs = context.case.specs.select(context.case.open)
-        position = context.case.open.cumsum(0) - 1
-        self._specs = replace(
-            specs, disjunct=position[specs.disjunct], disjuncts=len(self._numbers)
-        )
+        self._specs = context.case.specs.counted_anew(context.case.open)
         self._disjuncts = Disjuncts(self._specs, mixes=EnginePart.MIXES not in self._without)
         several = SEVERAL if self._disjuncts.several else SINGLE
         near = Near(CANCELLING if self._disjuncts.cancel else several)
@@ -94,7 +89,7 @@ class InputSplit:
         )
         self._beside, self._foresight = Beside(), Foresight()
         self._attack = BoxAttack(context, self._specs, self._numbers)
-        self._closed = specs.thresholds.new_full((len(self._numbers),), torch.inf)
+        self._closed = self._specs.thresholds.new_full((len(self._numbers),), torch.inf)
         self._start_nodes = [
             node
             for node in context.network.graph.nodes

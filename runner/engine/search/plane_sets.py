@@ -23,8 +23,8 @@ PLANE_BYTES = 64 * 1024 * 1024
 # Planes of a set, where there are so many neurons; where there is no room for as many, disjuncts
 # that miss by less share the set of the weakest.
 LEAST_PLANES = 64
-# Of what the bounds of all disjuncts miss, what planes must take away on average to be kept, and
-# what is much.
+# Of what the bounds of all disjuncts miss together, what planes must take away to be kept, and what
+# is much.
 GAIN, MUCH = 0.03, 0.25
 # Domains after which planes are fitted again, and by what they grow from one time to the next.
 AGAIN, GROWTH = 200, 1.5
@@ -67,10 +67,11 @@ class PlaneSets:
         return bool(self._nodes)
 
     def judge(self, before: Tensor, after: Tensor) -> bool:
-        """Whether they stay, by what the whole box's bounds miss [B] without and with them."""
-        missed = before > 0
-        shares = (1 - after.clamp(min=0) / before)[missed]
-        gain = float(shares.mean()) if len(shares) else 0.0
+        """Whether they stay, by what the whole box's bounds miss [B] without and with them: of the
+        sum, as the disjuncts that miss most are what a search is about.
+        """
+        missed = float(before.clamp(min=0).sum())
+        gain = 1 - float(after.clamp(min=0).sum()) / missed if missed > 0 else 0.0
         self.are_much = gain >= MUCH
         if gain < GAIN:
             self._bounds.planes, self._nodes = {}, {}
@@ -120,7 +121,8 @@ class PlaneSets:
         for node in bounds.space.nodes:
             some = wanted[node.start : node.stop].nonzero()[:, 0]
             if len(some):
-                forms = UpperForms(box, *(part[1][some] for part in made.of(node)))
+                rows, constants = made.of(node.before, node.neurons[some])
+                forms = UpperForms(box, rows[1], constants[1])
                 own = torch.isin(some, node.own).nonzero()[:, 0]
                 at = torch.isin(node.own, some).nonzero()[:, 0]
                 self._nodes[node.name] = _Node(forms, node.start + some, own, at)

@@ -70,17 +70,13 @@ class PlaneSplit:
             raise ValueError("planes start from bounds of every node")
         self._context = context
         self._numbers = case.open.nonzero()[:, 0]
-        specs = case.specs.select(case.open)
-        position = case.open.cumsum(0) - 1
-        # Disjuncts are counted anew, only those that are open.
-        self._specs = replace(
-            specs, disjunct=position[specs.disjunct], disjuncts=len(self._numbers)
-        )
+        self._specs = case.specs.counted_anew(case.open)
         # Of a conjunction, other rows exclude other places; a single row is cut where it is bent.
         rows_of = torch.bincount(self._specs.disjunct, minlength=len(self._numbers))
         self._several = torch.where(rows_of > 1, 1.0, FEW_MOVED)
         self._seeds = PaddedRows.of(case.specs)
-        rows = hinged(context.network, case.known.intervals, self._specs, context.tag)
+        intervals, check = case.known.intervals, context.checkpoint
+        rows = hinged(context.network, intervals, self._specs, context.tag, check)
         self._planes = HingePlanes(rows)
         budget, (_, falling, inputs) = context.settings.budget, self._planes.sizes
         each = max(1, falling * inputs) * max(1, len(self._specs.rows))

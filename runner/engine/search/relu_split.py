@@ -125,13 +125,13 @@ class ReluSplit:
         """From the whole box, for the disjuncts that are open."""
         self.begun = True
         disjuncts = self._context.case.open.nonzero()[:, 0]
-        self._closed[disjuncts.cpu()] = torch.inf
         self._start(*self._root.domains(disjuncts, self._settings.root))
 
     def _start(self, domains: Domains, bounds: Tensor, multipliers: Tensor) -> None:
         """From domains of the whole box."""
         self.store = DomainStore(self._context.tag)
         self._undecided[:] = False
+        self._closed[domains.disjunct.cpu()] = torch.inf
         self._whole = domains.to(torch.device("cpu"))
         if self._context.sharing.rank == 0:
             self._keep_open(domains, bounds, multipliers)

@@ -41,7 +41,7 @@ def rows_of(network: SmallNetwork, lower: Tensor, upper: Tensor, matrix: Tensor)
     shape = network.graph.input.shape
     box = Interval(lower.reshape(1, *shape), upper.reshape(1, *shape))
     known = Propagator(network.bound(), Settings(Method.CROWN)).bound(box)
-    return hinged(network.bound(), known.intervals, specs, NoTagger())
+    return hinged(network.bound(), known.intervals, specs, NoTagger(), lambda: None)
 
 
 def value(rows: HingedRows, x: Tensor) -> Tensor:

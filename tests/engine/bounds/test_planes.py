@@ -203,7 +203,7 @@ def with_planes(
     for node in root.space.nodes:
         if not len(node.neurons):
             continue
-        rows, constants = (part[1][::every] for part in made.of(node))
+        rows, constants = (part[1][::every] for part in made.of(node.before, node.neurons))
         forms = UpperForms(root.intervals["x"], rows, constants)
         shares = torch.rand(SETS, *rows.shape, generator=generator).to(dtype)
         where = torch.arange(len(node.neurons))[::every]
