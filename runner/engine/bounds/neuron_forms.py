@@ -49,6 +49,7 @@ class NeuronForms:
         in float64, so that rows · x + constants are no greater in real arithmetic.
         """
         network, source = self._network, self._network.graph.input.name
+        inputs = self._box.lower.numel()
         charges = WholeCharges(network, self._intervals)
         rows, constants = [], []
         for some in neurons.split(AT_ONCE):
@@ -59,7 +60,7 @@ class NeuronForms:
                 whole = network.features.whole(source, done.pending[source])
                 constant = done.constant if done.error is None else done.constant - done.error
                 shape = 2, len(some)
-                rows.append(whole.reshape(*shape, -1))
+                rows.append(whole.reshape(*shape, inputs))
                 constants.append(network.features.total(constant).reshape(shape))
         with self._tag.kind(Memory.BOUNDS):
             return torch.cat(rows, 1), torch.cat(constants, 1)

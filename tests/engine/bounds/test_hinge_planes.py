@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from small_networks import CPU, Builder, SmallNetwork, mlp
 from torch import Tensor
@@ -95,6 +95,21 @@ def drawn(network: SmallNetwork, seed: int) -> tuple[HingedRows, Tensor, Tensor]
     return rows_of(network, lower, upper, matrix), lower, matrix
 
 
+def test_a_node_none_of_whose_relus_rise_has_no_hinges() -> None:
+    network, far = mlp(4, 1, 3), 100 * torch.randn(4, generator=torch.Generator().manual_seed(0))
+    matrix = torch.ones(1, 3, dtype=torch.float64)
+    sides = [rows_of(network, at - 0.1, at + 0.1, matrix) for at in (far, -far)]
+    counts = [side.rising.weights.shape[1] + side.falling.weights.shape[1] for side in sides]
+    assert sorted(counts) == [0, 1], "the one ReLU is on at one of two opposite points alone"
+    flat = sides[counts.index(0)]
+    assert not flat.slopes.any()
+    row = torch.zeros(1, dtype=torch.long)
+    planes = HingePlanes(flat)
+    whole = Interval(flat.lower[None], flat.upper[None])
+    found, _ = planes.bound(whole, row, planes.unpacked(torch.zeros(1, planes.length)), 3)
+    assert torch.allclose(found, flat.constant)
+
+
 def points_of(rows: HingedRows, count: int, seed: int) -> Tensor:
     """Of its box, half of them corners."""
     random = torch.Generator().manual_seed(seed)
@@ -135,6 +150,7 @@ def parts(rows: HingedRows, count: int, seed: int) -> Interval:
 
 
 @given(st.integers(0, 2**16), st.sampled_from(sorted(ONCE)), st.sampled_from([0, 1, 7]))
+@example(10307, "side by side", 0)  # One of the two ReLU nodes is off throughout.
 def test_no_multipliers_prove_what_a_point_refutes(seed: int, name: str, steps: int) -> None:
     """Whatever the search was given, and whatever it made of it."""
     rows, _, _ = drawn(ONCE[name](seed % 5), seed)
