@@ -97,6 +97,10 @@ class EnginePart(StrEnum):
         "boxes halved under planes above ReLUs, where no ReLU stands behind another",
     )
     CLIPS = "clips", "bounds of neurons in the half spaces that neuron splits leave open"
+    CONFINED = (
+        "confined-neurons",
+        "bounds of neurons in sub-domains, by their splits and where their rows are unsafe",
+    )
     PLANES = "planes", "planes over the box above ReLUs, besides triangles, in neuron splits"
     TREES = "neuron-trees", "branch and bound of single neurons, where neuron splits stall"
     LEAVES = "leaf-lp", "a linear program where all ReLUs are split"

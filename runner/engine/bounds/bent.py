@@ -139,7 +139,7 @@ class BentBounds(DomainBounds[BentSpace, _Lines]):
                 for node in self.space.nodes
             }
             passed: dict[str, Tensor] = {}
-            frontier = self._start(domains.rows)
+            frontier = self._start(domains)
             while frontier.todo:
                 node = frontier.todo[0]
                 rows = frontier.pending[node.name]

@@ -151,7 +151,7 @@ class DomainBounds(Generic[S, L], ABC):
         charges = WholeCharges(self._network, self.intervals) if proven else None
         with torch.no_grad(), self._tag.kind(Memory.A):
             relaxations = self._relaxations(domains)
-            start, parts = self._start(domains.rows), self._parts(domains.multipliers)
+            start, parts = self._start(domains), self._parts(domains.multipliers)
             done = self._passed(start, relaxations, parts, charges)
             return concretize(self._network, done, self._box, charge=proven)
 
@@ -235,11 +235,11 @@ class DomainBounds(Generic[S, L], ABC):
     def _fixed(self, domains: Subdomains) -> tuple[Frontier, L]:
         """What no multiplier changes: the way to the first relaxed node, and the relaxations."""
         with torch.no_grad(), self._tag.kind(Memory.A):
-            start = advance(self._network, self._start(domains.rows), {}, {}, stop_at_relaxed=True)
+            start = advance(self._network, self._start(domains), {}, {}, stop_at_relaxed=True)
         return start, self._relaxations(domains)
 
-    def _start(self, rows: Tensor) -> Frontier:
-        network, name = self._network, self.start
+    def _start(self, domains: Subdomains) -> Frontier:
+        network, name, rows = self._network, self.start, domains.rows
         shaped = rows.reshape(*rows.shape[:2], *network.graph.node(name).shape)
         return frontier_at(network, name, network.features.local(name, shaped, 2))
 
@@ -318,7 +318,7 @@ class SplitBounds(DomainBounds[SplitSpace, Relaxations]):
             slopes = self._by_node(self._parts(domains.multipliers))
             splits = {node.name: node for node in self.space.nodes}
             seen = {}
-            frontier = self._start(domains.rows)
+            frontier = self._start(domains)
             while frontier.todo:
                 node = frontier.todo[0]
                 if node.name in splits:

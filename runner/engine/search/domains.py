@@ -19,7 +19,8 @@ class Domains:
     the unstable neurons' inputs, multipliers [B, K, V] float16 (to start from: any value in range
     gives a valid bound), margins [B] float64, depth [B], and urgency [B]: the least is next.
     ceiling [B] float64: the greatest margin to be claimed, 0 once limits hold only where the
-    disjunct may be unsafe.
+    disjunct may be unsafe. anew [B]: the depth where neurons were last bounded for it, and stood
+    [B] float64: its margin then.
     """
 
     disjunct: Tensor
@@ -31,6 +32,8 @@ class Domains:
     depth: Tensor
     urgency: Tensor
     ceiling: Tensor
+    anew: Tensor
+    stood: Tensor
 
     def __len__(self) -> int:
         return len(self.disjunct)

@@ -18,6 +18,7 @@ from runner.engine.attack.pgd import Target
 from runner.engine.bounds.beta import BetaSettings, Inspection, Subdomains
 from runner.engine.search.branching import Inspected, early, filtered, inspected
 from runner.engine.search.clipping import Clipping
+from runner.engine.search.confining import Confining
 from runner.engine.search.domains import Domains, DomainStore, joined
 from runner.engine.search.leaves import Certificate
 from runner.engine.search.rounds import run_rounds
@@ -76,6 +77,7 @@ class ReluSplit:
             self._root = SplitRoot.of(context)
         self._clipping = Clipping(context, self._root)
         self._settings = settings or (BENT if self._root.bent else ReluSplitSettings())
+        self._confining = Confining(context, self._root)
         workload, ranks = context.workload, context.sharing.ranks
         self.batch = max(1, (workload.batch // ranks if workload else self._own_batch) // 2)
         self.store = DomainStore(self._context.tag)
@@ -220,6 +222,15 @@ class ReluSplit:
                 return False
             thresholds = root.rows.goal(taken.disjunct, root.dtype)
             parents = root.subdomains(taken)
+        due = self._confining.due(taken) if free and not self._tightens else taken.depth[:0]
+        if len(due):
+            split = Inspected(root.bounds, parents, seen, thresholds)
+            taken, seen = self._confined(taken, due, split)
+            if not len(taken):
+                self._record(0, 0)
+                return False
+            thresholds = root.rows.goal(taken.disjunct, root.dtype)
+            parents = root.subdomains(taken)
         split = inspected(root.bounds, parents, seen, thresholds)
         if self._tightens and not root.bent:
             family = taken.phases.unique(dim=0, return_inverse=True)[1]
@@ -258,17 +269,34 @@ class ReluSplit:
         found = self._clipping.clipped(taken, inspected)
         if found is None:
             return taken, inspected.seen
-        root = self._root
-        seen = self._clipping.seen(root.subdomains(found))
-        proved = root.rows.margins(seen.bounds, found.disjunct).amax(0)
+        before = self._root.rows.margins(inspected.seen.bounds, found.disjunct).amax(0)
+        found, seen = self._seen_anew(found)
+        self._clipping.gained(-before, -found.margins)
+        return self._left(found, seen)
+
+    def _confined(
+        self, taken: Domains, due: Tensor, inspected: Inspected
+    ) -> tuple[Domains, Inspection]:
+        """With neurons bounded again: those that stay open, and what is seen of them."""
+        found, seen = self._seen_anew(self._confining.confined(taken, due, inspected))
+        stood = found.stood.index_copy(0, due, found.margins[due])
+        return self._left(replace(found, stood=stood), seen)
+
+    def _seen_anew(self, found: Domains) -> tuple[Domains, Inspection]:
+        """With the margins that new limits prove, inf where those cross."""
+        seen = self._clipping.seen(self._root.subdomains(found))
+        proved = self._root.rows.margins(seen.bounds, found.disjunct).amax(0)
         empty = (found.lower > found.upper).any(1)
-        closed = empty | (proved > 0)
         margins = torch.where(empty, torch.inf, torch.maximum(proved, found.margins))
-        margins = torch.minimum(margins, found.ceiling)
-        before = root.rows.margins(inspected.seen.bounds, found.disjunct).amax(0)
-        self._clipping.gained(-before, -margins)
-        self._close(found.disjunct[closed], margins[closed])
-        return replace(found, margins=margins).select(~closed), seen.select(~closed)
+        return replace(found, margins=torch.minimum(margins, found.ceiling)), seen
+
+    def _left(self, found: Domains, seen: Inspection) -> tuple[Domains, Inspection]:
+        """Those that stay open, others are closed."""
+        empty = (found.lower > found.upper).any(1)
+        proved = self._root.rows.margins(seen.bounds, found.disjunct).amax(0)
+        closed = empty | (proved > 0)
+        self._close(found.disjunct[closed], found.margins[closed])
+        return found.select(~closed), seen.select(~closed)
 
     def _close(self, disjuncts: Tensor, margins: Tensor) -> None:
         """Domains of these disjuncts [B] are closed with such margins [B]."""
@@ -305,7 +333,8 @@ class ReluSplit:
         best = torch.maximum(margins.amax(0), domains.margins)
         best = torch.minimum(best, domains.ceiling)
         self._close(disjunct[closed], best[closed])
-        kept = replace(domains, margins=best, urgency=best).select(~closed)
+        stood = torch.where(domains.stood.isfinite(), domains.stood, best)
+        kept = replace(domains, margins=best, urgency=best, stood=stood).select(~closed)
         if len(kept):
             self.store.put(self._with_families(kept) if self._tightens else kept)
 

@@ -131,6 +131,8 @@ class SplitRoot:
             depth=depth,
             urgency=nothing,
             ceiling=-nothing,
+            anew=depth,
+            stood=nothing,
         )
         return self._scaled(*self._bounded(domains, settings))
 

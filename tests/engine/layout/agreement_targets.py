@@ -20,8 +20,9 @@ from torch import Tensor
 from runner.contract.errors import InstanceError
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.alpha import AlphaSettings
-from runner.engine.bounds.beta import BetaSettings
+from runner.engine.bounds.beta import BetaSettings, SplitBounds
 from runner.engine.bounds.clips import Forms, HalfSpaces
+from runner.engine.bounds.confined import ConfinedBounds, Questions
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.refinement import Refinement
@@ -77,7 +78,7 @@ def agreement(payload: Payload) -> Payload:
             alone = Group() if name == "baseline" else group
             many = {
                 key: found
-                for adds in (_by_trees, _by_clips, _by_planes)
+                for adds in (_by_trees, _by_clips, _by_planes, _by_confining)
                 for key, found in adds(prepared, name, alone, box).items()
             }
             if name == "baseline":
@@ -132,24 +133,7 @@ def _by_clips(prepared: Path, name: str, group: Group, box: Interval) -> dict[st
 
 def _by_planes(prepared: Path, name: str, group: Group, box: Interval) -> dict[str, Tensor]:
     """Planes for two outputs, and bounds of the whole box with them: as they are, and proved."""
-    engine = DriverEngine(prepared, strategy_named(name), group, TORCH_DEVICE, NoTagger())
-    clock = Deadline(group, 100.0)
-    propagator = engine.propagator(Method.CROWN, clock, lambda rows: rows)
-    never = torch.full((2,), -torch.inf, dtype=torch.float64)
-    specs = Specs.of(_outputs_above(engine.graph, box), TORCH_DEVICE)
-    context = SearchContext(
-        network=propagator.network,
-        case=CaseProgress(box, specs, never, never < 0, propagator.bound(box)),
-        number=0,
-        within=box,
-        settings=Settings(),
-        device=TORCH_DEVICE,
-        seed=0,
-        tag=NoTagger(),
-        sharing=Alike(clock.check, lambda candidate: False, group.decide),
-        progress=Progress(),
-    )
-    root = SplitRoot.of(context)
+    root = _root(prepared, name, group, box)
     whole, _, _ = root.domains(torch.arange(2, device=TORCH_DEVICE), BetaSettings(iterations=1))
     bounds, plain = root.bounds, root.subdomains(whole)
     thresholds = root.rows.goal(whole.disjunct, root.dtype)
@@ -170,6 +154,71 @@ def _by_planes(prepared: Path, name: str, group: Group, box: Interval) -> dict[s
     if torch.equal(again, proved):
         raise ValueError("planes that are the same again compare nothing")
     return tensors | {"planes.again": again}
+
+
+def _by_confining(prepared: Path, name: str, group: Group, box: Interval) -> dict[str, Tensor]:
+    """Bounds of neurons of the last node, where those with the widest limits are split."""
+    root = _root(prepared, name, group, box)
+    bounds = root.bounds
+    if not isinstance(bounds, SplitBounds):
+        raise ValueError("a network of other functions than ReLUs is not confined")
+    node = [node for node in bounds.space.nodes if len(node.neurons)][-1]
+    confined = ConfinedBounds(
+        bounds._network, bounds.space, bounds.intervals, bounds.scale, NoTagger(), lambda: None
+    )
+    count = node.stop - node.start
+    lower, upper = (end.repeat(2 * count, 1) for end in (root.before.lower, root.before.upper))
+    widest = (upper - lower)[0].argsort()[-2:]
+    phases = torch.zeros(lower.shape, dtype=torch.int8, device=lower.device)
+    phases[:, widest[0]], phases[:, widest[1]] = 1, -1
+    lower[:, widest[0]], upper[:, widest[1]] = 0.0, 0.0
+    disjunct = torch.arange(2 * count, device=lower.device) % 2
+    questions = confined.asked(
+        Questions(
+            rows=root.rows.of_domains(disjunct, root.dtype),
+            phases=phases,
+            before=Interval(lower, upper),
+            multipliers=lower.new_zeros((1, 2 * count, 0)),
+            node=node,
+            columns=torch.arange(count, device=lower.device).repeat(2),
+            signs=torch.where(torch.arange(2 * count, device=lower.device) < count, 1, -1),
+            limits=root.rows.thresholds[:, disjunct] - 1e3,
+            units=lower.new_ones(2 * count),
+        )
+    )
+    some = replace(questions, multipliers=torch.full_like(questions.multipliers, 0.3))
+    goal = lower.new_full((1, 2 * count), torch.inf)
+    found, _ = confined.optimized(questions, goal, BetaSettings(iterations=4))
+    plain = confined.bound(questions, proven=True)
+    if not bool((found > plain).any()):
+        raise ValueError("constraints that add nothing compare nothing")
+    return {
+        "confined.bounds": confined.bound(some),
+        "confined.proved": confined.bound(some, proven=True),
+        "confined.found": found,
+    }
+
+
+def _root(prepared: Path, name: str, group: Group, box: Interval) -> SplitRoot:
+    """Of a search for what outputs are, by CROWN's bounds."""
+    engine = DriverEngine(prepared, strategy_named(name), group, TORCH_DEVICE, NoTagger())
+    clock = Deadline(group, 100.0)
+    propagator = engine.propagator(Method.CROWN, clock, lambda rows: rows)
+    never = torch.full((2,), -torch.inf, dtype=torch.float64)
+    specs = Specs.of(_outputs_above(engine.graph, box), TORCH_DEVICE)
+    context = SearchContext(
+        network=propagator.network,
+        case=CaseProgress(box, specs, never, never < 0, propagator.bound(box)),
+        number=0,
+        within=box,
+        settings=Settings(),
+        device=TORCH_DEVICE,
+        seed=0,
+        tag=NoTagger(),
+        sharing=Alike(clock.check, lambda candidate: False, group.decide),
+        progress=Progress(),
+    )
+    return SplitRoot.of(context)
 
 
 def _outputs_above(graph: Graph, box: Interval) -> Case:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_clipping
 import test_plane_split
 import torch
 from questions import DriverStub, bounded, case, identity, incomplete, question, region, save_onnx
@@ -35,9 +36,10 @@ from runner.engine.clock import Deadline
 from runner.engine.finding import Confirmation, Finding
 from runner.engine.layout.group import Group
 from runner.engine.measure.probe import Probe
-from runner.engine.search import disjuncts, input_split, leaves
+from runner.engine.search import confining, disjuncts, input_split, leaves
 from runner.engine.search.box_attack import BoxAttack
 from runner.engine.search.complete import fitting, tightest_bounds
+from runner.engine.search.confining import Confining
 from runner.engine.search.cuts import Cuts
 from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
@@ -243,6 +245,18 @@ def planes_above_relus(without: Without, watched: Watched) -> int:
     return len(made)
 
 
+def neurons_confined(without: Without, watched: Watched) -> int:
+    made = watched.calls(Confining, "confined")
+    watched.patch.setattr(confining, "LEVELS", 1)
+    watched.patch.setattr(confining, "NEEDED", 0)
+    network, instance, _ = test_clipping.asked(1, -0.05)
+    progress = bounded(network, instance, Method.CROWN, without=without)
+    assert (
+        ReluSplit(context(network, instance, progress, without=without)).run() is SearchEnd.PROVED
+    )
+    return len(made)
+
+
 def trees_of_neurons(without: Without, watched: Watched) -> int:
     network = mlp(4, 6, 6, 1)
     (found,) = bounded(network, never(network), without=without).open_cases
@@ -270,6 +284,7 @@ RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.PLANE_SPLITS: boxes_under_planes,
     EnginePart.CLIPS: half_spaces,
     EnginePart.PLANES: planes_above_relus,
+    EnginePart.CONFINED: neurons_confined,
     EnginePart.TREES: trees_of_neurons,
     EnginePart.LEAVES: linear_programs,
     EnginePart.EXACT: fractions,
