@@ -14,7 +14,7 @@ from torch import Tensor
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.space import Space, Splittable, located
-from runner.engine.network.graph import Op
+from runner.engine.network.graph import Node, Op
 
 # Narrower than this share of its size, a neuron is not worth a split.
 _NARROW = 1e-5
@@ -41,11 +41,10 @@ class BentSpace(Space[Variables]):
         """From bounds of every node over one box, [1, *shape]."""
         nodes: list[Variables] = []
         start = 0
-        for node in network.graph.nodes[1:]:
-            if node.name in network.start_nodes:
-                found = _variables(network, node.name, intervals[node.name], start)
-                start = found.stop
-                nodes.append(found)
+        for node in nodes_to_split(network):
+            found = _variables(network, node.name, intervals[node.name], start)
+            start = found.stop
+            nodes.append(found)
         return BentSpace(tuple(nodes), start)
 
     def splittable(self, limits: Interval) -> Tensor:
@@ -66,6 +65,13 @@ class BentSpace(Space[Variables]):
     def _flags(self, name: str, like: Tensor) -> Tensor:
         parts = [like.new_full((n.stop - n.start,), getattr(n, name)) for n in self.nodes]
         return torch.cat(parts) > 0
+
+
+def nodes_to_split(network: BoundNetwork) -> list[Node]:
+    """Those with bounds of their own before anything relaxed; not the input, which is halved by a
+    search for itself. There is none where functions take nothing but inputs.
+    """
+    return [node for node in network.graph.nodes[1:] if node.name in network.start_nodes]
 
 
 def _variables(network: BoundNetwork, name: str, whole: Interval, start: int) -> Variables:

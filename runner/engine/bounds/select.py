@@ -49,11 +49,17 @@ class SelectRule(Moving):
 
     @cached_property
     def _users(self) -> Tensor:
-        """Of each input the flat output that it feeds, one behind the last where it feeds none."""
+        """Of each input the flat output that it feeds first, one behind the last where it feeds
+        none.
+        """
         flat = self._index.flatten()
-        outputs = (flat >= 0).nonzero()[:, 0]
         users = flat.new_full((prod(self._input_shape),), flat.numel())
-        return users.index_copy(0, flat[outputs], outputs)
+        return users.index_copy(0, *self._rounds[0]) if self._rounds else users
+
+    @cached_property
+    def _unused(self) -> bool:
+        """Whether there is an input that feeds nothing."""
+        return bool((self._users == self._index.numel()).any())
 
     @cached_property
     def _rounds(self) -> list[tuple[Tensor, Tensor]]:
@@ -91,15 +97,10 @@ class SelectRule(Moving):
             moved = rows.permute(0, 1, *(2 + axis for axis in self._order))
             return [moved.reshape(*rows.shape[:2], *self._input_shape)], None
         flat = rows.flatten(2)
-        if self._node.attributes["once"]:
-            unused = prod(self._input_shape) > int((self._index >= 0).sum())
-            padded = F.pad(flat, (0, 1)) if unused else flat
-            found = padded.index_select(2, self._users)
-            return [found.reshape(*rows.shape[:2], *self._input_shape)], None
-        result = flat.new_zeros(*flat.shape[:2], prod(self._input_shape))
-        for inputs, outputs in self._rounds:
-            moved = flat.index_select(2, outputs)
-            if inputs is not self._rounds[0][0]:
-                moved = moved + result.index_select(2, inputs)
-            result = result.index_copy(2, inputs, moved)
-        return [result.reshape(*rows.shape[:2], *self._input_shape)], None
+        # From the rows even where they feed nothing: a rank whose gradients ended here would not
+        # take part in the collectives before.
+        found = (F.pad(flat, (0, 1)) if self._unused else flat).index_select(2, self._users)
+        for inputs, outputs in self._rounds[1:]:
+            moved = flat.index_select(2, outputs) + found.index_select(2, inputs)
+            found = found.index_copy(2, inputs, moved)
+        return [found.reshape(*rows.shape[:2], *self._input_shape)], None

@@ -10,6 +10,7 @@ import torch
 
 from runner.contract.vocabulary import EnginePart, Method
 from runner.contract.workload import Workload
+from runner.engine.bounds.bent_space import nodes_to_split
 from runner.engine.bounds.hinges import bends_once
 from runner.engine.bounds.split import bends_otherwise
 from runner.engine.bounds.tagging import Tagger
@@ -222,8 +223,7 @@ def hear_margins(cases: list[CaseProgress], sharing: Sharing) -> None:
 def fitting(case: OpenCase) -> list[MakeSearch]:
     """The searches that apply, the more hopeful first: it has less to split."""
     makers: list[MakeSearch] = []
-    left_out = EnginePart.BENT in case.settings.without and bends_otherwise(case.network)
-    if case.network.relaxed and case.progress.known is not None and not left_out:
+    if case.progress.known is not None and splits_neurons(case):
         relus = not bends_otherwise(case.network) and EnginePart.TREES not in case.settings.without
         makers.append(Deepening if relus else ReluSplit)
     if case.free_inputs <= MOST_INPUTS:
@@ -231,6 +231,13 @@ def fitting(case: OpenCase) -> list[MakeSearch]:
     if few_inputs(case) and case.free_inputs < unstable_neurons(case):
         makers.reverse()
     return makers
+
+
+def splits_neurons(case: OpenCase) -> bool:
+    """Whether there is a node with neurons to split."""
+    if bends_otherwise(case.network):
+        return bool(nodes_to_split(case.network)) and EnginePart.BENT not in case.settings.without
+    return bool(case.network.relaxed)
 
 
 def fits_planes(case: OpenCase) -> bool:

@@ -75,7 +75,8 @@ class PlaneSplit:
         rows_of = torch.bincount(self._specs.disjunct, minlength=len(self._numbers))
         self._several = torch.where(rows_of > 1, 1.0, FEW_MOVED)
         self._seeds = PaddedRows.of(case.specs)
-        intervals, check = case.known.intervals, context.checkpoint
+        # Ranks begin their rounds when they have their own planes: none may end another's here.
+        intervals, check = case.known.intervals, context.sharing.check
         rows = hinged(context.network, intervals, self._specs, context.tag, check)
         self._planes = HingePlanes(rows)
         budget, (_, falling, inputs) = context.settings.budget, self._planes.sizes

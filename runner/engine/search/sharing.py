@@ -72,7 +72,13 @@ class Sharing(Protocol):
         ...
 
     def checkpoint(self) -> None:
-        """To be called a few times a second. Raises RoundOver or DeadlineReached."""
+        """To be called a few times a second, in a round. Raises RoundOver or DeadlineReached."""
+        ...
+
+    def check(self) -> None:
+        """As `checkpoint`, outside of rounds: all ranks call it at the same points. Raises
+        DeadlineReached on all of them.
+        """
         ...
 
     def passed(self, fraction: float) -> bool:
@@ -120,7 +126,7 @@ class Alike:
         decide: Callable[[bool], bool] = lambda flag: flag,
         passed: Callable[[float], bool] = lambda fraction: False,
     ) -> None:
-        self.checkpoint = checkpoint
+        self.checkpoint = self.check = checkpoint
         self.passed = passed
         self._confirm = confirm
         self._decide = decide
@@ -200,6 +206,9 @@ class Apart:
     def checkpoint(self) -> None:
         if self._alike.decide(self._useless()):
             raise RoundOver
+
+    def check(self) -> None:
+        self._deadline.check()
 
     def _useless(self) -> bool:
         """Whether what is done here serves nobody any more; looks now and then."""

@@ -76,6 +76,17 @@ def test_without_relus_either_may_go_on(inputs: int, names: list[str]) -> None:
     assert [getattr(maker, "name", "") for maker in makers] == names
 
 
+@pytest.mark.parametrize("before", [[], [Op.RELU]])
+def test_functions_of_nothing_but_inputs_have_no_neurons_to_split(before: list[Op]) -> None:
+    builder = Builder((2,))
+    x = "x"
+    for op in (*before, Op.TANH):
+        x = builder.pointwise(op, x)
+    builder.linear(x, 1)
+    (maker,) = fitting(open_case(builder.network()))
+    assert getattr(maker, "name", "") == "input-split"
+
+
 @dataclass
 class Scripted:
     """A search that ends each `run` as it was told, and tells in `log` that it ran."""

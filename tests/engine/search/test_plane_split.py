@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ from test_input_split import TOLERANCE, context, deepest
 
 from runner.contract.vocabulary import Method
 from runner.contract.workload import Workload
-from runner.engine.clock import DeadlineReached
+from runner.engine.clock import Deadline, DeadlineReached, RoundOver
 from runner.engine.incomplete import Incomplete
+from runner.engine.layout.group import Group
 from runner.engine.search import plane_split
 from runner.engine.search.plane_split import PlaneSplit
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
+from runner.engine.search.sharing import Apart
 from runner.problem.property.model import Property
 
 
@@ -86,6 +89,18 @@ def wide(seed: int = 0, room: float = 0.1) -> tuple[SmallNetwork, Property]:
         x = (x - 0.1 * slope.sign()).clamp(-1, 1)
     least = float(network.outputs(x.detach()).min())
     return network, question(case([-1] * 12, [1] * 12, region([[1]], [least - room])))
+
+
+def test_no_rank_is_told_of_the_end_of_a_round_while_planes_are_made() -> None:
+    """Before its first round there is none to end, though another rank may have had its own."""
+    network, instance = wide()
+    confirmation: Any = None
+    sharing = Apart(Group(), Deadline(Group(), 0.0), confirmation)
+    found = bounded(network, instance, Method.IBP)
+    with pytest.raises(RoundOver):
+        sharing.checkpoint()
+    with pytest.raises(DeadlineReached):
+        PlaneSplit(context(network, instance, found, sharing=sharing))
 
 
 def test_a_root_is_tighter_than_splits_of_neurons_begin_with() -> None:
