@@ -19,7 +19,7 @@ from sound_bounds import counted_rows
 
 from runner.contract.vocabulary import BOUNDS, Method
 from runner.engine.attack.pgd import Target
-from runner.engine.bounds import propagate
+from runner.engine.bounds.alpha import optimized_slopes
 from runner.engine.bounds.network_bounds import NetworkBounds
 from runner.engine.bounds.propagate import Propagator
 from runner.engine.clock import DeadlineReached
@@ -302,13 +302,12 @@ def test_before_splits_slopes_are_gone_on_with_where_a_few_steps_gained(
     network, instance = dear(monkeypatch)
     monkeypatch.setattr("runner.engine.incomplete.FEW_GAIN", gain)
     taken: list[int] = []
-    search = propagate.optimized_slopes
 
     def counting(*arguments: Any, **others: Any) -> dict[str, torch.Tensor]:
         taken.append(arguments[5].iterations)
-        return search(*arguments, **others)
+        return optimized_slopes(*arguments, **others)
 
-    monkeypatch.setattr(propagate, "optimized_slopes", counting)
+    monkeypatch.setattr("runner.engine.bounds.propagate.optimized_slopes", counting)
     steps, bounds = [], []
     for searched in (False, True):
         taken.clear()
