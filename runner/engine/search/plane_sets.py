@@ -30,7 +30,7 @@ GAIN, MUCH = 0.03, 0.25
 # Domains after which planes are fitted again, and by what they grow from one time to the next.
 AGAIN, GROWTH = 200, 1.5
 # What that must take off what a batch of them misses together, and by what they grow elsewhere.
-WORTH, IDLE_GROWTH = 0.02, 2.0
+WORTH, IDLE_GROWTH = 0.02, 6.0
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,15 @@ class PlaneSets:
 
     def keep(self, before: Tensor, after: Tensor) -> bool:
         """Whether planes that were fitted again stay, by what a batch of domains misses [B] with
-        those before and with them.
+        those before and with them. Where they are much they do: multipliers follow them.
         """
-        gain = _gain(before, after)
-        if gain < WORTH:
-            self._next = int(self._last * IDLE_GROWTH)
-        if gain < 0:
-            self._bounds.planes = self._former
+        gain, former = _gain(before, after), self._former
         self._former = {}
+        if self.are_much or gain >= WORTH:
+            return True
+        self._next = int(self._last * IDLE_GROWTH)
+        if gain < 0:
+            self._bounds.planes = former
         return gain >= 0
 
     def make(self, roots: Inspected, disjuncts: Tensor) -> None:

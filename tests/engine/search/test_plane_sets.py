@@ -248,21 +248,22 @@ def test_planes_are_fitted_again_more_and_more_rarely() -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "kept", "growth"),
+    ("much", "after", "kept", "growth"),
     [
-        (1.2, False, plane_sets.IDLE_GROWTH),
-        (1.0, True, plane_sets.IDLE_GROWTH),
-        (0.5, True, plane_sets.GROWTH),
+        (False, 1.2, False, plane_sets.IDLE_GROWTH),
+        (False, 1.0, True, plane_sets.IDLE_GROWTH),
+        (False, 0.5, True, plane_sets.GROWTH),
+        (True, 1.2, True, plane_sets.GROWTH),
     ],
 )
 def test_planes_that_were_fitted_again_stay_where_bounds_are_no_looser(
-    after: float, kept: bool, growth: float
+    much: bool, after: float, kept: bool, growth: float
 ) -> None:
     network, instance = several()
     root, whole = rooted(network, instance)
     whole = root.with_planes(whole, SETTINGS)[0]
     assert root.planes is not None
-    visited = plane_sets.AGAIN
+    visited, root.planes.are_much = plane_sets.AGAIN, much
     assert root.planes.due(visited)
     domains, thresholds = root.subdomains(whole), root.rows.goal(whole.disjunct, root.dtype)
     before, bounds = dict(planes_of(root)), root.bounds.bound(domains)
