@@ -24,9 +24,10 @@ class Bounding(Protocol):
 
     method: Method
 
-    def run(self, tightest: Method, *, splits: bool = False) -> None:
+    def run(self, tightest: Method, *, splits: bool = False, searched: bool = False) -> None:
         """Methods from the cheapest to `tightest`, until nothing is open; may raise. `splits`:
-        whether boxes are cut after that, so that what is dear over the whole one can wait.
+        whether boxes are cut after that, so that what is dear over the whole one can wait;
+        `searched`: whether boxes or neurons are split, so that what gains little is left out.
         """
         ...
 

@@ -140,7 +140,7 @@ class LirpaBounding:
         self.method = Method.IBP
         self.progress = ""
 
-    def run(self, tightest: Method, *, splits: bool = False) -> None:
+    def run(self, tightest: Method, *, splits: bool = False, searched: bool = False) -> None:
         from runner.engine.network.lirpa import lirpa_bounds  # slow to import, and only used here
 
         for method in ladder(tightest):

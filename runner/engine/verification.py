@@ -165,7 +165,7 @@ class Verification:
         if not halved_together(bounding.open_cases):
             splits = all(map(few_inputs, bounding.open_cases))
             bounding.run(Method.CROWN, splits=splits)
-            bounding.run(tightest_bounds(bounding.open_cases))
+            bounding.run(tightest_bounds(bounding.open_cases), searched=True)
 
     def _searches(self) -> Complete:
         return Complete(

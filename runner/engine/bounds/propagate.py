@@ -53,6 +53,11 @@ def _never(best: Tensor) -> bool:
     return False
 
 
+def _width(interval: Interval) -> Tensor:
+    """Of all neurons together, in float64."""
+    return (interval.upper - interval.lower).sum(dtype=LEDGER)
+
+
 class Propagator:
     """Bounds of one network. `checkpoint` is called between blocks and iterations; it may raise."""
 
@@ -69,6 +74,8 @@ class Propagator:
         self.settings = settings
         self._refinement = refinement or Refinement()
         self.refined = 0  # start nodes, all of whose blocks have been bounded
+        # Of start nodes, the share of the width of their bounds that α has taken away.
+        self.gains: dict[str, float] = {}
         self._cut = False
         self._tag = tag or NoTagger()
         self._checkpoint = checkpoint
@@ -262,8 +269,11 @@ class Propagator:
         interval = self._backward_bounds(name, interval, bounds, Method.CROWN)
         if self._refinement.trees is not None:
             interval = self._by_trees(name, interval, bounds, self._refinement.trees)
-        elif self.settings.method is Method.ALPHA_CROWN:
-            interval = self._backward_bounds(name, interval, bounds, Method.ALPHA_CROWN)
+        elif self.settings.method is Method.ALPHA_CROWN and name not in self._refinement.idle:
+            without, width = interval, _width(interval)
+            interval = self._backward_bounds(name, without, bounds, Method.ALPHA_CROWN)
+            if bool(width > 0):
+                self.gains[name] = float(1 - _width(interval) / width)
         self.refined += not self._cut
         return interval
 

@@ -61,12 +61,13 @@ class Refinement:
 
     wanted: by node, flat neurons [n]; all of a node that is not named. over: asked before each
     block of rows; blocks after that keep the bounds that are there. trees: what bounds the rows of
-    start nodes behind ReLUs, in place of α-CROWN.
+    start nodes behind ReLUs, in place of α-CROWN. idle: start nodes whose rows have no α.
     """
 
     wanted: Mapping[str, Tensor] = field(default_factory=dict)
     over: Callable[[], bool] = lambda: False
     trees: Trees | None = None
+    idle: frozenset[str] = frozenset()
 
 
 # Interval bounds and forms alone.

@@ -4,6 +4,7 @@ box, and fitted again for the domains that are open.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,8 @@ LEAST_PLANES = 64
 GAIN, MUCH = 0.03, 0.25
 # Domains after which planes are fitted again, and by what they grow from one time to the next.
 AGAIN, GROWTH = 200, 1.5
+# What that must take off what a batch of them misses together, and by what they grow elsewhere.
+WORTH, IDLE_GROWTH = 0.02, 6.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class PlaneSets:
         self._slopes = (before.upper / (before.upper - before.lower))[0]
         self._nodes: dict[str, _Node] = {}
         self._set: Tensor | None = None
-        self._next = AGAIN
+        self._last, self._next = 0, AGAIN
+        self._former: Mapping[str, NodePlanes] = {}
         # Whether more iterations are worth their time, as there is much that shares may gain.
         self.are_much = False
 
@@ -70,8 +74,7 @@ class PlaneSets:
         """Whether they stay, by what the whole box's bounds miss [B] without and with them: of the
         sum, as the disjuncts that miss most are what a search is about.
         """
-        missed = float(before.clamp(min=0).sum())
-        gain = 1 - float(after.clamp(min=0).sum()) / missed if missed > 0 else 0.0
+        gain = _gain(before, after)
         self.are_much = gain >= MUCH
         if gain < GAIN:
             self._bounds.planes, self._nodes = {}, {}
@@ -85,8 +88,21 @@ class PlaneSets:
         """Whether to fit them again, after so many domains; to be asked once for each batch."""
         if not self.used or visited < self._next:
             return False
-        self._next = int(visited * GROWTH)
+        self._last, self._next = visited, int(visited * GROWTH)
         return True
+
+    def keep(self, before: Tensor, after: Tensor) -> bool:
+        """Whether planes that were fitted again stay, by what a batch of domains misses [B] with
+        those before and with them. Where they are much they do: multipliers follow them.
+        """
+        gain, former = _gain(before, after), self._former
+        self._former = {}
+        if self.are_much or gain >= WORTH:
+            return True
+        self._next = int(self._last * IDLE_GROWTH)
+        if gain < 0:
+            self._bounds.planes = former
+        return gain >= 0
 
     def make(self, roots: Inspected, disjuncts: Tensor) -> None:
         """From the whole box, for some disjuncts [B]."""
@@ -110,6 +126,7 @@ class PlaneSets:
         """Again, from what domains of these disjuncts [B] are on average; other sets stay."""
         sets = self.of(disjuncts)
         if sets is not None:
+            self._former = self._bounds.planes
             some = torch.arange(len(sets), device=sets.device)
             self._fit(_Means.of(inspected, sets, some, shared=True), int(sets.max()) + 1)
 
@@ -188,6 +205,12 @@ class _Means:
         shares = (given / outputs).nan_to_num(0.0)
         inputs = _means(seen.inputs[nearest, some], group, len(found))
         return _Means(found, outputs, shares, inputs.unsqueeze(1))
+
+
+def _gain(before: Tensor, after: Tensor) -> float:
+    """Of what bounds miss together [B], where they miss anything, the share that is gone."""
+    missed = float(before.clamp(min=0).sum())
+    return 1 - float(after.clamp(min=0).sum()) / missed if missed > 0 else 0.0
 
 
 def _means(values: Tensor, group: Tensor, groups: int) -> Tensor:

@@ -214,7 +214,9 @@ class ReluSplit:
         planes = root.planes
         if planes is not None and planes.due(self._visited):
             planes.fit(inspected(root.bounds, parents, seen, thresholds), taken.disjunct)
-            seen = self._clipping.seen(parents) if clips else root.bounds.inspect(parents)
+            anew = self._clipping.seen(parents) if clips else root.bounds.inspect(parents)
+            missed = [(thresholds - of.bounds).amin(0) for of in (seen, anew)]
+            seen = anew if planes.keep(*missed) else seen
         if clips:
             taken, seen = self._clipped(taken, Inspected(root.bounds, parents, seen, thresholds))
             if not len(taken):

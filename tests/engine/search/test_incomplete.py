@@ -19,6 +19,7 @@ from sound_bounds import counted_rows
 
 from runner.contract.vocabulary import BOUNDS, Method
 from runner.engine.attack.pgd import Target
+from runner.engine.bounds.alpha import optimized_slopes
 from runner.engine.bounds.network_bounds import NetworkBounds
 from runner.engine.bounds.propagate import Propagator
 from runner.engine.clock import DeadlineReached
@@ -292,3 +293,27 @@ def test_what_specs_do_not_see_has_no_rows(monkeypatch: pytest.MonkeyPatch) -> N
     assert (
         0 < sum(count for _, count in rows) <= 2 * 3 * 9 + 20
     )  # in both precisions, and those that rounding is seen at
+
+
+@pytest.mark.parametrize("gain", [-1.0, 2.0])
+def test_before_splits_slopes_are_gone_on_with_where_a_few_steps_gained(
+    gain: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, instance = dear(monkeypatch)
+    monkeypatch.setattr("runner.engine.incomplete.FEW_GAIN", gain)
+    taken: list[int] = []
+
+    def counting(*arguments: Any, **others: Any) -> dict[str, torch.Tensor]:
+        taken.append(arguments[5].iterations)
+        return optimized_slopes(*arguments, **others)
+
+    monkeypatch.setattr("runner.engine.bounds.propagate.optimized_slopes", counting)
+    steps, bounds = [], []
+    for searched in (False, True):
+        taken.clear()
+        found = incomplete(network, instance)
+        found.run(Method.ALPHA_CROWN, searched=searched)
+        steps.append(sum(taken))
+        bounds.append(found.lower_bound)
+    assert steps[1] < steps[0] if gain > 1 else steps[1] == steps[0]
+    assert bounds[1] < bounds[0] if gain > 1 else bounds[1] == bounds[0]

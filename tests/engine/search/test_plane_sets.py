@@ -245,3 +245,35 @@ def test_planes_are_fitted_again_more_and_more_rarely() -> None:
     gaps = [later - sooner for sooner, later in pairwise(found)]
     assert gaps == sorted(gaps)
     assert len(found) > 3
+
+
+@pytest.mark.parametrize(
+    ("much", "after", "kept", "growth"),
+    [
+        (False, 1.2, False, plane_sets.IDLE_GROWTH),
+        (False, 1.0, True, plane_sets.IDLE_GROWTH),
+        (False, 0.5, True, plane_sets.GROWTH),
+        (True, 1.2, True, plane_sets.GROWTH),
+    ],
+)
+def test_planes_that_were_fitted_again_stay_where_bounds_are_no_looser(
+    much: bool, after: float, kept: bool, growth: float
+) -> None:
+    network, instance = several()
+    root, whole = rooted(network, instance)
+    whole = root.with_planes(whole, SETTINGS)[0]
+    assert root.planes is not None
+    visited, root.planes.are_much = plane_sets.AGAIN, much
+    assert root.planes.due(visited)
+    domains, thresholds = root.subdomains(whole), root.rows.goal(whole.disjunct, root.dtype)
+    before, bounds = dict(planes_of(root)), root.bounds.bound(domains)
+    seen = root.bounds.inspect(domains)
+    root.planes.fit(inspected(root.bounds, domains, seen, thresholds), whole.disjunct)
+    assert not torch.equal(root.bounds.bound(domains), bounds)
+    missed = torch.ones(len(whole))
+    assert root.planes.keep(missed, after * missed) is kept
+    assert torch.equal(root.bounds.bound(domains), bounds) is not kept
+    same = [planes is before[name] for name, planes in planes_of(root).items()]
+    assert all(same) if not kept else not any(same)
+    assert not root.planes.due(int(visited * growth) - 1)
+    assert root.planes.due(int(visited * growth))
