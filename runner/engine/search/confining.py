@@ -32,7 +32,7 @@ LEAST_PROMISE = 0.005
 LAST = 0.3
 # Splits of a sub-domain from one time to the next, and how many more in a row it must need for it
 # to be worth it, if each gains as much as these did.
-LEVELS, NEEDED = 4, 3
+LEVELS, NEEDED = 4, 4
 # Of a neuron that was asked for before, in any sub-domain, what it ended with is a good beginning.
 FIRST = BetaSettings(iterations=12)
 AGAIN = BetaSettings(iterations=3)
