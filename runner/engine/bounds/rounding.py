@@ -44,7 +44,10 @@ those off.
    worth at most u |A| max(0, z). With max(0, z) <= p x + h over the box and S >= |p| |x| + |h|,
    S bounds that, too, so that γ(n) |A| S pays for the sharing, for the sums g p over n neurons, and
    for g h. The offset h of given slopes p is computed in float64, and rounded up.
-8. Underflow adds the smallest normal number to each product; `floor` counts that.
+8. Weighted rows. K rows w z <= t, each times a weight g >= 0, are added to what is bounded: sums of
+   products g w, which are charged with the size of z as coefficients are (2), and of g t in float64,
+   charged apart.
+9. Underflow adds the smallest normal number to each product; `floor` counts that.
 
 Computed sums and charges are rounded themselves: `gamma` has room for three factors of
 1 / (1 - γ(n)), in the precision that the sums were computed in; for another one see `sums_in`.

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from runner.contract.vocabulary import Memory
 from runner.engine.attack.pgd import Target
-from runner.engine.bounds.beta import BetaSettings, Inspection, Subdomains
-from runner.engine.search.branching import Inspected, early, filtered, inspected
-from runner.engine.search.clipping import Clipping
-from runner.engine.search.confining import Confining
+from runner.engine.bounds.beta import BetaSettings, Subdomains
+from runner.engine.search.branching import early, filtered, inspected
 from runner.engine.search.domains import Domains, DomainStore, joined
 from runner.engine.search.leaves import Certificate
+from runner.engine.search.narrowing import Narrowing
 from runner.engine.search.rounds import run_rounds
 from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.seeds import Seeds, minimiser, search
@@ -75,9 +74,8 @@ class ReluSplit:
         self.stalled = False
         with context.tag.kind(Memory.BOUNDS):
             self._root = SplitRoot.of(context)
-        self._clipping = Clipping(context, self._root)
+        self._narrowing = Narrowing(context, self._root, self._close)
         self._settings = settings or (BENT if self._root.bent else ReluSplitSettings())
-        self._confining = Confining(context, self._root)
         workload, ranks = context.workload, context.sharing.ranks
         self.batch = max(1, (workload.batch // ranks if workload else self._own_batch) // 2)
         self.store = DomainStore(self._context.tag)
@@ -206,28 +204,20 @@ class ReluSplit:
         thresholds = root.rows.goal(taken.disjunct, root.dtype)
         parents = root.subdomains(taken)
         free = self._context.workload is None
-        clips = free and not self._tightens and self._clipping.due
-        seen = self._clipping.seen(parents) if clips else root.bounds.inspect(parents)
+        narrows = free and not self._tightens
+        clips = narrows and self._narrowing.clips
+        seen = self._narrowing.seen(parents) if clips else root.bounds.inspect(parents)
         turn = self._context.progress.rounds % self._settings.attack_every == 1
         if free and turn and self._attacked(taken, seen.inputs, seen.bounds - thresholds):
             return True
         planes = root.planes
         if planes is not None and planes.due(self._visited):
             planes.fit(inspected(root.bounds, parents, seen, thresholds), taken.disjunct)
-            anew = self._clipping.seen(parents) if clips else root.bounds.inspect(parents)
+            anew = self._narrowing.seen(parents) if clips else root.bounds.inspect(parents)
             missed = [(thresholds - of.bounds).amin(0) for of in (seen, anew)]
             seen = anew if planes.keep(*missed) else seen
-        if clips:
-            taken, seen = self._clipped(taken, Inspected(root.bounds, parents, seen, thresholds))
-            if not len(taken):
-                self._record(0, 0)
-                return False
-            thresholds = root.rows.goal(taken.disjunct, root.dtype)
-            parents = root.subdomains(taken)
-        due = self._confining.due(taken) if free and not self._tightens else taken.depth[:0]
-        if len(due):
-            split = Inspected(root.bounds, parents, seen, thresholds)
-            taken, seen = self._confined(taken, due, split)
+        if narrows:
+            taken, seen = self._narrowing.narrowed(taken, seen, clips=clips)
             if not len(taken):
                 self._record(0, 0)
                 return False
@@ -265,40 +255,6 @@ class ReluSplit:
         self._keep_open(children, bounds, multipliers)
         self._record(2 * int(splittable.sum()), int(taken.depth.max()) + 1)
         return False
-
-    def _clipped(self, taken: Domains, inspected: Inspected) -> tuple[Domains, Inspection]:
-        """Of what half spaces leave of domains: those that stay open, and what is seen of them."""
-        found = self._clipping.clipped(taken, inspected)
-        if found is None:
-            return taken, inspected.seen
-        before = self._root.rows.margins(inspected.seen.bounds, found.disjunct).amax(0)
-        found, seen = self._seen_anew(found)
-        self._clipping.gained(-before, -found.margins)
-        return self._left(found, seen)
-
-    def _confined(
-        self, taken: Domains, due: Tensor, inspected: Inspected
-    ) -> tuple[Domains, Inspection]:
-        """With neurons bounded again: those that stay open, and what is seen of them."""
-        found, seen = self._seen_anew(self._confining.confined(taken, due, inspected))
-        stood = found.stood.index_copy(0, due, found.margins[due])
-        return self._left(replace(found, stood=stood), seen)
-
-    def _seen_anew(self, found: Domains) -> tuple[Domains, Inspection]:
-        """With the margins that new limits prove, inf where those cross."""
-        seen = self._clipping.seen(self._root.subdomains(found))
-        proved = self._root.rows.margins(seen.bounds, found.disjunct).amax(0)
-        empty = (found.lower > found.upper).any(1)
-        margins = torch.where(empty, torch.inf, torch.maximum(proved, found.margins))
-        return replace(found, margins=torch.minimum(margins, found.ceiling)), seen
-
-    def _left(self, found: Domains, seen: Inspection) -> tuple[Domains, Inspection]:
-        """Those that stay open, others are closed."""
-        empty = (found.lower > found.upper).any(1)
-        proved = self._root.rows.margins(seen.bounds, found.disjunct).amax(0)
-        closed = empty | (proved > 0)
-        self._close(found.disjunct[closed], found.margins[closed])
-        return found.select(~closed), seen.select(~closed)
 
     def _close(self, disjuncts: Tensor, margins: Tensor) -> None:
         """Domains of these disjuncts [B] are closed with such margins [B]."""
