@@ -45,7 +45,7 @@ those off.
    S bounds that, too, so that γ(n) |A| S pays for the sharing, for the sums g p over n neurons, and
    for g h. The offset h of given slopes p is computed in float64, and rounded up.
 8. Weighted rows. K rows w z <= t, each times a weight g >= 0, are added to what is bounded: sums of
-   products g w, which are charged with the size of z as coefficients are (2), and of g t in float64,
+   products g w, charged with the size of z as coefficients are (2), and of g t in float64,
    charged apart.
 9. Underflow adds the smallest normal number to each product; `floor` counts that.
 
