@@ -49,11 +49,11 @@ DEAR_SHARE = 0.1
 # nine tenths of what they gain.
 FEW_ITERATIONS, FEW_STEP = 4, 0.5
 # Of the width of a start node's bounds, what those must have taken away for all steps to follow,
-# where boxes or neurons are split after that: splits gain more in the time.
-FEW_GAIN = 0.05
+# where boxes or neurons are split after that: splits gain more in the time. Where all steps are not
+# so many multiply-adds (some seconds of a core), they follow anyway.
+FEW_GAIN, LONG_WORK = 0.05, 100_000_000_000
 
-# No cells are looked at after this share of the time: until then none had been reached, and what is
-# bounded otherwise has to tell as many cells apart.
+# No cells are looked at after this share of the time: until then none had been reached.
 CELLS_SHARE = 0.9
 
 # Of a bound: what rounding may change in a search for slopes, roughly.
@@ -275,7 +275,7 @@ class Incomplete:
             if refinement is NO_REFINEMENT or not bool(case.open.any()):
                 return
             gains = self._bound_with(case, method, replace(refinement, idle=idle), alpha)
-            if self._searched:
+            if self._searched and self._work(case, method) > LONG_WORK:
                 idle = frozenset(name for name, gain in gains.items() if not gain >= FEW_GAIN)
                 if len(idle) == len(gains):
                     return
@@ -295,12 +295,16 @@ class Incomplete:
 
     def _dear(self, case: CaseProgress, method: Method) -> bool:
         """Whether rows of start nodes take long, as far as bounds tell that are known."""
-        if case.known is None or EnginePart.EARLY in self._settings.without:
-            return False
-        work = self._propagator(Method.CROWN, Refinement()).work(case.known)
+        left_out = EnginePart.EARLY in self._settings.without
+        return not left_out and self._work(case, method) > EARLY_WORK
+
+    def _work(self, case: CaseProgress, method: Method) -> int:
+        """Multiply-adds that rows of start nodes take, as far as bounds tell that are known."""
+        if case.known is None:
+            return 0
         # A step of α goes back and forth.
         steps = 2 * self._settings.alpha.iterations if method is Method.ALPHA_CROWN else 1
-        return work * steps > EARLY_WORK
+        return steps * self._propagator(Method.CROWN, Refinement()).work(case.known)
 
     def _refinement(self, case: CaseProgress, method: Method) -> Refinement:
         """Of what the open specs depend on, while there is time for it."""

@@ -52,8 +52,10 @@ class Narrowing:
                 taken, seen = self._open(found, seen)
         due = self._confining.due(taken)
         if len(due):
+            before = self._missed(taken, seen)
             found = self._confining.confined(taken, due, self._inspected(taken, seen))
             found, seen = self._seen_anew(found)
+            self._confining.gained(before[due], -found.margins[due])
             stood = found.stood.index_copy(0, due, found.margins[due])
             taken, seen = self._open(replace(found, stood=stood), seen)
         return taken, seen

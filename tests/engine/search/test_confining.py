@@ -104,11 +104,22 @@ def test_a_sub_domain_is_due_where_as_many_splits_more_would_not_close_it() -> N
     searched = context(network, instance, bounded(network, instance, Method.CROWN))
     confining = Confining(searched, SplitRoot.of(searched))
     enough = domains_of(
-        [-4.0, -2.0, -4.0, -1.0], stood=[-8.0, -8.0, -8.0, -1.0], levels=[4, 4, 3, 9]
+        [-7.0, -5.0, -7.0, -1.0], stood=[-11.0, -9.0, -11.0, -1.0], levels=[4, 4, 3, 9]
     )
-    assert confining.due(enough).tolist() == [0, 3], (
-        "four levels, and over three more of their gain"
-    )
+    assert confining.due(enough).tolist() == [0, 3], "four levels, and needs over six"
+
+
+def test_few_are_tried_at_first_and_again_now_and_then_where_it_gains_little() -> None:
+    network, instance, _ = asked(1, 0.1)
+    searched = context(network, instance, bounded(network, instance, Method.CROWN))
+    confining = Confining(searched, SplitRoot.of(searched))
+    stuck = domains_of([-1.0] * 9, stood=[-1.0] * 9, levels=[9] * 9)
+    missed = torch.ones(9, dtype=torch.float64)
+    assert len(confining.due(stuck)) == 4
+    confining.gained(missed, 0.95 * missed)
+    assert sorted(len(confining.due(stuck)) for _ in range(32)) == [0] * 30 + [4, 4]
+    confining.gained(missed, torch.zeros_like(missed))
+    assert len(confining.due(stuck)) == 9
 
 
 def test_what_was_found_for_a_neuron_is_kept_for_the_next_but_its_betas() -> None:

@@ -301,6 +301,7 @@ def test_before_splits_slopes_are_gone_on_with_where_a_few_steps_gained(
 ) -> None:
     network, instance = dear(monkeypatch)
     monkeypatch.setattr("runner.engine.incomplete.FEW_GAIN", gain)
+    monkeypatch.setattr("runner.engine.incomplete.LONG_WORK", 0)
     taken: list[int] = []
 
     def counting(*arguments: Any, **others: Any) -> dict[str, torch.Tensor]:
