@@ -28,6 +28,7 @@ from runner.engine.bounds.reach import reach
 from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement
 from runner.engine.bounds.rounding import gamma, sums_in
 from runner.engine.bounds.rows import Rows
+from runner.engine.bounds.split import bends_otherwise
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.by_cells import CellClock, exclude_by_cells
 from runner.engine.search.cases import CaseProgress
@@ -49,8 +50,8 @@ DEAR_SHARE = 0.1
 # nine tenths of what they gain.
 FEW_ITERATIONS, FEW_STEP = 4, 0.5
 # Of the width of a start node's bounds, what those must have taken away for all steps to follow,
-# where boxes or neurons are split after that: splits gain more in the time. Where all steps are not
-# so many multiply-adds (some seconds of a core), they follow anyway.
+# where boxes or ReLUs are split after that: splits gain more in the time, of what bends otherwise
+# less. Where all steps are not so many multiply-adds (some seconds of a core), they follow anyway.
 FEW_GAIN, LONG_WORK = 0.05, 100_000_000_000
 
 # No cells are looked at after this share of the time: until then none had been reached.
@@ -129,7 +130,7 @@ class Incomplete:
         self._checkpoint = checkpoint
         self._rows = rows
         self.method = Method.IBP
-        self._splits = self._searched = False
+        self._splits = self._splits_soon = False
         self._done: set[Method] = set()
         self.cases: list[CaseProgress] = []
         if instance.cases:
@@ -160,7 +161,8 @@ class Incomplete:
         """Climbs the ladder, from where it stands, until nothing is open or `tightest` is done.
         `splits`: whether boxes are cut after that; `searched`: whether anything is split.
         """
-        self._splits, self._searched = splits, searched
+        self._splits = splits
+        self._splits_soon = searched and not bends_otherwise(self._network)
         for method in ladder(tightest):
             if method in self._done:
                 continue
@@ -275,7 +277,7 @@ class Incomplete:
             if refinement is NO_REFINEMENT or not bool(case.open.any()):
                 return
             gains = self._bound_with(case, method, replace(refinement, idle=idle), alpha)
-            if self._searched and self._work(case, method) > LONG_WORK:
+            if self._splits_soon and self._work(case, method) > LONG_WORK:
                 idle = frozenset(name for name, gain in gains.items() if not gain >= FEW_GAIN)
                 if len(idle) == len(gains):
                     return
