@@ -182,7 +182,7 @@ class Confining:
         known = Interval(limits.lower[twice], limits.upper[twice])
         count, at = len(asked.index), asked.node.start + asked.columns
         widths = limits.upper[asked.index, at] - limits.lower[asked.index, at]
-        units = (widths * asked.units).nan_to_num(0.0, 0.0, 0.0)
+        units = (widths * asked.units).nan_to_num(0.0, 0.0, 0.0).clamp(min=0)
         negative = torch.arange(2 * count, device=twice.device) >= count
         questions = self._bounds.asked(
             Questions(
