@@ -46,7 +46,7 @@ SHARE_GROWTH = 10.0
 SLACK = 0.001
 # Neurons of a layer that trees are tried on; the share of their width that must then be gone, for
 # each so many multiply-adds (some seconds of a core) that trees of all may take.
-TREE_SAMPLE, TREE_GAIN, TREE_WORK = 16, 0.03, 2e11
+TREE_SAMPLE, TREE_GAIN, TREE_WORK = 16, 0.02, 2e11
 
 
 def _never(best: Tensor) -> bool:
