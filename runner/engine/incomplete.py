@@ -54,7 +54,8 @@ FEW_ITERATIONS, FEW_STEP = 4, 0.5
 # less. Where all steps are not so many multiply-adds (some seconds of a core), they follow anyway.
 FEW_GAIN, LONG_WORK = 0.05, 100_000_000_000
 
-# No cells are looked at after this share of the time: until then none had been reached.
+# No cells are looked at after this share of the time: until then none had been reached, and what is
+# bounded otherwise has to tell as many cells apart.
 CELLS_SHARE = 0.9
 
 # Of a bound: what rounding may change in a search for slopes, roughly.
