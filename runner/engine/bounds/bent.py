@@ -14,7 +14,7 @@ from torch import Tensor
 from runner.contract.vocabulary import Memory
 from runner.engine.bounds.backward import Charges, Frontier, advance, concretize, local_interval
 from runner.engine.bounds.bent_space import BentSpace
-from runner.engine.bounds.beta import DomainBounds, Inspection, Subdomains, units
+from runner.engine.bounds.beta import DomainBounds, units
 from runner.engine.bounds.bundles import bundle, bundle_where
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.mixed import Bundle, MixedRelaxation, Parametrised
@@ -22,6 +22,7 @@ from runner.engine.bounds.network import PLAIN, BoundNetwork
 from runner.engine.bounds.pull import Pull
 from runner.engine.bounds.relu import ReluRelaxation
 from runner.engine.bounds.rules import RuleRelaxation
+from runner.engine.bounds.subdomains import Inspection, Subdomains
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import Node, Op
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Generic, Self, TypeVar
 
@@ -34,6 +34,7 @@ from runner.engine.bounds.rounding import LEDGER
 from runner.engine.bounds.space import Space, Splittable
 from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.split_relu import SplitRelaxation
+from runner.engine.bounds.subdomains import Inspection, Subdomains
 from runner.engine.bounds.tagging import Tagger
 
 # Open sub-domains go on alone, in copies, once they are at most this share of their batch.
@@ -61,52 +62,6 @@ class BetaSettings:
     step: float = 0.2
     decay: float = 0.95
     momenta: tuple[float, float] = (0.7, 0.9)
-
-
-@dataclass(frozen=True)
-class Subdomains:
-    """B of them with K rows each: rows [K, B, outputs], phases [B, N], multipliers [K, B, V].
-
-    before: of the unstable neurons' inputs [B, N], cut at zero where a neuron is split. sets [B]:
-    which planes are meant, where bounds have any.
-    """
-
-    rows: Tensor
-    phases: Tensor
-    before: Interval
-    multipliers: Tensor
-    sets: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.phases)
-
-    def select(self, index: Tensor) -> Subdomains:
-        before = Interval(self.before.lower[index], self.before.upper[index])
-        sets = None if self.sets is None else self.sets[index]
-        rows, multipliers = self.rows[:, index], self.multipliers[:, index]
-        return Subdomains(rows, self.phases[index], before, multipliers, sets)
-
-    def to(self, dtype: torch.dtype) -> Subdomains:
-        rows, multipliers = self.rows.to(dtype), self.multipliers.to(dtype)
-        return Subdomains(rows, self.phases, self.before.to(dtype), multipliers, self.sets)
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """Bounds [K, B], and the coefficients on the way: of the outputs of this rank's unstable
-    neurons [K, B, V] and of the input [K, B, *own input], with the constant [K, B] in float64.
-    """
-
-    bounds: Tensor
-    neurons: Tensor
-    inputs: Tensor
-    constant: Tensor
-
-    def select(self, index: Tensor) -> Self:
-        """Of some sub-domains."""
-        return replace(
-            self, **{field.name: getattr(self, field.name)[:, index] for field in fields(self)}
-        )
 
 
 class DomainBounds(Generic[S, L], ABC):

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from runner.contract.vocabulary import Memory
 from runner.engine.bounds.backward import Charges, Frontier, Relaxations, advance
-from runner.engine.bounds.beta import SplitBounds, Subdomains
+from runner.engine.bounds.beta import SplitBounds
 from runner.engine.bounds.features import Features
 from runner.engine.bounds.rounding import LEDGER, smallest, unit
 from runner.engine.bounds.split_relu import SplitNode
+from runner.engine.bounds.subdomains import Subdomains
 
 # Roundings of a threshold times its weight, and of the sum that it goes into, at most.
 LIMIT_ROUNDINGS = 8

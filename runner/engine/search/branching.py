@@ -16,9 +16,10 @@ from torch import Tensor
 
 from runner.engine.bounds.bent import BentBounds
 from runner.engine.bounds.bent_space import BentSpace
-from runner.engine.bounds.beta import Inspection, SplitBounds, Subdomains
+from runner.engine.bounds.beta import SplitBounds
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.space import Splittable
+from runner.engine.bounds.subdomains import Inspection, Subdomains
 
 NOTHING = -1.0
 # The weaker child says how far the proof gets; the stronger one counts by this much.

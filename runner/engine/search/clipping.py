@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import EnginePart
-from runner.engine.bounds.beta import Inspection, SplitBounds, Subdomains
+from runner.engine.bounds.beta import SplitBounds
 from runner.engine.bounds.clips import FINE, Forms, HalfSpaces
+from runner.engine.bounds.subdomains import Inspection, Subdomains
 from runner.engine.search.branching import Inspected
 from runner.engine.search.domains import Domains
 from runner.engine.search.search import SearchContext

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
-from runner.engine.bounds.beta import Subdomains
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.subdomains import Subdomains
 from runner.engine.bounds.tagging import Tagger
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from runner.engine.bounds.beta import Inspection, Subdomains
+from runner.engine.bounds.subdomains import Inspection, Subdomains
 from runner.engine.search.branching import Inspected, inspected
 from runner.engine.search.clipping import Clipping
 from runner.engine.search.confining import Confining

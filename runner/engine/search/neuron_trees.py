@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
-from runner.engine.bounds.beta import BetaSettings, SplitBounds, Subdomains
+from runner.engine.bounds.beta import BetaSettings, SplitBounds
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.refinement import Finished
 from runner.engine.bounds.rounding import LEDGER
 from runner.engine.bounds.split import SplitSpace
+from runner.engine.bounds.subdomains import Subdomains
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.bounds.tiles import cached_rows, row_block
 from runner.engine.search.branching import NOTHING, Inspected

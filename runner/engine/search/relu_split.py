@@ -15,7 +15,8 @@ from torch import Tensor
 
 from runner.contract.vocabulary import Memory
 from runner.engine.attack.pgd import Target
-from runner.engine.bounds.beta import BetaSettings, Subdomains
+from runner.engine.bounds.beta import BetaSettings
+from runner.engine.bounds.subdomains import Subdomains
 from runner.engine.search.branching import early, filtered, inspected
 from runner.engine.search.domains import Domains, DomainStore, joined
 from runner.engine.search.leaves import Certificate

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from runner.engine.bounds.bent import BentBounds
 from runner.engine.bounds.bent_space import BentSpace
-from runner.engine.bounds.beta import BetaSettings, SplitBounds, Subdomains
+from runner.engine.bounds.beta import BetaSettings, SplitBounds
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.split import SplitSpace, bends_otherwise
+from runner.engine.bounds.subdomains import Subdomains
 from runner.engine.bounds.tighten import Tightener
 from runner.engine.search.branching import inspected
 from runner.engine.search.domains import Domains

@@ -8,12 +8,13 @@ from small_networks import SmallNetwork, box_of, cnn, mlp, points_in, specs_of
 from torch import Tensor
 
 from runner.contract.vocabulary import Method
-from runner.engine.bounds.beta import BetaSettings, SplitBounds, Subdomains
+from runner.engine.bounds.beta import BetaSettings, SplitBounds
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.split_relu import SplitNode, SplitRelaxation
+from runner.engine.bounds.subdomains import Subdomains
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.bounds.tighten import Tightener
 from runner.engine.search.branching import Inspected

@@ -15,8 +15,9 @@ from small_networks import SmallNetwork, mlp, points_in
 from test_beta import NETWORKS, Root
 from torch import Tensor
 
-from runner.engine.bounds.beta import BetaSettings, Subdomains
+from runner.engine.bounds.beta import BetaSettings
 from runner.engine.bounds.confined import ConfinedBounds, Questions
+from runner.engine.bounds.subdomains import Subdomains
 from runner.engine.bounds.tagging import NoTagger
 
 POINTS = 4000

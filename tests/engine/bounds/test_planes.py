@@ -18,12 +18,12 @@ from small_networks import SmallNetwork, cnn, mlp, points_in
 from test_beta import SETTINGS, Root
 from torch import Tensor
 
-from runner.engine.bounds.beta import Subdomains
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.neuron_forms import NeuronForms
 from runner.engine.bounds.plane_fit import Game, fitted
 from runner.engine.bounds.planes import Above, NodePlanes, UpperForms, proved
 from runner.engine.bounds.split_relu import SplitNode, SplitRelaxation
+from runner.engine.bounds.subdomains import Subdomains
 from runner.engine.bounds.tagging import NoTagger
 
 # Of what goes into a plane, more than its offset is above what it must be.

@@ -13,9 +13,10 @@ from torch import Tensor
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.bent import BentBounds
 from runner.engine.bounds.bent_space import BentSpace
-from runner.engine.bounds.beta import BetaSettings, Subdomains
+from runner.engine.bounds.beta import BetaSettings
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.pull import Pull
+from runner.engine.bounds.subdomains import Subdomains
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.network.graph import Op
 
