@@ -19,7 +19,7 @@ from runner.engine.bounds.mixed import Parametrised
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluRelaxation
 from runner.engine.bounds.rounding import LEDGER, below, charged, floor, gamma, sums_in
-from runner.engine.bounds.rules import NarrowRule, RuleRelaxation, StartRule
+from runner.engine.bounds.rule_kinds import NarrowRule, RuleRelaxation, StartRule
 from runner.engine.bounds.split_relu import SplitRelaxation
 from runner.engine.network.graph import Node
 

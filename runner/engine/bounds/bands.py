@@ -17,7 +17,7 @@ from runner.engine.bounds.form import Form
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.mixed import MixedRelaxation
 from runner.engine.bounds.rounding import grown, outwards, relu_line, smallest, unit
-from runner.engine.bounds.rules import RelaxedRule
+from runner.engine.bounds.rule_kinds import RelaxedRule
 from runner.engine.network.graph import Node, Op
 
 # Each of these takes many values.

@@ -21,7 +21,7 @@ from runner.engine.bounds.mixed import Bundle, MixedRelaxation, Parametrised
 from runner.engine.bounds.network import PLAIN, BoundNetwork
 from runner.engine.bounds.pull import Pull
 from runner.engine.bounds.relu import ReluRelaxation
-from runner.engine.bounds.rules import RuleRelaxation
+from runner.engine.bounds.rule_kinds import RuleRelaxation
 from runner.engine.bounds.subdomains import Inspection, Subdomains
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import Node, Op

@@ -24,7 +24,8 @@ from runner.engine.bounds.rounding import (
     summed,
     sums_in,
 )
-from runner.engine.bounds.rules import ReluRule, RuleRelaxation
+from runner.engine.bounds.rule_kinds import RuleRelaxation
+from runner.engine.bounds.rules import ReluRule
 from runner.engine.network.graph import OF_EACH_VALUE, Node
 
 

@@ -36,7 +36,7 @@ from runner.engine.bounds.rounding import (
     below,
     gamma,
 )
-from runner.engine.bounds.rules import StartRule
+from runner.engine.bounds.rule_kinds import StartRule
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import Graph, Node
 

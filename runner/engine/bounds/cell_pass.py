@@ -21,7 +21,7 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.live_part import MOVING, numbered
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.rounding import LEDGER, grown, lost, outwards, unit
-from runner.engine.bounds.rules import LinearRule
+from runner.engine.bounds.rule_kinds import LinearRule
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.bounds.whole_values import EXACT, NEAR, whole_values
 from runner.engine.network.evaluate import apply

@@ -25,7 +25,8 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds
 from runner.engine.bounds.rounding import LEDGER
-from runner.engine.bounds.rules import AffineRule, AveragePoolRule, LinearRule
+from runner.engine.bounds.rule_kinds import LinearRule
+from runner.engine.bounds.rules import AffineRule, AveragePoolRule
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import CURVES, Graph, Node, Op
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from runner.engine.bounds.relaxed import BentRule
-from runner.engine.bounds.rules import LinearRule
+from runner.engine.bounds.rule_kinds import LinearRule
 from runner.engine.network.graph import Node
 
 

@@ -20,7 +20,7 @@ from runner.engine.bounds.features import Features
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.patches import Patches, convolution
 from runner.engine.bounds.rounding import absolute_sum, grown, outwards
-from runner.engine.bounds.rules import LinearRule
+from runner.engine.bounds.rule_kinds import LinearRule
 
 # Of the largest error of a node, one that is worth a patch: rounding's are not.
 LEAST_PATCH = 0.01

@@ -36,7 +36,8 @@ from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.patches import convolution
 from runner.engine.bounds.relaxed import BentRule
 from runner.engine.bounds.rounding import LEDGER, grown
-from runner.engine.bounds.rules import AffineRule, LinearRule
+from runner.engine.bounds.rule_kinds import LinearRule
+from runner.engine.bounds.rules import AffineRule
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import OF_EACH_VALUE, Node, Op
 

@@ -18,7 +18,7 @@ from runner.engine.bounds.mixed import MixedRelaxation
 from runner.engine.bounds.relaxation import ElementwiseRelaxation
 from runner.engine.bounds.relaxed import BentRule
 from runner.engine.bounds.rounding import LEDGER, grown, lost, rounded, smallest, unit
-from runner.engine.bounds.rules import LinearRule, RelaxedRule, RuleRelaxation
+from runner.engine.bounds.rule_kinds import LinearRule, RelaxedRule, RuleRelaxation
 from runner.engine.network.graph import Node, Op
 
 # Of a coefficient times a value, and of what is added to it.

@@ -11,14 +11,13 @@ from runner.engine.bounds.affine import affine_map
 from runner.engine.bounds.features import Features, WholeFeatures
 from runner.engine.bounds.relaxed import BentRule
 from runner.engine.bounds.rounding import additions
+from runner.engine.bounds.rule_kinds import LinearRule, RelaxedRule
 from runner.engine.bounds.rules import (
     AddRule,
     AffineRule,
     AveragePoolRule,
     ConcatRule,
     ElementwiseAffineRule,
-    LinearRule,
-    RelaxedRule,
     ReluRule,
     ReshapeRule,
 )

@@ -12,7 +12,7 @@ from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.budget import CORE, Budget
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.relu import ReluRelaxation
-from runner.engine.bounds.rules import RuleRelaxation
+from runner.engine.bounds.rule_kinds import RuleRelaxation
 
 # Of the work of a backward pass, what a forward pass before it may take.
 FORWARD_SHARE = 0.25

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from runner.engine.bounds.affine import ConvMap
 from runner.engine.bounds.features import Features
-from runner.engine.bounds.rules import ConvolutionRule, LinearRule
+from runner.engine.bounds.rule_kinds import ConvolutionRule, LinearRule
 
 # Patches that pass a convolution at once.
 AT_ONCE = 256

@@ -21,12 +21,8 @@ from runner.engine.bounds.affine import ConvMap, affine_terms
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.patches import convolution
 from runner.engine.bounds.relaxed import BentRule
-from runner.engine.bounds.rules import (
-    AveragePoolRule,
-    ElementwiseAffineRule,
-    LinearRule,
-    ReshapeRule,
-)
+from runner.engine.bounds.rule_kinds import LinearRule
+from runner.engine.bounds.rules import AveragePoolRule, ElementwiseAffineRule, ReshapeRule
 from runner.engine.bounds.select import SelectRule
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.bounds.weights import dtype_of
