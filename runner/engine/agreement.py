@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runner.engine.attack.pgd import Attackable, Candidate, Target
+from runner.engine.attack.pgd import Attackable
 from runner.engine.bounds.interval import Interval
 from runner.engine.specs import Specs, box_within
+from runner.engine.targets import Candidate, Target
 from runner.problem.property.model import Property
 
 SAFETY = 4.0

@@ -14,7 +14,7 @@ from runner.contract.layout import Axis
 from runner.contract.strategy import Strategy
 from runner.contract.vocabulary import EnginePart, Method
 from runner.engine.attack.interval_steps import IntervalSteps
-from runner.engine.attack.pgd import Guide, Target
+from runner.engine.attack.pgd import Guide
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.boxes import BoxPropagator, batch_boxes
 from runner.engine.bounds.budget import Budget, budget_of
@@ -40,6 +40,7 @@ from runner.engine.network.blocks import weights_of
 from runner.engine.network.prepared import PreparedWeights, read_graph
 from runner.engine.search.sharing import Alike, Apart, Sharing
 from runner.engine.specs import Room, no_room
+from runner.engine.targets import Target
 from runner.problem.property.model import Property
 
 

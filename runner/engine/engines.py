@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Method
-from runner.engine.attack.pgd import Guide, Target
+from runner.engine.attack.pgd import Guide
 from runner.engine.bounds.budget import Budget
 from runner.engine.clock import Deadline
 from runner.engine.finding import Confirmation
 from runner.engine.incomplete import OpenCase
 from runner.engine.search.sharing import Sharing
 from runner.engine.specs import Room, no_room
+from runner.engine.targets import Target
 from runner.problem.property.model import Property
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runner.contract.vocabulary import Cause, Verdict
-from runner.engine.attack.pgd import Candidate
 from runner.engine.layout.group import Group
+from runner.engine.targets import Candidate
 from runner.problem.onnx_runtime import OnnxRuntime
 from runner.problem.property.counterexample import printed, write_counterexample
 from runner.problem.property.inside import CHECKER_TOLERANCE, excess_in, outside

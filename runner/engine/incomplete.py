@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import BOUNDS, EnginePart, Method
-from runner.engine.attack.pgd import Target
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.cells import StepInputs
 from runner.engine.bounds.ends import Ends
@@ -35,6 +34,7 @@ from runner.engine.search.cases import CaseProgress
 from runner.engine.search.many_boxes import are_many, bound_together
 from runner.engine.search.neuron_trees import Depth, NeuronTrees
 from runner.engine.specs import Room, Specs, box_around, boxes_around, no_room
+from runner.engine.targets import Target
 from runner.problem.property.model import Property
 
 # Multiply-adds of rows of start nodes, from which on specs get a linear bound before them.

@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import _disable_current_modes
 from runner.contract.errors import InstanceError
 from runner.contract.strategy import Strategy
 from runner.contract.vocabulary import Cause, Memory, Method
-from runner.engine.attack.pgd import Target
 from runner.engine.bounds.budget import budget_of
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.tagging import NoTagger, Tagger
@@ -28,6 +27,7 @@ from runner.engine.network.graph import Dtype
 from runner.engine.network.load import load_module
 from runner.engine.search.sharing import Alike, Sharing
 from runner.engine.specs import Room, Specs, box_around, no_room
+from runner.engine.targets import Target
 from runner.problem.property.model import Property
 
 

@@ -15,7 +15,7 @@ import torch
 from runner.contract.vocabulary import BOUNDS, AttackKind, Cause, EnginePart, Method, Phase, Verdict
 from runner.contract.workload import Workload
 from runner.engine.agreement import SAFETY, Agreement, Nearest, compare
-from runner.engine.attack.pgd import Attack, AttackPart, AttackSettings, Target, targets_of
+from runner.engine.attack.pgd import Attack, AttackPart, AttackSettings
 from runner.engine.attack.shared_attack import SharedAttack
 from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.engines import Bounding, VerificationEngine
@@ -29,6 +29,7 @@ from runner.engine.search.complete import (
     tightest_bounds,
 )
 from runner.engine.search.search import Progress, SearchEnd
+from runner.engine.targets import Target, targets_of
 from runner.problem.property.model import Property
 
 FIRST_ATTACK = AttackSettings(restarts=10, steps=15)

@@ -16,7 +16,6 @@ from runner.contract.question import Question
 from runner.contract.vocabulary import EnginePart, Verdict
 from runner.engine import verification
 from runner.engine.agreement import Agreement, Nearest
-from runner.engine.attack.pgd import targets_of
 from runner.engine.bounds.split import bends_otherwise
 from runner.engine.clock import Deadline
 from runner.engine.finding import Confirmation
@@ -30,6 +29,7 @@ from runner.engine.search.input_split import InputSplit
 from runner.engine.search.neuron_trees import Depth
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Search, SearchContext
+from runner.engine.targets import targets_of
 from runner.problem.property.model import Property
 from runner.verifiers.strategies import strategy_named
 

@@ -23,6 +23,7 @@ from runner.engine.attack.whole_points import whole_points
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.specs import boxes_within
+from runner.engine.targets import Candidate, Target, by_case
 from runner.problem.property.model import Property
 
 # Targets whose nearest points are told.
@@ -70,28 +71,8 @@ class AttackSettings:
         return float(self.first_step * (self.last_step / self.first_step) ** progress)
 
 
-@dataclass(frozen=True)
-class Target:
-    """One disjunct of one case."""
-
-    case: int
-    disjunct: int
-
-
-def targets_of(instance: Property) -> list[Target]:
-    """Every disjunct of every case."""
-    return [
-        Target(index, disjunct)
-        for index, case in enumerate(instance.cases)
-        for disjunct in range(len(case.unsafe))
-    ]
-
-
 def _never() -> bool:
     return False
-
-
-Candidate = tuple[NDArray[np.floating], Target]
 
 
 @dataclass(frozen=True)
@@ -192,7 +173,7 @@ class Attack:
         if settings.goal is not Goal.OWN:
             return any(
                 self._search_batch(rest[:1], rest[:MOST_OTHERS], settings, ended, part)
-                for rest in _by_case(targets).values()
+                for rest in by_case(targets).values()
             )
         others = self._others(targets, targets)
         # All targets at the price of one: worth more steps.
@@ -217,7 +198,7 @@ class Attack:
         """Whether one of the points that `whole_points` gives is a confirmed counterexample.
         `ended` is asked between some of them, the same on every rank: whether to give up.
         """
-        for case, mine in _by_case(targets).items():
+        for case, mine in by_case(targets).items():
             points = whole_points(self._property.cases[case])[self._part.slice]
             if len(points) and self._is_one_of(points, mine, ended):
                 return True
@@ -374,14 +355,6 @@ class Attack:
     def _random(self, *shape: int) -> Tensor:
         """Uniform in [0, 1), the same on every device."""
         return torch.rand(shape, generator=self._generator).to(self._device, self._dtype)
-
-
-def _by_case(targets: list[Target]) -> dict[int, list[Target]]:
-    """In the order of the first of each."""
-    found: dict[int, list[Target]] = {}
-    for target in targets:
-        found.setdefault(target.case, []).append(target)
-    return found
 
 
 def _nearer(nearest: Tensor, points: Tensor, worst: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

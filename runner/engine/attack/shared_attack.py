@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from runner.engine.attack.pgd import MOST_ENDS, Attack, AttackSettings, Target
+from runner.engine.attack.pgd import MOST_ENDS, Attack, AttackSettings
 from runner.engine.search.sharing import Sharing
+from runner.engine.targets import Target
 
 
 class SharedAttack:

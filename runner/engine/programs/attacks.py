@@ -16,7 +16,7 @@ from torch import Tensor
 from runner.contract.vocabulary import Cause, Phase, Verdict
 from runner.contract.wire import question_from_json, report_to_json
 from runner.engine.attack.interval_steps import IntervalSteps
-from runner.engine.attack.pgd import Attack, AttackSettings, Candidate, Goal, targets_of
+from runner.engine.attack.pgd import Attack, AttackSettings, Goal
 from runner.engine.attack.region import Region
 from runner.engine.bounds.boxes import batch_boxes
 from runner.engine.bounds.budget import budget_of
@@ -24,6 +24,7 @@ from runner.engine.driver_engine import DriverEngine
 from runner.engine.finding import Confirmation, Finding
 from runner.engine.programs.properties import property_of
 from runner.engine.programs.rank import Rank, as_rank
+from runner.engine.targets import Candidate, targets_of
 from runner.problem.property.model import Property
 
 RESTARTS, STEPS, DESCENTS = 20, 40, 3

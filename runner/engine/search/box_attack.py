@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
-from runner.engine.attack.pgd import Target
 from runner.engine.search.box_store import Boxes, middles
 from runner.engine.search.disjuncts import Disjuncts
 from runner.engine.search.search import SearchContext
 from runner.engine.specs import Specs
+from runner.engine.targets import Target
 
 # Points of each box beside its centre and its corner, points that are looked at, and those that
 # go on for so many steps.

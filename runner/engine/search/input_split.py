@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import EnginePart, Memory
-from runner.engine.attack.pgd import Target
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.boxes import BoxBounds, BoxPropagator, batch_boxes
 from runner.engine.bounds.deep_boxes import DeepBoxes, few_boxes
@@ -27,6 +26,7 @@ from runner.engine.search.rounds import run_rounds
 from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.sharing import Meeting
 from runner.engine.search.shrunk import shrunk
+from runner.engine.targets import Target
 
 # Fewer boxes than this take a core about as long as one: few are cut several times at once.
 FULL_BATCH = 64

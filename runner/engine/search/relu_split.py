@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
-from runner.engine.attack.pgd import Target
 from runner.engine.bounds.beta import BetaSettings
 from runner.engine.bounds.subdomains import Subdomains
 from runner.engine.search.branching import early, filtered, inspected
@@ -28,6 +27,7 @@ from runner.engine.search.sharing import Meeting
 from runner.engine.search.split_root import SplitRoot
 from runner.engine.search.trial import Trial
 from runner.engine.specs import exact_in
+from runner.engine.targets import Target
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 
 from runner.contract.workload import Workload
-from runner.engine.attack.pgd import Candidate
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import Settings
@@ -21,6 +20,7 @@ from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.cases import CaseProgress
 from runner.engine.search.neuron_trees import Depth
 from runner.engine.search.sharing import Sharing
+from runner.engine.targets import Candidate
 
 # Of a written history.
 MOST_LINES = 1000

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
-from runner.engine.attack.pgd import Target
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.search.search import SearchContext
+from runner.engine.targets import Target
 
 STEPS = 6
 # Of a step, as a share of the box's radius; halved each time.

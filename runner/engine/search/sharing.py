@@ -13,12 +13,12 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from runner.engine.attack.pgd import Candidate
 from runner.engine.bounds.network_bounds import NetworkBounds
 from runner.engine.clock import Deadline, DeadlineReached, RoundOver
 from runner.engine.finding import Confirmation
 from runner.engine.layout.group import Group
 from runner.engine.layout.levelling import moves
+from runner.engine.targets import Candidate
 
 # Between two looks at what other ranks signal.
 LOOK_SECONDS = 0.02

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from runner.contract.vocabulary import EnginePart, Method
 from runner.engine.attack.interval_steps import IntervalSteps
-from runner.engine.attack.pgd import Target
 from runner.engine.bounds.boxes import BoxPropagator
 from runner.engine.bounds.budget import CORE
 from runner.engine.bounds.network import BoundNetwork
@@ -29,6 +28,7 @@ from runner.engine.incomplete import Incomplete, TimeShares
 from runner.engine.network.graph import Op
 from runner.engine.search.sharing import Alike, Sharing
 from runner.engine.specs import Room, no_room
+from runner.engine.targets import Target
 from runner.problem.property.model import Case, Conjunction, Property
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from device import TORCH_DEVICE
 
 from runner.contract.vocabulary import Method
-from runner.engine.attack.pgd import Candidate
 from runner.engine.bounds.rounding import plain_products
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline
@@ -19,6 +18,7 @@ from runner.engine.search.relu_split import ReluSplit, ReluSplitSettings
 from runner.engine.search.search import Progress, SearchContext
 from runner.engine.search.sharing import Alike
 from runner.engine.specs import box_within
+from runner.engine.targets import Candidate
 from runner.problem.property.read_property import read_property
 from runner.verifiers.strategies import strategy_named
 

@@ -23,14 +23,7 @@ from torch import Tensor
 
 from runner.contract.layout import Axis
 from runner.contract.vocabulary import Method
-from runner.engine.attack.pgd import (
-    Attack,
-    AttackPart,
-    AttackSettings,
-    Candidate,
-    Target,
-    targets_of,
-)
+from runner.engine.attack.pgd import Attack, AttackPart, AttackSettings
 from runner.engine.attack.shared_attack import SharedAttack
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline, DeadlineReached
@@ -49,6 +42,7 @@ from runner.engine.search.plane_split import PlaneSplit
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
 from runner.engine.search.sharing import Alike, Apart, Sharing
+from runner.engine.targets import Candidate, Target, targets_of
 from runner.problem.property.model import Property
 from runner.verifiers.strategies import strategy_named
 

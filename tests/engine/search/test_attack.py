@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from questions import DriverStub, anything, case, identity, question, region
 from small_networks import CPU, Builder, SmallNetwork, mlp
 
-from runner.engine.attack.pgd import Attack, AttackSettings, Candidate, Target, targets_of
+from runner.engine.attack.pgd import Attack, AttackSettings
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.network.graph import Op
+from runner.engine.targets import Candidate, Target, targets_of
 from runner.problem.property.model import Property
 
 SETTINGS = AttackSettings(restarts=10, steps=15)

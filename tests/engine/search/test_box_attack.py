@@ -7,7 +7,6 @@ from questions import case, incomplete, question, region
 from small_networks import Builder, SmallNetwork
 from test_input_split import context, holds
 
-from runner.engine.attack.pgd import Candidate
 from runner.engine.network.graph import Op
 from runner.engine.search.box_attack import RANDOM, SHARE, STARTS, STEPS, BoxAttack
 from runner.engine.search.box_store import Boxes
@@ -15,6 +14,7 @@ from runner.engine.search.cuts import NO_WAY
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.sharing import Alike
+from runner.engine.targets import Candidate
 
 # y is PLATEAU everywhere but in a well of this width around PLACE, where it falls below 0.
 PLATEAU, PLACE, WIDTH = 0.001, 0.3, 2e-3

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike
 from onnx import TensorProto, helper
 from questions import anything, case, identity, question, region, save_onnx
 
-from runner.engine.attack.pgd import Target
 from runner.engine.finding import Confirmation
 from runner.engine.layout.group import Group
+from runner.engine.targets import Target
 from runner.problem.property import vnnlib1
 from runner.problem.property.counterexample import parse_counterexample
 from runner.problem.property.model import Property

@@ -18,7 +18,6 @@ from small_networks import Builder, SmallNetwork, mlp
 from sound_bounds import counted_rows
 
 from runner.contract.vocabulary import BOUNDS, Method
-from runner.engine.attack.pgd import Target
 from runner.engine.bounds.alpha import optimized_slopes
 from runner.engine.bounds.network_bounds import NetworkBounds
 from runner.engine.bounds.propagate import Propagator
@@ -27,6 +26,7 @@ from runner.engine.incomplete import TimeShares, ladder
 from runner.engine.lirpa_engine import LirpaBounding
 from runner.engine.network.graph import Op
 from runner.engine.specs import Specs, box_around
+from runner.engine.targets import Target
 from runner.problem.property.model import Property
 
 CPU = torch.device("cpu")

@@ -16,7 +16,6 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from small_networks import CPU, Builder, SmallNetwork, mlp
 
 from runner.contract.vocabulary import EnginePart, Method
-from runner.engine.attack.pgd import Candidate
 from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import DeadlineReached
@@ -30,6 +29,7 @@ from runner.engine.search.near import Near
 from runner.engine.search.search import Progress, SearchContext, SearchEnd
 from runner.engine.search.sharing import Alike, Sharing
 from runner.engine.specs import box_within
+from runner.engine.targets import Candidate
 from runner.problem.property.model import Case, Property
 
 # A MILP's own tolerance: closer to its threshold than this, a question is not asked.

@@ -10,11 +10,12 @@ from questions import DriverStub, case, question, region
 from small_networks import CPU, Builder, SmallNetwork, mlp
 
 from runner.engine.attack.interval_steps import IntervalSteps
-from runner.engine.attack.pgd import Attack, AttackSettings, Candidate, Goal, Target
+from runner.engine.attack.pgd import Attack, AttackSettings, Goal
 from runner.engine.attack.region import Region
 from runner.engine.bounds.boxes import BoxPropagator
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.network.graph import Op
+from runner.engine.targets import Candidate, Target
 
 
 def steps(network: SmallNetwork) -> IntervalSteps:

@@ -9,10 +9,11 @@ from questions import DriverStub, case, question, region
 from small_networks import CPU, Builder, SmallNetwork
 
 from runner.engine.attack import pgd
-from runner.engine.attack.pgd import Attack, Target
+from runner.engine.attack.pgd import Attack
 from runner.engine.attack.whole_points import MOST_POINTS, whole_points
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.network.graph import Op
+from runner.engine.targets import Candidate, Target
 
 
 def needle(row: float, column: float) -> SmallNetwork:
@@ -32,7 +33,7 @@ def test_a_place_among_thousands_is_found(at_once: int, monkeypatch: pytest.Monk
     instance = question(case([0, 0, 0.5], [62, 62, 0.5], region([[1]], [0.5])))
     found: list[np.ndarray] = []
 
-    def confirm(candidate: pgd.Candidate) -> bool:
+    def confirm(candidate: Candidate) -> bool:
         found.append(candidate[0])
         return True
 
