@@ -13,7 +13,7 @@ from runner.engine.attack.pgd import Guide
 from runner.engine.bounds.budget import Budget
 from runner.engine.clock import Deadline
 from runner.engine.finding import Confirmation
-from runner.engine.incomplete import OpenCase
+from runner.engine.search.cases import OpenCase
 from runner.engine.search.sharing import Sharing
 from runner.engine.specs import Room, no_room
 from runner.engine.targets import Target

@@ -21,16 +21,15 @@ from runner.engine.bounds.ends import Ends
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
-from runner.engine.bounds.precision import CHEAP, COARSE_SHARE, DEAR
+from runner.engine.bounds.precision import CHEAP, DEAR, are_coarse
 from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.reach import reach
 from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement
-from runner.engine.bounds.rounding import gamma, sums_in
 from runner.engine.bounds.rows import Rows
 from runner.engine.bounds.split import bends_otherwise
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.by_cells import CellClock, exclude_by_cells
-from runner.engine.search.cases import CaseProgress
+from runner.engine.search.cases import CaseProgress, OpenCase
 from runner.engine.search.many_boxes import are_many, bound_together
 from runner.engine.search.neuron_trees import Depth, NeuronTrees
 from runner.engine.specs import Room, Specs, box_around, boxes_around, no_room
@@ -79,26 +78,6 @@ class TimeShares:
 
     passed: Callable[[float], bool] = _never
     passed_apart: Callable[[float], bool] = _never
-
-
-@dataclass(frozen=True)
-class OpenCase:
-    """What a branch and bound goes on with: case `number` of the property, over a network.
-
-    `deepen`: bounds neurons anew, by trees as deep as that, until a share of the time is over; the
-    nodes whose trees grew.
-    """
-
-    network: BoundNetwork
-    settings: Settings
-    number: int
-    progress: CaseProgress
-    deepen: Callable[[Depth, float], frozenset[str]] = lambda depth, until: frozenset()
-
-    @property
-    def free_inputs(self) -> int:
-        """Inputs that vary by more than rounding."""
-        return int(self.progress.box.varying.sum())
 
 
 class Incomplete:
@@ -349,7 +328,7 @@ class Incomplete:
         finally:
             count = len(propagator.start_nodes())
             self.progress = f"{method} of {propagator.refined} of {count} layers"
-        if rises and method is Method.IBP and self._coarse(case.known):
+        if rises and method is Method.IBP and are_coarse(self._network, case.known):
             case.known = propagator.bound(self._box_in_float64(case))
         case.box = case.known.box
         specs = case.specs.select(case.open)
@@ -359,21 +338,6 @@ class Incomplete:
         case.margins = torch.where(case.open, torch.fmax(case.margins, margins), case.margins)
         case.open = case.open & ~(margins > 0)
         return propagator.gains
-
-    def _coarse(self, bounds: NetworkBounds) -> bool:
-        """Whether rounding makes up much of the width of a node's interval bounds."""
-        network = self._network
-        shares = []
-        for name, interval in bounds.intervals.items():
-            if interval.sums is None:
-                continue
-            terms = network.terms(name, bounds.dtype)
-            sums = sums_in(interval.sums, interval.off, bounds.dtype, terms)
-            cost = 2 * sums.sum() * gamma(terms, bounds.dtype)
-            cost = network.features.total(network.features.counted(name, cost))
-            shares.append(float(cost) / max(float((interval.upper - interval.lower).sum()), 1e-300))
-        # Not below: where values have overflowed, shares are no numbers.
-        return not all(share <= COARSE_SHARE for share in shares)
 
     def _margins(self, propagator: Propagator, bounds: NetworkBounds, specs: Specs) -> Tensor:
         """Of each disjunct [disjuncts], in blocks of whole ones: each can stop when it is done."""

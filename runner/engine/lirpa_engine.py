@@ -21,10 +21,11 @@ from runner.engine.clock import Deadline
 from runner.engine.driver_engine import DriverEngine
 from runner.engine.engines import Bounding
 from runner.engine.finding import Confirmation
-from runner.engine.incomplete import OpenCase, ladder
+from runner.engine.incomplete import ladder
 from runner.engine.layout.group import Group
 from runner.engine.network.graph import Dtype
 from runner.engine.network.load import load_module
+from runner.engine.search.cases import OpenCase
 from runner.engine.search.sharing import Alike, Sharing
 from runner.engine.specs import Room, Specs, box_around, no_room
 from runner.engine.targets import Target

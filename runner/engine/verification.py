@@ -20,8 +20,8 @@ from runner.engine.attack.shared_attack import SharedAttack
 from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.engines import Bounding, VerificationEngine
 from runner.engine.finding import Confirmation, Finding
-from runner.engine.incomplete import OpenCase
 from runner.engine.measure.probe import Probe
+from runner.engine.search.cases import OpenCase
 from runner.engine.search.complete import (
     Complete,
     few_inputs,

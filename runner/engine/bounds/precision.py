@@ -24,7 +24,7 @@ from runner.engine.bounds.backward import (
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import PLAIN, BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds
-from runner.engine.bounds.rounding import LEDGER, unit
+from runner.engine.bounds.rounding import LEDGER, gamma, sums_in, unit
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import Graph, Node
 
@@ -92,6 +92,21 @@ def rounding_share(
         charged = concretize(network, done, bounds.box, charge=True)
     share = float((plain - charged).sum()) / max(float(-plain.sum()), 1e-300)
     return share if share > least or math.isnan(share) else least
+
+
+def are_coarse(network: BoundNetwork, bounds: NetworkBounds) -> bool:
+    """Whether rounding makes up much of the width of a node's interval bounds."""
+    shares = []
+    for name, interval in bounds.intervals.items():
+        if interval.sums is None:
+            continue
+        terms = network.terms(name, bounds.dtype)
+        sums = sums_in(interval.sums, interval.off, bounds.dtype, terms)
+        cost = 2 * sums.sum() * gamma(terms, bounds.dtype)
+        cost = network.features.total(network.features.counted(name, cost))
+        shares.append(float(cost) / max(float((interval.upper - interval.lower).sum()), 1e-300))
+    # Not below: where values have overflowed, shares are no numbers.
+    return not all(share <= COARSE_SHARE for share in shares)
 
 
 def _raised(network: BoundNetwork, bounds: NetworkBounds, fine: frozenset[str]) -> NetworkBounds:

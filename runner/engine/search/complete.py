@@ -15,9 +15,8 @@ from runner.engine.bounds.hinges import bends_once
 from runner.engine.bounds.split import bends_otherwise
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.clock import Deadline
-from runner.engine.incomplete import OpenCase
 from runner.engine.network.graph import Op
-from runner.engine.search.cases import CaseProgress
+from runner.engine.search.cases import CaseProgress, OpenCase
 from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.many_boxes import ManyBoxes, are_many

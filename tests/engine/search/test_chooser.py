@@ -12,10 +12,10 @@ from small_networks import CPU, Builder, SmallNetwork, mlp
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline
-from runner.engine.incomplete import OpenCase
 from runner.engine.layout.group import Group
 from runner.engine.network.graph import Op
 from runner.engine.search import complete
+from runner.engine.search.cases import OpenCase
 from runner.engine.search.complete import Complete, fitting
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd
 from runner.engine.search.sharing import Alike
