@@ -27,6 +27,7 @@ from runner.engine.bounds.reach import reach
 from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement
 from runner.engine.bounds.rows import Rows
 from runner.engine.bounds.split import bends_otherwise
+from runner.engine.bounds.start_rows import StartRows
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.by_cells import CellClock, exclude_by_cells
 from runner.engine.search.cases import CaseProgress, OpenCase
@@ -269,10 +270,10 @@ class Incomplete:
         if case.known is None:
             return False
         ends, known = Ends(self._network, self._settings.budget), case.known
-        propagator = self._propagator(Method.CROWN, Refinement())
+        starts = StartRows(self._network, self._settings)
         return any(
-            ends.best(node.name, 2 * propagator.wanted(node.name, known), known.intervals)
-            for node in propagator.start_nodes()
+            ends.best(node.name, 2 * starts.count(node.name, known), known.intervals)
+            for node in starts.nodes
         )
 
     def _dear(self, case: CaseProgress, method: Method) -> bool:
@@ -286,7 +287,7 @@ class Incomplete:
             return 0
         # A step of α goes back and forth.
         steps = 2 * self._settings.alpha.iterations if method is Method.ALPHA_CROWN else 1
-        return steps * self._propagator(Method.CROWN, Refinement()).work(case.known)
+        return steps * StartRows(self._network, self._settings).work(case.known)
 
     def _refinement(self, case: CaseProgress, method: Method) -> Refinement:
         """Of what the open specs depend on, while there is time for it."""
@@ -326,7 +327,7 @@ class Incomplete:
         try:
             case.known = propagator.bound(case.box, case.known, finer, shares)
         finally:
-            count = len(propagator.start_nodes())
+            count = len(propagator.starts.nodes)
             self.progress = f"{method} of {propagator.refined} of {count} layers"
         if rises and method is Method.IBP and are_coarse(self._network, case.known):
             case.known = propagator.bound(self._box_in_float64(case))

@@ -124,7 +124,7 @@ class DeepBoxes(BoxPropagator):
         found = driver.bound(box, before, box.to(LEDGER), DEAR)
         if last is not None and specs is not None:
             found = last.bound(driver, found, specs)
-        nodes = driver.start_nodes()
+        nodes = driver.starts.nodes
         self.work += sum(
             2
             * int(self._wanted(node, found.intervals[node.name]).sum())

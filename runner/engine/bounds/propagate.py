@@ -26,7 +26,7 @@ from runner.engine.bounds.backward import (
     local_interval,
     start_frontier,
 )
-from runner.engine.bounds.crop import Tile, rows_of, tiles_of
+from runner.engine.bounds.crop import rows_of
 from runner.engine.bounds.forward import ForwardPass, budget_for_forms
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
@@ -35,8 +35,8 @@ from runner.engine.bounds.precision import CHEAP, RoundingShares, fine_enough
 from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement, Trees
 from runner.engine.bounds.rounding import LEDGER, below
 from runner.engine.bounds.rows import Rows, WholeRows
+from runner.engine.bounds.start_rows import StartRows
 from runner.engine.bounds.tagging import NoTagger, Tagger
-from runner.engine.bounds.tiles import tiles
 from runner.engine.network.graph import Node
 
 # Times by which that share is taken to rise from a start node to the next: while it cannot reach
@@ -81,6 +81,11 @@ class Propagator:
         self._checkpoint = checkpoint
         self._share = rows or WholeRows()
 
+    @property
+    def starts(self) -> StartRows:
+        """Which neurons have rows of their own."""
+        return StartRows(self.network, self.settings, self._refinement)
+
     def with_refinement(self, refinement: Refinement) -> Propagator:
         """The same for other neurons."""
         tag, share = self._tag, self._share
@@ -102,7 +107,7 @@ class Propagator:
         graph = self.network.graph
         fine = known.fine if known is not None else frozenset()
         bounds = NetworkBounds(box, {graph.input.name: box}, fine=fine)
-        starts = {node.name for node in self.start_nodes()}
+        starts = {node.name for node in self.starts.nodes}
         self.refined, self._cut = 0, False
         share = torch.inf  # of a start node's width that rounding may make up
         forward = self._forward(box, known)
@@ -161,8 +166,7 @@ class Propagator:
         self, name: str, interval: Interval, bounds: NetworkBounds, forward: ForwardPass
     ) -> Interval:
         """No looser; as it is where a forward pass is not worth it."""
-        ends = interval.lower.flatten(1), interval.upper.flatten(1)
-        rows = 2 * len(self._wanted(name, *ends, bounds))
+        rows = 2 * len(self.starts.neurons(name, interval, bounds))
         columns = forward.columns(name, rows, bounds.dtype)
         if not columns:
             return interval
@@ -171,8 +175,7 @@ class Propagator:
         bounds.settled[name] = (forward.slack(name) <= SLACK).flatten(1).all(0)
         with self._tag.kind(Memory.BOUNDS):
             tighter = interval.intersect(found)
-        ends = tighter.lower.flatten(1), tighter.upper.flatten(1)
-        forward.report(rows, 2 * len(self._wanted(name, *ends, bounds)))
+        forward.report(rows, 2 * len(self.starts.neurons(name, tighter, bounds)))
         return tighter
 
     def _interval(self, node: Node, bounds: NetworkBounds, known: NetworkBounds | None) -> Interval:
@@ -239,7 +242,7 @@ class Propagator:
             return found
         batch = bounds.box.lower.shape[0]
         cut = enough is None and len(specs) > 0
-        count = min(len(specs), self._tiles(len(specs)))
+        count = min(len(specs), self.starts.tiles(len(specs)))
         blocks = specs.tensor_split(count) if cut else specs.split(self.settings.row_block)
 
         def bound(block: int) -> Tensor:
@@ -285,19 +288,20 @@ class Propagator:
     def _backward_bounds(
         self, name: str, interval: Interval, bounds: NetworkBounds, method: Method
     ) -> Interval:
-        lower, upper = (end.flatten(1) for end in (interval.lower, interval.upper))
-        tiles = self._cropped(name, lower, upper, bounds, method)
-        blocks = [tile.neurons for tile in tiles] or self._blocks(name, lower, upper, bounds)
+        batch, dtype = len(interval.lower), interval.lower.dtype
+        neurons = self.starts.neurons(name, interval, bounds)
+        tiles = self.starts.cropped(name, neurons) if method is Method.CROWN else []
+        blocks = [tile.neurons for tile in tiles] or self.starts.blocks(neurons)
 
         def bound(block: int) -> Tensor:
             if tiles:
                 self._checkpoint()
-                return rows_of(tiles[block], bounds, self._tag).to(lower.dtype)
+                return rows_of(tiles[block], bounds, self._tag).to(dtype)
 
-            def start(dtype: torch.dtype) -> Frontier:
-                return self._start(self.network, name, blocks[block], len(lower), dtype)
+            def start(wanted: torch.dtype) -> Frontier:
+                return self._start(self.network, name, blocks[block], batch, wanted)
 
-            return self._rows(start, bounds, method, _never).to(lower.dtype)
+            return self._rows(start, bounds, method, _never).to(dtype)
 
         return self._improved(interval, blocks, bound)
 
@@ -305,8 +309,7 @@ class Propagator:
         self, name: str, interval: Interval, bounds: NetworkBounds, trees: Trees
     ) -> Interval:
         """Where a few splits of some neurons gain enough, trees of all."""
-        lower, upper = (end.flatten(1) for end in (interval.lower, interval.upper))
-        neurons = self._wanted(name, lower, upper, bounds)
+        neurons = self.starts.neurons(name, interval, bounds)
         most = trees.most_neurons(name, bounds.intervals)
         left_out = trees.within is not None and name not in trees.within
         # Behind no ReLU that is unstable there is nothing to split.
@@ -316,7 +319,7 @@ class Propagator:
         def bound(some: Tensor, splits: int | None = None) -> Tensor:
             finished = self._share.finished
             found = trees.lower(name, some, bounds.intervals, finished, splits)
-            return below(found, lower.dtype)
+            return below(found, interval.lower.dtype)
 
         if trees.trial:
             sample = neurons[:: -(-len(neurons) // TREE_SAMPLE)]
@@ -330,7 +333,7 @@ class Propagator:
         trees.grown.add(name)
         blocks = [
             part
-            for block in self._blocks(name, lower, upper, bounds)
+            for block in self.starts.blocks(neurons)
             for part in block.tensor_split(-(-len(block) // most))
         ]
         return self._improved(interval, blocks, lambda block: bound(blocks[block]))
@@ -364,53 +367,6 @@ class Propagator:
         self._cut = self._cut or cut
         shape = interval.lower.shape
         return interval.between(lower.reshape(shape), upper.reshape(shape))
-
-    def _cropped(
-        self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds, method: Method
-    ) -> list[Tile]:
-        """Neurons whose bounds are wanted, in tiles of an image, where CROWN is quicker so."""
-        if method is not Method.CROWN:
-            return []
-        neurons = self._wanted(name, lower, upper, bounds)
-        return tiles_of(self.network, name, neurons, self.settings.row_block // 2)
-
-    def _blocks(
-        self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds
-    ) -> list[Tensor]:
-        """Neurons whose bounds are wanted, in blocks of fixed size."""
-        neurons = self._wanted(name, lower, upper, bounds)
-        count = min(self._tiles(2 * len(neurons)), len(neurons))
-        return list(neurons.tensor_split(count)) if count else []
-
-    def _wanted(self, name: str, lower: Tensor, upper: Tensor, bounds: NetworkBounds) -> Tensor:
-        """Flat neurons whose bounds are wanted."""
-        relu_only = name in self.network.only_unstable
-        wanted = ((lower < 0) & (upper > 0) if relu_only else lower < upper).any(0)
-        if name in self._refinement.wanted:
-            wanted = wanted & self._refinement.wanted[name]
-        if name in bounds.settled:
-            wanted = wanted & ~bounds.settled[name]
-        return wanted.nonzero()[:, 0]
-
-    def start_nodes(self) -> list[Node]:
-        """Those whose bounds rows of their own may improve, in order."""
-        names = self.network.start_nodes - self.network.exact - self.settings.interval_only
-        return [node for node in self.network.graph.nodes if node.name in names]
-
-    def wanted(self, name: str, bounds: NetworkBounds) -> int:
-        """How many neurons of a start node have rows over all boxes, as bounds are."""
-        interval = bounds.intervals[name]
-        ends = interval.lower.flatten(1), interval.upper.flatten(1)
-        return len(self._wanted(name, *ends, bounds)) * len(interval.lower)
-
-    def work(self, bounds: NetworkBounds) -> int:
-        """Multiply-adds that rows of all wanted neurons take, if bounds stay as they are."""
-        work, ancestors = self.network.work, self.network.ancestors
-        starts = [node.name for node in self.start_nodes()]
-        return sum(2 * self.wanted(name, bounds) * work(ancestors(name)) for name in starts)
-
-    def _tiles(self, rows: int) -> int:
-        return tiles(rows, self.settings.row_block, self.network.graph, self.settings.budget)
 
     def _start(
         self, network: BoundNetwork, name: str, neurons: Tensor, batch: int, dtype: torch.dtype

@@ -9,6 +9,7 @@ from runner.contract.strategy import Strategy
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import Settings
+from runner.engine.bounds.start_rows import StartRows
 from runner.engine.network.graph import Op
 
 VALUE_BYTES = 4
@@ -69,8 +70,8 @@ def _calls(network: BoundNetwork, settings: Settings) -> list[tuple[str, Method]
     methods = [Method.CROWN]
     if settings.method is Method.ALPHA_CROWN:
         methods.append(Method.ALPHA_CROWN)
-    wanted = network.start_nodes - network.exact - settings.interval_only
-    calls = [(n.name, m) for n in network.graph.nodes if n.name in wanted for m in methods]
+    starts = StartRows(network, settings).nodes
+    calls = [(node.name, method) for node in starts for method in methods]
     return [*calls, (network.graph.output, settings.method)]
 
 

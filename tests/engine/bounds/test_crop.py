@@ -10,7 +10,7 @@ from small_networks import Builder, SmallNetwork, box_of
 from sound_bounds import assert_sound
 
 from runner.contract.vocabulary import Method
-from runner.engine.bounds import propagate
+from runner.engine.bounds import start_rows
 from runner.engine.bounds.crop import Tile, tiles_of
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
 from runner.engine.bounds.propagate import Propagator
@@ -66,7 +66,7 @@ def cropped(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
         return found
 
     monkeypatch.setattr("runner.engine.bounds.crop.WORTH", 1e9)
-    monkeypatch.setattr(propagate, "tiles_of", noted)
+    monkeypatch.setattr(start_rows, "tiles_of", noted)
     return made
 
 
@@ -78,7 +78,7 @@ def test_bounds_are_those_of_whole_rows(
     network = network_of(make)
     by_tiles = bounds_of(network)
     assert len(cropped) > 1
-    monkeypatch.setattr(propagate, "tiles_of", lambda *arguments: [])
+    monkeypatch.setattr(start_rows, "tiles_of", lambda *arguments: [])
     whole = bounds_of(network)
     for name, interval in whole.intervals.items():
         width = float((interval.upper - interval.lower).max())
