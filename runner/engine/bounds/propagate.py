@@ -9,18 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from runner.contract.vocabulary import EnginePart, Memory, Method
-from runner.engine.bounds.alpha import optimized_slopes
+from runner.contract.vocabulary import Memory, Method
 from runner.engine.bounds.backward import (
     Frontier,
-    WholeCharges,
-    advance,
-    concretize,
     frontier_at,
     least_charged,
     local_interval,
@@ -32,6 +27,7 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
 from runner.engine.bounds.precision import CHEAP, RoundingShares, fine_enough
+from runner.engine.bounds.proved_rows import ProvedRows
 from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement, Trees
 from runner.engine.bounds.rounding import LEDGER, below
 from runner.engine.bounds.rows import Rows, WholeRows
@@ -47,10 +43,6 @@ SLACK = 0.001
 # Neurons of a layer that trees are tried on; the share of their width that must then be gone, for
 # each so many multiply-adds (some seconds of a core) that trees of all may take.
 TREE_SAMPLE, TREE_GAIN, TREE_WORK = 16, 0.02, 2e11
-
-
-def _never(best: Tensor) -> bool:
-    return False
 
 
 def _width(interval: Interval) -> Tensor:
@@ -85,6 +77,11 @@ class Propagator:
     def starts(self) -> StartRows:
         """Which neurons have rows of their own."""
         return StartRows(self.network, self.settings, self._refinement)
+
+    @property
+    def _rows(self) -> ProvedRows:
+        finished = self._share.finished
+        return ProvedRows(self.network, self.settings, self._tag, self._checkpoint, finished)
 
     def with_refinement(self, refinement: Refinement) -> Propagator:
         """The same for other neurons."""
@@ -250,7 +247,7 @@ class Propagator:
                 with self._tag.kind(Memory.A):
                     return self._at_output(blocks[block].to(dtype), batch)
 
-            return self._rows(start, bounds, self.settings.method, enough or _never)
+            return self._rows.bound(start, bounds, self.settings.method, enough)
 
         parts = self._share.share(blocks, found.T, bound)
         return torch.fmax(found, torch.cat(parts))
@@ -301,7 +298,7 @@ class Propagator:
             def start(wanted: torch.dtype) -> Frontier:
                 return self._start(self.network, name, blocks[block], batch, wanted)
 
-            return self._rows(start, bounds, method, _never).to(dtype)
+            return self._rows.bound(start, bounds, method).to(dtype)
 
         return self._improved(interval, blocks, bound)
 
@@ -373,60 +370,3 @@ class Propagator:
     ) -> Frontier:
         with torch.no_grad(), self._tag.kind(Memory.A):
             return start_frontier(network, name, neurons, batch, dtype)
-
-    def _rows(
-        self,
-        start: Callable[[torch.dtype], Frontier],
-        bounds: NetworkBounds,
-        method: Method,
-        enough: Callable[[Tensor], bool],
-    ) -> Tensor:
-        """Lower bounds [S, B] of the rows that `start` gives in any precision: α is searched in the
-        network's, and what it comes to is proved in that of the bounds.
-        """
-        self._checkpoint()
-        slopes: dict[str, Tensor] = {}
-        if method is Method.ALPHA_CROWN:
-
-            def stop(best: Tensor) -> bool:
-                self._checkpoint()
-                return enough(best)
-
-            slopes = optimized_slopes(
-                self.network,
-                start(self.network.dtype),
-                bounds.searching,
-                bounds.unstable,
-                bounds.box.nearest(self.network.dtype),
-                self.settings.alpha,
-                self._tag,
-                stop,
-                self._share.finished,
-                relus_alone=EnginePart.PARAMETERS in self.settings.without,
-            )
-        whole = start(bounds.dtype)
-        count = whole.constant.shape[0]
-        # Rows of higher precision take more room.
-        parts = min(count, 1 if bounds.dtype is self.network.dtype else 2)
-        ends = [count * part // max(1, parts) for part in range(parts + 1)]
-        found = [self._proved(whole, slopes, bounds, slice(*ends_)) for ends_ in pairwise(ends)]
-        return torch.cat(found) if found else whole.constant.to(bounds.dtype)
-
-    def _proved(
-        self, start: Frontier, slopes: dict[str, Tensor], bounds: NetworkBounds, rows: slice
-    ) -> Tensor:
-        """Of some rows, what their slopes (CROWN's, where there are none) prove."""
-        with torch.no_grad(), self._tag.kind(Memory.A):
-            chosen = {
-                name: slope[rows].to(LEDGER if name in bounds.fine else bounds.dtype)
-                for name, slope in slopes.items()
-            }
-            part = Frontier(
-                {name: A[rows] for name, A in start.pending.items()},
-                start.constant[rows],
-                start.todo,
-                None if start.error is None else start.error[rows],
-            )
-            charges = WholeCharges(self.network, bounds.intervals)
-            done = advance(self.network, part, bounds.lines, chosen, charges, fine=bounds.fine)
-            return concretize(self.network, done, bounds.box, charge=True)

@@ -308,7 +308,7 @@ def test_before_splits_slopes_are_gone_on_with_where_a_few_steps_gained(
         taken.append(arguments[5].iterations)
         return optimized_slopes(*arguments, **others)
 
-    monkeypatch.setattr("runner.engine.bounds.propagate.optimized_slopes", counting)
+    monkeypatch.setattr("runner.engine.bounds.proved_rows.optimized_slopes", counting)
     steps, bounds = [], []
     for searched in (False, True):
         taken.clear()
