@@ -120,7 +120,7 @@ class PlaneSets:
         wanted = torch.zeros_like(shares, dtype=torch.bool)
         wanted[shares.topk(min(room // count, len(shares))).indices] = True
         self._form(wanted & (shares > 0))
-        self._fit(_Means.of(roots, torch.arange(count, device=disjuncts.device), weakest), count)
+        self._fit(_Means.of(roots, torch.arange(count, device=disjuncts.device), weakest))
 
     def fit(self, inspected: Inspected, disjuncts: Tensor) -> None:
         """Again, from what domains of these disjuncts [B] are on average; other sets stay."""
@@ -128,7 +128,7 @@ class PlaneSets:
         if sets is not None:
             self._former = self._bounds.planes
             some = torch.arange(len(sets), device=sets.device)
-            self._fit(_Means.of(inspected, sets, some, shared=True), int(sets.max()) + 1)
+            self._fit(_Means.of(inspected, sets, some, shared=True))
 
     def _form(self, wanted: Tensor) -> None:
         """Of the neurons [N] that are to have planes."""
@@ -144,19 +144,16 @@ class PlaneSets:
                 at = torch.isin(node.own, some).nonzero()[:, 0]
                 self._nodes[node.name] = _Node(forms, node.start + some, own, at)
 
-    def _fit(self, means: _Means, sets: int) -> None:
-        """The sets that there are means of, of at least so many."""
+    def _fit(self, means: _Means) -> None:
+        """The sets that there are means of: at first all."""
         with torch.no_grad(), self._context.tag.kind(Memory.BOUNDS):
             network = self._context.network
             inputs = network.features.whole(network.graph.input.name, means.inputs).flatten(1)
             self._bounds.planes = {
-                name: self._fitted(name, node, means, inputs, sets)
-                for name, node in self._nodes.items()
+                name: self._fitted(name, node, means, inputs) for name, node in self._nodes.items()
             }
 
-    def _fitted(
-        self, name: str, node: _Node, means: _Means, inputs: Tensor, sets: int
-    ) -> NodePlanes:
+    def _fitted(self, name: str, node: _Node, means: _Means, inputs: Tensor) -> NodePlanes:
         """`inputs` [G, inputs]: coefficients of the input, triangles and planes among them."""
         self._context.checkpoint()
         before = self._bounds.planes.get(name)
@@ -165,7 +162,7 @@ class PlaneSets:
         # What triangles make of the input is about what forms make of it.
         rest = inputs + (outputs * (1 - shares) * self._slopes[node.columns]) @ rows
         if before is None:
-            slopes = rows.new_zeros((sets, len(node.own), rows.shape[1]))
+            slopes = rows.new_zeros((len(means.sets), len(node.own), rows.shape[1]))
         else:
             slopes = before.slopes.clone()
             given = (outputs * shares)[:, node.own]
