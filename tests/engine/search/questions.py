@@ -51,6 +51,24 @@ def question(*cases: Case, outputs: int = 1) -> Property:
     return Property(len(cases[0].lower), outputs, cases)
 
 
+def near_reached(network: SmallNetwork, random: np.random.Generator) -> Property:
+    """Disjuncts of one to three rows over a random box, with thresholds near what samples reach."""
+    graph = network.graph
+    inputs, outputs = graph.input.size, graph.node(graph.output).size
+    # In float32, so that a coordinate that cannot vary has a value in its box.
+    lower = random.normal(size=inputs).astype(np.float32).astype(np.float64)
+    upper = lower + random.uniform(0, 3, size=inputs) * (random.random(inputs) < 0.9)
+    x = torch.from_numpy(random.uniform(lower, upper, size=(200, inputs)))
+    reached = network.outputs(x).numpy()
+    disjuncts = []
+    for _ in range(int(random.integers(1, 4))):
+        matrix = random.normal(size=(int(random.integers(1, 4)), outputs))
+        values = reached @ matrix.T
+        nearest = values[values.max(1).argmin()]
+        disjuncts.append(region(matrix, nearest + random.normal(size=len(matrix)) * 0.1 - 0.05))
+    return question(case(list(lower), list(upper), *disjuncts), outputs=outputs)
+
+
 def bounded(
     network: SmallNetwork,
     instance: Property,

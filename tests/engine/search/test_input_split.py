@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from questions import bounded, case, identity, incomplete, question, region
+from questions import bounded, case, identity, incomplete, near_reached, question, region
 from scipy.optimize import Bounds, LinearConstraint, milp
 from small_networks import CPU, Builder, SmallNetwork, mlp
 
@@ -144,23 +144,12 @@ def _deepest(network: SmallNetwork, asked: Case, matrix: np.ndarray, rhs: np.nda
 
 
 def asked(seed: int) -> tuple[SmallNetwork, Property]:
-    """A random network and disjuncts, with thresholds near what samples reach."""
+    """Of a random network."""
     random = np.random.default_rng(seed)
     inputs, outputs = int(random.integers(1, 4)), int(random.integers(1, 4))
     hidden = [int(random.integers(2, 5)) for _ in range(int(random.integers(1, 4)))]
     network = mlp(inputs, *hidden, outputs, seed=seed)
-    # In float32, so that a coordinate that cannot vary has a value in its box.
-    lower = random.normal(size=inputs).astype(np.float32).astype(np.float64)
-    upper = lower + random.uniform(0, 3, size=inputs) * (random.random(inputs) < 0.9)
-    x = torch.from_numpy(random.uniform(lower, upper, size=(200, inputs)))
-    reached = network.outputs(x).numpy()
-    disjuncts = []
-    for _ in range(int(random.integers(1, 4))):
-        matrix = random.normal(size=(int(random.integers(1, 4)), outputs))
-        values = reached @ matrix.T
-        nearest = values[values.max(1).argmin()]
-        disjuncts.append(region(matrix, nearest + random.normal(size=len(matrix)) * 0.1 - 0.05))
-    return network, question(case(list(lower), list(upper), *disjuncts), outputs=outputs)
+    return network, near_reached(network, random)
 
 
 @pytest.mark.slow

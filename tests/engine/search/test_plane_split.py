@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from examples import seeds
-from questions import bounded, case, identity, question, region
+from questions import bounded, case, identity, near_reached, question, region
 from small_networks import SmallNetwork, mlp
 from test_input_split import TOLERANCE, context, deepest
 
@@ -28,23 +28,11 @@ from runner.problem.property.model import Property
 
 
 def asked(seed: int) -> tuple[SmallNetwork, Property]:
-    """A random network of one hidden layer and disjuncts of one to three rows, with thresholds near
-    what samples reach.
-    """
+    """Of a random network of one hidden layer."""
     random = np.random.default_rng(seed)
     inputs, outputs = int(random.integers(1, 5)), int(random.integers(1, 4))
     network = mlp(inputs, int(random.integers(2, 9)), outputs, seed=seed)
-    lower = random.normal(size=inputs).astype(np.float32).astype(np.float64)
-    upper = lower + random.uniform(0, 3, size=inputs) * (random.random(inputs) < 0.9)
-    x = torch.from_numpy(random.uniform(lower, upper, size=(200, inputs)))
-    reached = network.outputs(x).numpy()
-    disjuncts = []
-    for _ in range(int(random.integers(1, 4))):
-        matrix = random.normal(size=(int(random.integers(1, 4)), outputs))
-        values = reached @ matrix.T
-        nearest = values[values.max(1).argmin()]
-        disjuncts.append(region(matrix, nearest + random.normal(size=len(matrix)) * 0.1 - 0.05))
-    return network, question(case(list(lower), list(upper), *disjuncts), outputs=outputs)
+    return network, near_reached(network, random)
 
 
 def search(
