@@ -21,7 +21,7 @@ from runner.engine.search.cuts import NO_WAY, Cuts
 from runner.engine.search.disjuncts import Disjuncts
 from runner.engine.search.foresight import Foresight
 from runner.engine.search.margins import Margins, Planes
-from runner.engine.search.near import CANCELLING, SEVERAL, SINGLE, Always, Near
+from runner.engine.search.near import CANCELLING, SEVERAL, SINGLE, Always, Near, Trials
 from runner.engine.search.rounds import run_rounds
 from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.sharing import Meeting
@@ -78,7 +78,7 @@ class InputSplit:
         self._disjuncts = Disjuncts(self._specs, mixes=EnginePart.MIXES not in self._without)
         several = SEVERAL if self._disjuncts.several else SINGLE
         near = Near(CANCELLING if self._disjuncts.cancel else several)
-        self._near = Always() if self._deep else near
+        self._near: Trials = Always() if self._deep else near
         self._curves = (
             CurvedBoxes.of(context.network, self._specs, self._disjuncts, context.tag, budget)
             if workload is None and not self._deep

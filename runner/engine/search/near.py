@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,26 @@ GROWTH, HOPE = 1.1, 1.1
 MEMORY = 0.25
 
 
+class Trials(Protocol):
+    """Of which open boxes α is tried."""
+
+    def chosen(self, margins: Tensor) -> Tensor:
+        """Of margins [N, disjuncts] of what is open; inf of what is not, -inf without a bound."""
+        ...
+
+    def pays(self, price: float) -> bool:
+        """Whether trials at this price, in boxes that are bounded, are worth it."""
+        ...
+
+    def skipped(self) -> None:
+        """Nothing was chosen, or it did not pay."""
+        ...
+
+    def learn(self, margins: Tensor, closed: int, price: float) -> None:
+        """Of margins [M] that were tried, at least one, how many got above 0."""
+        ...
+
+
 class Near:
     """The greatest gap at which α is tried, and the share of trials that close a box."""
 
@@ -24,20 +46,16 @@ class Near:
         self._rate = rate
 
     def chosen(self, margins: Tensor) -> Tensor:
-        """Of margins [N, disjuncts] of what is open; what is not has inf."""
         return (margins <= 0) & (margins > -self._limit)
 
     def pays(self, price: float) -> bool:
-        """Whether trials at this price, in boxes that are bounded, are worth it."""
         return SAVED * self._rate >= price
 
     def skipped(self) -> None:
-        """Nothing was near, or it did not pay."""
         self._rate = min(1.0, HOPE * self._rate)
         self._limit *= GROWTH
 
     def learn(self, margins: Tensor, closed: int, price: float) -> None:
-        """Of margins [M] that were tried, at least one, how many got above 0."""
         rate = closed / len(margins)
         self._rate = MEMORY * self._rate + (1 - MEMORY) * rate
         if SAVED * rate < price:
@@ -46,8 +64,11 @@ class Near:
             self._limit *= GROWTH
 
 
-class Always(Near):
+class Always:
     """Where a box costs many times what α on it does: whatever is open is tried."""
+
+    def chosen(self, margins: Tensor) -> Tensor:
+        return (margins <= 0) & (margins > -torch.inf)
 
     def pays(self, price: float) -> bool:
         return price < torch.inf

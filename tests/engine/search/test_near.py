@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from runner.engine.search.near import CANCELLING, SEVERAL, Always, Near
+from runner.engine.search.near import CANCELLING, SEVERAL, Always, Near, Trials
 
 MARGINS = -torch.tensor([[0.1], [1.0], [10.0]])
 
 
-def tried(near: Near) -> list[bool]:
+def tried(near: Trials) -> list[bool]:
     return near.chosen(MARGINS)[:, 0].tolist()
 
 
-def rounds(near: Near, count: int, closes: float, price: float) -> None:
+def rounds(near: Trials, count: int, closes: float, price: float) -> None:
     """So many, in which all boxes nearer than `closes` close."""
     for _ in range(count):
         chosen: Tensor = MARGINS[near.chosen(MARGINS)]
