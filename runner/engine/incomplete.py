@@ -24,7 +24,7 @@ from runner.engine.bounds.network_bounds import NetworkBounds, Settings
 from runner.engine.bounds.precision import CHEAP, DEAR, are_coarse
 from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.reach import reach
-from runner.engine.bounds.refinement import NO_REFINEMENT, Refinement
+from runner.engine.bounds.refinement import NO_REFINEMENT, Depth, Refinement
 from runner.engine.bounds.rows import Rows
 from runner.engine.bounds.split import bends_otherwise
 from runner.engine.bounds.start_rows import StartRows
@@ -32,7 +32,7 @@ from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.by_cells import CellClock, exclude_by_cells
 from runner.engine.search.cases import CaseProgress, OpenCase
 from runner.engine.search.many_boxes import are_many, bound_together
-from runner.engine.search.neuron_trees import Depth, NeuronTrees
+from runner.engine.search.neuron_trees import NeuronTrees
 from runner.engine.specs import Room, Specs, box_around, boxes_around, no_room
 from runner.engine.targets import Target
 from runner.problem.property.model import Property

@@ -16,6 +16,7 @@ from runner.contract.question import Question
 from runner.contract.vocabulary import EnginePart, Verdict
 from runner.engine import verification
 from runner.engine.agreement import Agreement, Nearest
+from runner.engine.bounds.refinement import Depth
 from runner.engine.bounds.split import bends_otherwise
 from runner.engine.clock import Deadline
 from runner.engine.finding import Confirmation
@@ -26,7 +27,6 @@ from runner.engine.programs.verify import verified
 from runner.engine.search import complete
 from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
-from runner.engine.search.neuron_trees import Depth
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Search, SearchContext
 from runner.engine.targets import targets_of

@@ -308,7 +308,8 @@ class Propagator:
         """Where a few splits of some neurons gain enough, trees of all."""
         neurons = self.starts.neurons(name, interval, bounds)
         most = trees.most_neurons(name, bounds.intervals)
-        left_out = trees.within is not None and name not in trees.within
+        depth = trees.depth
+        left_out = depth.within is not None and name not in depth.within
         # Behind no ReLU that is unstable there is nothing to split.
         if not len(neurons) or not most or left_out:
             return interval
@@ -318,9 +319,9 @@ class Propagator:
             found = trees.lower(name, some, bounds.intervals, finished, splits)
             return below(found, interval.lower.dtype)
 
-        if trees.trial:
+        if depth.trial:
             sample = neurons[:: -(-len(neurons) // TREE_SAMPLE)]
-            tried = self._improved(interval, [sample], lambda _: bound(sample, trees.trial))
+            tried = self._improved(interval, [sample], lambda _: bound(sample, depth.trial))
             widths = [(i.upper - i.lower).flatten()[sample].sum() for i in (tried, interval)]
             interval = tried
             work = 2 * len(neurons) * trees.passes * self.network.work(self.network.ancestors(name))

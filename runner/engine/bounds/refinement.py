@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -14,18 +14,23 @@ from runner.engine.bounds.interval import Interval
 Finished = Callable[[bool], bool]
 
 
+class Depth(NamedTuple):
+    """How far trees grow: `splits` of each row, at most.
+
+    trial: with how many they are tried on some neurons of a layer before all; 0: at once. within:
+    the nodes that they may grow at; None: all.
+    """
+
+    splits: int
+    trial: int
+    within: frozenset[str] | None = None
+
+
 class Trees(Protocol):
     """Bounds of neurons by more than one pass for each."""
 
     @property
-    def trial(self) -> int:
-        """With how many splits they are tried on some neurons of a layer before all; 0: at once."""
-        ...
-
-    @property
-    def within(self) -> frozenset[str] | None:
-        """The nodes that they may grow at; None: all."""
-        ...
+    def depth(self) -> Depth: ...
 
     @property
     def grown(self) -> set[str]:
@@ -50,7 +55,8 @@ class Trees(Protocol):
         splits: int | None = None,
     ) -> Tensor:
         """Lower bounds [2 N, 1], in float64, of flat neurons [N] of a node and of their negatives;
-        `intervals`: of all nodes before it, over one box. `splits`: how far to go, at most.
+        `intervals`: of all nodes before it, over one box [1, *shape]. `splits`: of each row, at
+        most; None: those of `depth`.
         """
         ...
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
-from runner.engine.search.neuron_trees import Depth
+from runner.engine.bounds.refinement import Depth
 from runner.engine.specs import Specs
 
 

@@ -12,6 +12,7 @@ from runner.contract.vocabulary import EnginePart, Method
 from runner.contract.workload import Workload
 from runner.engine.bounds.bent_space import nodes_to_split
 from runner.engine.bounds.hinges import bends_once
+from runner.engine.bounds.refinement import Depth
 from runner.engine.bounds.split import bends_otherwise
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.clock import Deadline
@@ -20,7 +21,6 @@ from runner.engine.search.cases import CaseProgress, OpenCase
 from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.many_boxes import ManyBoxes, are_many
-from runner.engine.search.neuron_trees import Depth
 from runner.engine.search.plane_split import PlaneSplit
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd

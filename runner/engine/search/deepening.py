@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from runner.engine.search.neuron_trees import Depth
+from runner.engine.bounds.refinement import Depth
 from runner.engine.search.relu_split import ReluSplit, ReluSplitSettings
 from runner.engine.search.search import SearchContext, SearchEnd
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from runner.engine.bounds.beta import BetaSettings, SplitBounds
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.refinement import Finished
+from runner.engine.bounds.refinement import Depth, Finished
 from runner.engine.bounds.rounding import LEDGER
 from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.subdomains import Subdomains
@@ -52,17 +51,9 @@ class TreeSettings:
     gain: float = 0.01
 
 
-class Depth(NamedTuple):
-    """`splits`: of each row, at most; `trial` and `within`: as of `Trees`."""
-
-    splits: int
-    trial: int
-    within: frozenset[str] | None = None
-
-
 @dataclass(frozen=True)
 class NeuronTrees:
-    """Of one network over one box. `over`: whether no more splits begin."""
+    """`Trees` of one network over one box. `over`: whether no more splits begin."""
 
     network: BoundNetwork
     tag: Tagger
@@ -72,14 +63,6 @@ class NeuronTrees:
     depth: Depth
     settings: TreeSettings = field(default_factory=TreeSettings)
     grown: set[str] = field(default_factory=set)
-
-    @property
-    def within(self) -> frozenset[str] | None:
-        return self.depth.within
-
-    @property
-    def trial(self) -> int:
-        return self.depth.trial
 
     @property
     def passes(self) -> int:
@@ -102,10 +85,7 @@ class NeuronTrees:
         finished: Finished,
         splits: int | None = None,
     ) -> Tensor:
-        """Lower bounds [2 N, 1], in float64, of flat neurons [N] of a node and of their negatives.
-
-        `intervals`: of all nodes before it, [1, *shape]. `splits`: of each row, at most.
-        """
+        """As of `Trees`, by branch and bound."""
         network = self.network
         before = {network.graph.input.name, *(node.name for node in network.ancestors(name))}
         # Trees grow in the network's precision, over limits that hold those that are proved.

@@ -16,9 +16,9 @@ from runner.contract.workload import Workload
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import Settings
+from runner.engine.bounds.refinement import Depth
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.search.cases import CaseProgress
-from runner.engine.search.neuron_trees import Depth
 from runner.engine.search.sharing import Sharing
 from runner.engine.targets import Candidate
 

@@ -25,7 +25,7 @@ from runner.engine.bounds.clips import Forms, HalfSpaces
 from runner.engine.bounds.confined import ConfinedBounds, Questions
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network_bounds import Settings
-from runner.engine.bounds.refinement import Refinement
+from runner.engine.bounds.refinement import Depth, Refinement
 from runner.engine.bounds.rounding import plain_products
 from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.tagging import NoTagger
@@ -39,7 +39,7 @@ from runner.engine.network.prepared import read_graph
 from runner.engine.programs.measured_bounds import bounds_target
 from runner.engine.search.branching import inspected
 from runner.engine.search.cases import CaseProgress
-from runner.engine.search.neuron_trees import Depth, NeuronTrees
+from runner.engine.search.neuron_trees import NeuronTrees
 from runner.engine.search.search import Progress, SearchContext
 from runner.engine.search.sharing import Alike
 from runner.engine.search.split_root import FIRST_SHARE, SplitRoot

@@ -25,6 +25,7 @@ from runner.contract.layout import Axis
 from runner.contract.vocabulary import Method
 from runner.engine.attack.pgd import Attack, AttackPart, AttackSettings
 from runner.engine.attack.shared_attack import SharedAttack
+from runner.engine.bounds.refinement import Depth
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import Deadline, DeadlineReached
 from runner.engine.driver_engine import DriverEngine
@@ -37,7 +38,6 @@ from runner.engine.network.prepared import PreparedWeights, read_graph
 from runner.engine.search.complete import Complete
 from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
-from runner.engine.search.neuron_trees import Depth
 from runner.engine.search.plane_split import PlaneSplit
 from runner.engine.search.relu_split import ReluSplit
 from runner.engine.search.search import Progress, Search, SearchContext, SearchEnd

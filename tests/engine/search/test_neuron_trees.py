@@ -28,11 +28,11 @@ from runner.engine.bounds.budget import CORE, Budget
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
 from runner.engine.bounds.propagate import Propagator
-from runner.engine.bounds.refinement import Finished, Refinement
+from runner.engine.bounds.refinement import Depth, Finished, Refinement
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.network.graph import Op
 from runner.engine.search.deepening import Deepening
-from runner.engine.search.neuron_trees import Depth, NeuronTrees, TreeSettings, _Block
+from runner.engine.search.neuron_trees import NeuronTrees, TreeSettings, _Block
 from runner.engine.search.search import SearchContext, SearchEnd
 from runner.problem.property.model import Property
 
