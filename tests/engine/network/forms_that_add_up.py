@@ -1,0 +1,147 @@
+"""Forms of operators that add up or compare many values: products with weights, means, pools."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx_forms import IMAGE, ROWS, VOLUME, Form, W, ints, one
+from onnx_models import constant, node
+
+KERNEL = constant((3, 2, 3, 2))
+TURNED = constant((2, 3, 3, 2))
+
+ADDING_UP = [
+    # Products with weights.
+    one("Gemm", (1, 4), (1, 5), "x w b", w=W.T.copy(), b=constant((5,))),
+    one("Gemm", (3, 4), (3, 5), "x w b", w=W, b=constant((5,)), transB=1, alpha=0.3, beta=0.7),
+    one("Gemm", (3, 4), (3, 5), "x w b", w=W, b=constant((3, 1)), transB=1),
+    one("Gemm", (4, 3), (3, 5), "x w", w=W, transA=1, transB=1),
+    one("Gemm", (4, 3), (5, 3), "w x b", w=W, b=constant((5, 3))),
+    one("Gemm", (3, 4), (5, 3), "w x", w=W, transB=1, alpha=2.0),
+    one("MatMul", ROWS, (1, 3, 5), "x w", w=W.T.copy()),
+    one("MatMul", (2, 3, 4), (2, 3, 5), "x w", w=W.T.copy()),
+    one("MatMul", ROWS, (1, 3), "x w", w=constant((4,))),
+    one("MatMul", (2, 4, 3), (2, 5, 3), "w x", w=W),
+    one("MatMul", (4,), (5,), "w x", w=W),
+    one("Conv", (1, 2, 7), (1, 3, 3), "x k b", k=KERNEL[..., 0], b=constant((3,)), strides=[2]),
+    one("Conv", IMAGE, (1, 3, 5, 4), "x k", k=KERNEL, auto_pad="SAME_UPPER"),
+    one("Conv", IMAGE, (1, 3, 3, 2), "x k", k=KERNEL, auto_pad="SAME_LOWER", strides=[2, 2]),
+    one("Conv", IMAGE, (1, 3, 5, 4), "x k", k=KERNEL, pads=[2, 0, 0, 1]),
+    one("Conv", IMAGE, (1, 4, 3, 2), "x k", k=constant((4, 1, 2, 2)), group=2, dilations=[2, 2]),
+    one("ConvTranspose", IMAGE, (1, 3, 7, 5), "x k b", k=TURNED, b=constant((3,))),
+    one(
+        "ConvTranspose",
+        IMAGE,
+        (1, 3, 10, 8),
+        "x k",
+        k=TURNED,
+        strides=[2, 2],
+        pads=[1, 0, 1, 0],
+        output_padding=[1, 0],
+    ),
+    one("ConvTranspose", IMAGE, (1, 3, 7, 4), "x k", k=TURNED, dilations=[2, 1], pads=[1, 0, 1, 1]),
+    one("ConvTranspose", IMAGE, (1, 3, 3, 1), "x k", k=TURNED, pads=[2, 2, 2, 2]),
+    one(
+        "ConvTranspose",
+        IMAGE,
+        (1, 3, 10, 8),
+        "x k",
+        k=TURNED,
+        strides=[2, 2],
+        auto_pad="SAME_UPPER",
+    ),
+    one("ConvTranspose", (1, 2, 5), (1, 3, 11), "x k", k=TURNED[..., 0], strides=[2]),
+    one(
+        "BatchNormalization",
+        (1, 3, 4),
+        (1, 3, 4),
+        "x g b m v",
+        g=constant((3,)),
+        b=constant((3,)),
+        m=constant((3,)),
+        v=np.ones(3),
+    ),
+    # Sums and means.
+    one("ReduceSum", (2, 3, 4), (2, 4), "x a", a=ints(1), keepdims=0),
+    one("ReduceMean", (2, 3, 4), (2, 1, 1), axes=[1, -1]),
+    one("ReduceMean", ROWS, (1, 1, 1)),
+    one("GlobalAveragePool", IMAGE, (1, 2, 1, 1)),
+    one("GlobalAveragePool", (1, 2, 5), (1, 2, 1)),
+    one("AveragePool", IMAGE, (1, 2, 5, 4), kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+    one(
+        "AveragePool",
+        IMAGE,
+        (1, 2, 3, 4),
+        kernel_shape=[2, 2],
+        pads=[1, 0, 0, 1],
+        strides=[2, 1],
+        count_include_pad=1,
+    ),
+    one("AveragePool", (1, 2, 5), (1, 2, 3), kernel_shape=[2], pads=[1, 0], strides=[2]),
+    one("MaxPool", IMAGE, (1, 2, 3, 2), kernel_shape=[3, 2], pads=[1, 0, 1, 0], strides=[2, 2]),
+    one("MaxPool", (1, 2, 5), (1, 2, 4), kernel_shape=[2]),
+    # The greatest and the least.
+    *(
+        one(kind, (2, 3, 4), (2, 1, 1), axes=[1, -1], opset=12)
+        for kind in ("ReduceMax", "ReduceMin")
+    ),
+    one("ReduceMax", ROWS, (1, 3), "x a", a=ints(2), keepdims=0, opset=18),
+    one("GlobalMaxPool", IMAGE, (1, 2, 1, 1)),
+    one("MaxPool", IMAGE, (1, 2, 3, 2), kernel_shape=[2, 3], pads=[1, 0, 0, 1], strides=[2, 2]),
+    one("MaxPool", IMAGE, (1, 2, 3, 3), kernel_shape=[2, 2], dilations=[2, 1]),
+    one("MaxPool", IMAGE, (1, 2, 3, 2), kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
+    one("MaxPool", IMAGE, (1, 2, 3, 2), kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+    one("MaxPool", VOLUME, (1, 2, 2, 3, 1), kernel_shape=[2, 2, 2], pads=[0, 0, 0, 0, 1, 0]),
+    one(
+        "AveragePool",
+        IMAGE,
+        (1, 2, 3, 2),
+        kernel_shape=[2, 2],
+        strides=[2, 2],
+        ceil_mode=1,
+        opset=19,
+    ),
+    one(
+        "AveragePool",
+        IMAGE,
+        (1, 2, 3, 3),
+        kernel_shape=[3, 3],
+        pads=[1, 1, 1, 1],
+        strides=[2, 2],
+        ceil_mode=1,
+        count_include_pad=1,
+        opset=19,
+    ),
+    one("AveragePool", VOLUME, (1, 2, 2, 2, 1), kernel_shape=[2, 2, 2]),
+    one("AveragePool", IMAGE, (1, 2, 3, 4), kernel_shape=[2, 1], dilations=[2, 1], opset=19),
+    # Products in more dimensions, of more matrices, in groups.
+    one(
+        "Conv",
+        VOLUME,
+        (1, 2, 4, 2, 1),
+        "x k b",
+        k=constant((2, 2, 2, 2, 2)),
+        b=constant((2,)),
+        pads=[1, 0, 0, 1, 0, 0],
+    ),
+    one("Conv", VOLUME, (1, 4, 2, 2, 1), "x k", k=constant((4, 1, 2, 2, 2)), group=2),
+    one("ConvTranspose", IMAGE, (1, 4, 7, 5), "x k", k=constant((2, 2, 3, 2)), group=2),
+    one(
+        "ConvTranspose",
+        VOLUME,
+        (1, 1, 5, 7, 3),
+        "x k b",
+        k=constant((2, 1, 2, 2, 2)),
+        b=constant((1,)),
+        strides=[2, 2, 2],
+        pads=[1, 0, 0, 0, 0, 1],
+        output_padding=[0, 1, 0],
+    ),
+    one("MatMul", (2, 3, 4), (2, 3, 5), "x w", w=constant((2, 4, 5))),
+    one("MatMul", (3, 4), (2, 3, 5), "x w", w=constant((2, 4, 5))),
+    one("MatMul", (2, 4, 3), (2, 5, 3), "w x", w=constant((2, 5, 4))),
+    one("MatMul", (1, 2, 4, 3), (3, 2, 5, 3), "w x", w=constant((3, 1, 5, 4))),
+    one("MatMul", (4,), (2, 5), "x w", w=constant((2, 4, 5))),
+    one("MatMul", (4,), (2, 5), "w x", w=constant((2, 5, 4))),
+    Form([node("Gemm", "x x c", transB=1, alpha=0.5, beta=2.0)], (3, 4), (3, 3), {"c": W[0, :3]}),
+    Form([node("Gemm", "x x x", transB=1)], (3, 3), (3, 3)),
+]
