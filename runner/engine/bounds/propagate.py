@@ -296,7 +296,8 @@ class Propagator:
                 return rows_of(tiles[block], bounds, self._tag).to(dtype)
 
             def start(wanted: torch.dtype) -> Frontier:
-                return self._start(self.network, name, blocks[block], batch, wanted)
+                with torch.no_grad(), self._tag.kind(Memory.A):
+                    return start_frontier(self.network, name, blocks[block], batch, wanted)
 
             return self._rows.bound(start, bounds, method).to(dtype)
 
@@ -365,9 +366,3 @@ class Propagator:
         self._cut = self._cut or cut
         shape = interval.lower.shape
         return interval.between(lower.reshape(shape), upper.reshape(shape))
-
-    def _start(
-        self, network: BoundNetwork, name: str, neurons: Tensor, batch: int, dtype: torch.dtype
-    ) -> Frontier:
-        with torch.no_grad(), self._tag.kind(Memory.A):
-            return start_frontier(network, name, neurons, batch, dtype)
