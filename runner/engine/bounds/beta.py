@@ -7,7 +7,7 @@ cut at zero where a neuron is split.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Generic, Self, TypeVar
@@ -287,6 +287,23 @@ class SplitBounds(DomainBounds[SplitSpace, Relaxations]):
             inputs = frontier.pending[self._network.graph.input.name]
             return Inspection(bounds, neurons, inputs, self._constant(frontier))
 
+    def attained(self, domains: Subdomains) -> tuple[Tensor, Tensor]:
+        """Inputs and outputs [K, B, V] of this rank's unstable neurons at a point where the relaxed
+        sub-domains attain their bounds, as they are.
+        """
+        self._checkpoint()
+        with self._tag.kind(Memory.A):
+            shape = 2, *domains.multipliers.shape[:2]
+            probes = [
+                domains.multipliers.new_zeros((*shape, slots)).requires_grad_()
+                for slots in self.space.slots
+            ]
+            relaxations = self._relaxations(domains, probes)
+            start, parts = self._start(domains), self._parts(domains.multipliers)
+            bound = concretize(self._network, self._passed(start, relaxations, parts), self._box)
+            before, after = torch.cat(torch.autograd.grad(bound.sum(), probes), 3)
+            return before, after
+
     def scaled(self, seen: Inspection) -> Tensor:
         """The unit of each multiplier [V] that fits what was seen."""
         sizes = seen.neurons.abs().mean((0, 1)).split(self.space.slots)
@@ -307,13 +324,15 @@ class SplitBounds(DomainBounds[SplitSpace, Relaxations]):
     ) -> Frontier:
         return advance(self._network, start, relaxations, self._by_node(parts), charges)
 
-    def _relaxations(self, domains: Subdomains) -> Relaxations:
+    def _relaxations(
+        self, domains: Subdomains, probes: Sequence[Tensor] | None = None
+    ) -> Relaxations:
         """Of every relaxed node: ReLUs as the domains say, others as over the whole box."""
         network = self._network
         scales = self.scale.split(self.space.slots)
         with torch.no_grad(), self._tag.kind(Memory.BETA):
             split = {}
-            for node, scale in zip(self.space.nodes, scales, strict=True):
+            for index, (node, scale) in enumerate(zip(self.space.nodes, scales, strict=True)):
                 columns = node.start + node.own
                 planes, sets = self.planes.get(node.name), domains.sets
                 above = None if planes is None or sets is None else Above(planes, sets)
@@ -324,6 +343,7 @@ class SplitBounds(DomainBounds[SplitSpace, Relaxations]):
                     domains.phases[:, columns],
                     scale,
                     above,
+                    None if probes is None else probes[index],
                 )
             others = {}
             for other in network.ancestors(self.start):

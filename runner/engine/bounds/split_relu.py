@@ -40,6 +40,9 @@ class SplitNode(Splittable):
 class SplitRelaxation:
     """A ReLU node over B sub-domains: this rank's unstable neurons' input is in lower to upper
     [B, V], cut at zero where a neuron is split; phases [B, V]; scale [V] of β.
+
+    `probe` [2, K, B, V]: counts for nothing; its gradient is the neurons' inputs and outputs where
+    the relaxation attains the bound.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class SplitRelaxation:
         phases: Tensor,
         scale: Tensor,
         above: Above | None = None,
+        probe: Tensor | None = None,
     ) -> None:
         self._node = node
+        self._probe = probe
         self._above = above
         crossing = (lower < 0) & (upper > 0)
         self._free = crossing.to(lower.dtype)
@@ -81,6 +86,7 @@ class SplitRelaxation:
             self._pull,
             self._node.at,
             self._shared,
+            self._probe,
         )
         if self._above is None:
             return result, constant, None
@@ -99,6 +105,7 @@ class _SplitRelu(torch.autograd.Function):
 
     With multiplier m, the lower slope is fixed + free · m, and -β · sign is pull · m. Where neurons
     have planes (shared is 1), the share m of A⁻ is given to them, and the rest goes on as it does.
+    The gradient of a bound by a coefficient is a value where the bound is attained.
     """
 
     @staticmethod
@@ -114,6 +121,7 @@ class _SplitRelu(torch.autograd.Function):
         pull: Tensor,
         at: Tensor,
         shared: Tensor | None,
+        probe: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         columns = rows.index_select(2, at)
         positive = columns.clamp(min=0)
@@ -139,16 +147,18 @@ class _SplitRelu(torch.autograd.Function):
         of_columns = of_result.index_select(2, at)
         downward = torch.addcmul(of_constant.unsqueeze(2) * upper_bias, of_columns, upper_slope)
         gains = None if shared is None else (of_given - downward).mul_(shared)
-        of_multipliers = of_rows = None
+        of_multipliers = of_rows = of_probe = None
         if ctx.needs_input_grad[1]:
             of_multipliers = torch.addcmul(pull, columns.clamp(min=0), free).mul_(of_columns)
             if gains is not None:
                 of_multipliers.addcmul_(columns.clamp(max=0), gains)
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[10]:
             upward = torch.addcmul(fixed, free, multipliers).mul_(of_columns)
             if gains is not None:
                 downward = torch.addcmul(downward, gains, multipliers)
-            of_rows = (of_result * slope).index_copy_(
-                2, at, torch.where(columns > 0, upward, downward)
-            )
-        return of_rows, of_multipliers, *(None,) * 8
+            of_own = torch.where(columns > 0, upward, downward)
+            if ctx.needs_input_grad[0]:
+                of_rows = (of_result * slope).index_copy_(2, at, of_own)
+            if ctx.needs_input_grad[10]:
+                of_probe = torch.stack((of_columns, of_own))
+        return of_rows, of_multipliers, *(None,) * 8, of_probe

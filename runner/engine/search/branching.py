@@ -1,9 +1,9 @@
 """Which neuron each sub-domain is split on, and the two children.
 
 A score is what the relaxation of a neuron takes from the bound (BaBSR's, Bunel et al. 2020). Where
-bounds of intermediate neurons stay as they are, the best scores are filtered by bounds of the
-children (FSB, De Palma et al. 2021). Where they are computed anew, early layers go first: all
-later ones gain.
+bounds of intermediate neurons stay as they are, a ReLU is split for what its two children promise
+to gain, and other neurons for what bounds of the children gain for those with the best scores (FSB,
+De Palma et al. 2021). Where they are computed anew, early layers go first: all later ones gain.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from runner.engine.bounds.space import Splittable
 from runner.engine.bounds.subdomains import Inspection, Subdomains
 
 NOTHING = -1.0
-# The weaker child says how far the proof gets; the stronger one counts by this much.
-STRONGER_CHILD = 0.1
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,30 @@ class Inspected:
         crossing = (lower < 0) & (upper > 0)
         triangle = torch.where(crossing, -lower * upper / (upper - lower), 0.0)
         return torch.where(crossing, self.bounds.whole(negative) * triangle, NOTHING)
+
+    def gains(self) -> Tensor:
+        """[B, N], what a split promises: what the children gain together where everything else
+        stays as it is, neither more than is missed; NOTHING where a neuron is stable.
+
+        Of a coefficient c < 0 and a neuron with the input z and the output y where the bound is
+        attained, the active child gains c (z - y) and the inactive one -c y. Our own rule: the sum
+        of both led to fewer sub-domains than the less of both, their product or the scores.
+        """
+        bounds, seen = self.bounds, self.seen
+        if not isinstance(bounds, SplitBounds):
+            raise TypeError("only where ReLUs are split, the sides of a split are known")
+        batch = torch.arange(len(self.domains), device=seen.bounds.device)
+        missed, nearest = (self.thresholds - seen.bounds).min(0)
+        most = torch.where(missed > 0, missed, torch.inf)[:, None]
+        before, after = (of[nearest, batch] for of in bounds.attained(self.domains))
+        cost = (-seen.neurons[nearest, batch]).clamp(min=0)
+        active, inactive = (
+            torch.minimum((cost * above).nan_to_num(0.0).clamp(min=0), most)
+            for above in (after - before, after)
+        )
+        lower, upper = self.domains.before.lower, self.domains.before.upper
+        crossing = (lower < 0) & (upper > 0)
+        return torch.where(crossing, bounds.whole(active + inactive), NOTHING)
 
     def worst(self, children: Subdomains) -> Tensor:
         """[B], by how much a bound is above its threshold, of the row where it is the least."""
@@ -85,6 +107,10 @@ class BentInspected(Inspected):
             NOTHING,
         )
 
+    def gains(self) -> Tensor:
+        """The scores: what a neuron's sides would gain is not known before they are bounded."""
+        return self.scores()
+
     def child(self, columns: Tensor, sign: int) -> Subdomains:
         """Above (1) or below (-1) the place where the neurons of `columns` [B] are cut."""
         domains, at = self.domains, columns[:, None]
@@ -107,10 +133,10 @@ def inspected(
 
 
 def filtered(inspected: Inspected, candidates: int) -> tuple[Tensor, Tensor]:
-    """Of the neurons with the best scores, the column [B] of the one whose children are best, and
-    whether there is any [B].
+    """Of the neurons that promise most, the column [B] of the one whose children gain most in sum,
+    and whether there is any [B].
     """
-    scores = inspected.scores()
+    scores = inspected.gains()
     if not scores.shape[1]:
         nothing = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
         return nothing, nothing.bool()
@@ -123,8 +149,7 @@ def filtered(inspected: Inspected, candidates: int) -> tuple[Tensor, Tensor]:
             inspected.worst(inspected.child(columns[:, index], sign)).clamp(max=0)
             for sign in (1, -1)
         ]
-        gain = torch.minimum(*margins) + STRONGER_CHILD * torch.maximum(*margins)
-        gains.append(torch.where(values[:, index] > NOTHING, gain, -torch.inf))
+        gains.append(torch.where(values[:, index] > NOTHING, margins[0] + margins[1], -torch.inf))
     best = torch.stack(gains, 1).argmax(1, keepdim=True)
     return columns.gather(1, best)[:, 0], values[:, 0] > NOTHING
 
