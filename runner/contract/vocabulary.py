@@ -101,6 +101,10 @@ class EnginePart(StrEnum):
         "confined-neurons",
         "bounds of neurons in sub-domains, by their splits and where their rows are unsafe",
     )
+    PROMISES = (
+        "promises",
+        "splits of the ReLU whose children promise most, instead of the relaxation that costs most",
+    )
     PLANES = "planes", "planes over the box above ReLUs, besides triangles, in neuron splits"
     TREES = "neuron-trees", "branch and bound of single neurons, where neuron splits stall"
     LEAVES = "leaf-lp", "a linear program where all ReLUs are split"

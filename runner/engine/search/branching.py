@@ -132,11 +132,13 @@ def inspected(
     return Inspected(bounds, domains, seen, thresholds)
 
 
-def filtered(inspected: Inspected, candidates: int) -> tuple[Tensor, Tensor]:
+def filtered(
+    inspected: Inspected, candidates: int, *, promises: bool = True
+) -> tuple[Tensor, Tensor]:
     """Of the neurons that promise most, the column [B] of the one whose children gain most in sum,
-    and whether there is any [B].
+    and whether there is any [B]. Without `promises`, of those with the best scores.
     """
-    scores = inspected.gains()
+    scores = inspected.gains() if promises else inspected.scores()
     if not scores.shape[1]:
         nothing = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
         return nothing, nothing.bool()

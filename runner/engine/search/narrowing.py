@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from runner.engine.bounds.subdomains import Inspection, Subdomains
-from runner.engine.search.branching import Inspected, inspected
 from runner.engine.search.clipping import Clipping
 from runner.engine.search.confining import Confining
 from runner.engine.search.domains import Domains
@@ -44,7 +43,7 @@ class Narrowing:
     ) -> tuple[Domains, Inspection]:
         """Of domains with what is `seen` of them, proved where it `clips`: those that stay open."""
         if clips:
-            found = self._clipping.clipped(taken, self._inspected(taken, seen))
+            found = self._clipping.clipped(taken, self._root.inspected(taken, seen))
             if found is not None:
                 before = self._missed(taken, seen)
                 found, seen = self._seen_anew(found)
@@ -53,17 +52,12 @@ class Narrowing:
         due = self._confining.due(taken)
         if len(due):
             before = self._missed(taken, seen)
-            found = self._confining.confined(taken, due, self._inspected(taken, seen))
+            found = self._confining.confined(taken, due, self._root.inspected(taken, seen))
             found, seen = self._seen_anew(found)
             self._confining.gained(before[due], -found.margins[due])
             stood = found.stood.index_copy(0, due, found.margins[due])
             taken, seen = self._open(replace(found, stood=stood), seen)
         return taken, seen
-
-    def _inspected(self, domains: Domains, seen: Inspection) -> Inspected:
-        root = self._root
-        thresholds = root.rows.goal(domains.disjunct, root.dtype)
-        return inspected(root.bounds, root.subdomains(domains), seen, thresholds)
 
     def _missed(self, domains: Domains, seen: Inspection) -> Tensor:
         """By how much bounds are below their thresholds [B]."""

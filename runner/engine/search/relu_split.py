@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from runner.contract.vocabulary import Memory
+from runner.contract.vocabulary import EnginePart, Memory
 from runner.engine.bounds.beta import BetaSettings
-from runner.engine.bounds.subdomains import Subdomains
-from runner.engine.search.branching import early, filtered, inspected
+from runner.engine.bounds.subdomains import Inspection, Subdomains
+from runner.engine.search.branching import Inspected, early, filtered
 from runner.engine.search.domains import Domains, DomainStore, joined
 from runner.engine.search.leaves import Certificate
 from runner.engine.search.narrowing import Narrowing
@@ -154,8 +154,7 @@ class ReluSplit:
 
     def _wants_planes(self, visited: int) -> bool:
         planes = self._root.planes
-        free = self._context.workload is None
-        return free and planes is not None and planes.possible and visited >= EASY
+        return self._free and planes is not None and planes.possible and visited >= EASY
 
     def _begin_with_planes(self) -> None:
         """Anew for what is open still: whether planes gain, ranks need not agree on."""
@@ -168,7 +167,7 @@ class ReluSplit:
     def _tries_again(self, visited: int) -> bool:
         settings = self._settings
         small = 0 < self._root.tightener.rows <= settings.most_rows
-        first = self._pays is None and self._context.workload is None
+        first = self._pays is None and self._free
         return first and small and self._trial.due(visited)
 
     def _stalls(self) -> bool:
@@ -194,44 +193,29 @@ class ReluSplit:
         margins = torch.where(done, proved, least).to(case.margins)
         usable = case.open & margins.isfinite()
         case.margins = torch.where(usable, torch.fmax(case.margins, margins), case.margins)
-        if self._context.workload is None:
+        if self._free:
             case.open &= ~done.to(case.open.device)
         due = self._pauses and bool(case.open.any()) and self._trial.due(self._visited_by_all)
         self.stalled = due and self._stalls()
 
     def _split(self, taken: Domains) -> bool:
         """Splits domains and bounds their children; whether a counterexample was found."""
-        root = self._root
-        thresholds = root.rows.goal(taken.disjunct, root.dtype)
-        parents = root.subdomains(taken)
-        free = self._context.workload is None
-        narrows = free and not self._tightens
+        narrows = self._free and not self._tightens
         clips = narrows and self._narrowing.clips
-        seen = self._narrowing.seen(parents) if clips else root.bounds.inspect(parents)
+        seen = self._seen(taken, proven=clips)
         turn = self._context.progress.rounds % self._settings.attack_every == 1
-        if free and turn and self._attacked(taken, seen.inputs, seen.bounds - thresholds):
+        if self._free and turn and self._attacked(taken, seen):
             return True
-        planes = root.planes
-        if planes is not None and planes.due(self._visited):
-            planes.fit(inspected(root.bounds, parents, seen, thresholds), taken.disjunct)
-            anew = self._narrowing.seen(parents) if clips else root.bounds.inspect(parents)
-            missed = [(thresholds - of.bounds).amin(0) for of in (seen, anew)]
-            seen = anew if planes.keep(*missed) else seen
+        seen = self._seen_under_planes(taken, seen, proven=clips)
         if narrows:
             taken, seen = self._narrowing.narrowed(taken, seen, clips=clips)
             if not len(taken):
                 self._record(0, 0)
                 return False
-            thresholds = root.rows.goal(taken.disjunct, root.dtype)
-            parents = root.subdomains(taken)
-        split = inspected(root.bounds, parents, seen, thresholds)
-        if self._tightens and not root.bent:
-            family = taken.phases.unique(dim=0, return_inverse=True)[1]
-            columns, splittable = early(split, family, int(family.max()) + 1)
-        else:
-            columns, splittable = filtered(split, self._settings.candidates)
+        split = self._root.inspected(taken, seen)
+        columns, splittable = self._chosen(taken, split)
         if not bool(splittable.all()):
-            if free and self._decided_by_lp(taken.select(~splittable)):
+            if self._free and self._decided_by_lp(taken.select(~splittable)):
                 return True
             if not bool(splittable.any()):
                 self._record(0, int(taken.depth.max()))
@@ -240,22 +224,49 @@ class ReluSplit:
             children = joined(
                 [taken.child(split.child(columns, sign)).select(splittable) for sign in (1, -1)]
             )
-        if self._tightens:
-            children = self._tightened(children)
+        self._bound(self._tightened(children) if self._tightens else children)
+        self._record(2 * int(splittable.sum()), int(taken.depth.max()) + 1)
+        return False
+
+    @property
+    def _free(self) -> bool:
+        """Whether what is proved closes a domain: a fixed workload goes on with it."""
+        return self._context.workload is None
+
+    def _seen(self, taken: Domains, *, proven: bool) -> Inspection:
+        parents = self._root.subdomains(taken)
+        return self._narrowing.seen(parents) if proven else self._root.bounds.inspect(parents)
+
+    def _seen_under_planes(self, taken: Domains, seen: Inspection, *, proven: bool) -> Inspection:
+        """What is seen once planes are fitted to domains, where it is time and they gain by it."""
+        planes = self._root.planes
+        if planes is None or not planes.due(self._visited):
+            return seen
+        before = self._root.inspected(taken, seen)
+        planes.fit(before, taken.disjunct)
+        anew = self._seen(taken, proven=proven)
+        missed = [(before.thresholds - of.bounds).amin(0) for of in (seen, anew)]
+        return anew if planes.keep(*missed) else seen
+
+    def _chosen(self, taken: Domains, split: Inspected) -> tuple[Tensor, Tensor]:
+        """The column [B] that each domain is split at, and whether there is any [B]."""
+        if self._tightens and not self._root.bent:
+            family = taken.phases.unique(dim=0, return_inverse=True)[1]
+            return early(split, family, int(family.max()) + 1)
+        promises = EnginePart.PROMISES not in self._context.settings.without
+        return filtered(split, self._settings.candidates, promises=promises)
+
+    def _bound(self, children: Domains) -> None:
+        """Stores those that stay open."""
+        root, planes = self._root, self._root.planes
         goal = root.rows.goal(children.disjunct, root.dtype)
-        if not free:
+        if not self._free:
             goal = torch.full_like(goal, torch.inf)
         much = planes is not None and planes.are_much
         settings = self._settings.shared if much else self._settings.child
-        bounds, multipliers = root.bounds.optimized(
-            root.subdomains(children),
-            goal,
-            settings,
-            children.margins if free else None,
-        )
-        self._keep_open(children, bounds, multipliers)
-        self._record(2 * int(splittable.sum()), int(taken.depth.max()) + 1)
-        return False
+        parents = children.margins if self._free else None
+        found = root.bounds.optimized(root.subdomains(children), goal, settings, parents)
+        self._keep_open(children, *found)
 
     def _close(self, disjuncts: Tensor, margins: Tensor) -> None:
         """Domains of these disjuncts [B] are closed with such margins [B]."""
@@ -281,7 +292,7 @@ class ReluSplit:
         disjunct = domains.disjunct
         margins = self._root.rows.margins(bounds, disjunct)
         closed = (margins > 0).any(0)
-        if self._context.workload is not None:
+        if not self._free:
             closed = torch.zeros_like(closed)
         elif bool(closed.any()):
             proved = self._proved(domains.select(closed), multipliers[:, closed])
@@ -323,12 +334,13 @@ class ReluSplit:
         weakest.scatter_reduce_(0, family, domains.margins, "amin")
         return replace(domains, urgency=weakest[family])
 
-    def _attacked(self, taken: Domains, inputs: Tensor, margins: Tensor) -> bool:
+    def _attacked(self, taken: Domains, seen: Inspection) -> bool:
         """Whether the weakest domains lead to a confirmed counterexample."""
         context, root = self._context, self._root
+        margins = seen.bounds - root.rows.goal(taken.disjunct, root.dtype)
         weakest = taken.margins.argsort()[: self._settings.seeds]
         nearest = margins[:, weakest].argmax(0)
-        x = minimiser(context.network, inputs[nearest, weakest], context.within)
+        x = minimiser(context.network, seen.inputs[nearest, weakest], context.within)
         disjunct = taken.disjunct[weakest]
         rows = root.rows.of_domains(disjunct, x.dtype)
         limits = root.rows.limits[:, disjunct].to(x.dtype)

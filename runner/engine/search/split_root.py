@@ -13,9 +13,9 @@ from runner.engine.bounds.beta import BetaSettings, SplitBounds
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.split import SplitSpace, bends_otherwise
-from runner.engine.bounds.subdomains import Subdomains
+from runner.engine.bounds.subdomains import Inspection, Subdomains
 from runner.engine.bounds.tighten import Tightener
-from runner.engine.search.branching import inspected
+from runner.engine.search.branching import Inspected, inspected
 from runner.engine.search.domains import Domains
 from runner.engine.search.leaves import Leaves
 from runner.engine.search.padded_rows import PaddedRows
@@ -140,11 +140,10 @@ class SplitRoot:
     def with_planes(self, whole: Domains, settings: BetaSettings) -> tuple[Domains, Tensor, Tensor]:
         """`domains` again, with planes for their disjuncts, if these gain enough."""
         plain = self.subdomains(whole)
-        thresholds = self.rows.goal(whole.disjunct, self.dtype)
         seen = self.bounds.inspect(plain)
         if self.planes is None:
             return whole, seen.bounds, plain.multipliers
-        self.planes.make(inspected(self.bounds, plain, seen, thresholds), whole.disjunct)
+        self.planes.make(self.inspected(whole, seen), whole.disjunct)
         # A multiplier is the share of a plane where a coefficient is negative, as no slope is.
         first = torch.where(seen.neurons < 0, FIRST_SHARE, plain.multipliers)
         found = self._bounded(whole.with_multipliers(first), settings)
@@ -164,6 +163,11 @@ class SplitRoot:
         seen = self.bounds.inspect(self.subdomains(domains))
         self.bounds.scale = self.bounds.scaled(seen)
         return domains, bounds, multipliers
+
+    def inspected(self, domains: Domains, seen: Inspection) -> Inspected:
+        """Domains with what is `seen` of them."""
+        thresholds = self.rows.goal(domains.disjunct, self.dtype)
+        return inspected(self.bounds, self.subdomains(domains), seen, thresholds)
 
     def subdomains(self, domains: Domains, dtype: torch.dtype | None = None) -> Subdomains:
         """To bound them."""

@@ -25,6 +25,7 @@ from test_relu_split import WEAK, hard
 from runner.contract.vocabulary import EnginePart, Method, Verdict
 from runner.engine import incomplete as incomplete_module
 from runner.engine.attack.pgd import Attack
+from runner.engine.bounds.beta import SplitBounds
 from runner.engine.bounds.boxes import BoxPropagator
 from runner.engine.bounds.clips import Forms
 from runner.engine.bounds.forward import ForwardPass
@@ -257,6 +258,16 @@ def neurons_confined(without: Without, watched: Watched) -> int:
     return len(made)
 
 
+def promises(without: Without, watched: Watched) -> int:
+    made = watched.calls(SplitBounds, "attained")
+    network, instance = hard()
+    progress = bounded(network, instance, Method.CROWN, without=without)
+    assert (
+        ReluSplit(context(network, instance, progress, without=without)).run() is SearchEnd.PROVED
+    )
+    return len(made)
+
+
 def trees_of_neurons(without: Without, watched: Watched) -> int:
     network = mlp(4, 6, 6, 1)
     (found,) = bounded(network, never(network), without=without).open_cases
@@ -283,6 +294,7 @@ RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.WHOLE: enumerations,
     EnginePart.PLANE_SPLITS: boxes_under_planes,
     EnginePart.CLIPS: half_spaces,
+    EnginePart.PROMISES: promises,
     EnginePart.PLANES: planes_above_relus,
     EnginePart.CONFINED: neurons_confined,
     EnginePart.TREES: trees_of_neurons,
