@@ -22,6 +22,8 @@ from runner.engine.bounds.space import Splittable
 from runner.engine.bounds.subdomains import Inspection, Subdomains
 
 NOTHING = -1.0
+# Of the geometric mean of what two children gain, the weight of the lesser.
+LESSER = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -44,32 +46,37 @@ class Inspected:
         return torch.where(crossing, self.bounds.whole(negative) * triangle, NOTHING)
 
     def gains(self) -> Tensor:
-        """[B, N], what a split promises: what the children gain together where everything else
-        stays as it is, neither more than is missed; NOTHING where a neuron is stable.
+        """[B, N], what a split promises: what its children gain where everything else stays as it
+        is, neither more than is missed; NOTHING where a neuron is stable.
 
         Of a coefficient c < 0 and a neuron with the input z and the output y where the bound is
-        attained, the active child gains c (z - y) and the inactive one -c y. Our own rule: the sum
-        of both led to fewer sub-domains than the less of both, their product or the scores.
+        attained, the active child gains c (z - y) and the inactive one -c y. Our own rule.
         """
         bounds, seen = self.bounds, self.seen
         if not isinstance(bounds, SplitBounds):
             raise TypeError("only where ReLUs are split, the sides of a split are known")
         batch = torch.arange(len(self.domains), device=seen.bounds.device)
-        missed, nearest = (self.thresholds - seen.bounds).min(0)
-        most = torch.where(missed > 0, missed, torch.inf)[:, None]
+        nearest = (self.thresholds - seen.bounds).argmin(0)
+        most = self.missed[:, None]
         before, after = (of[nearest, batch] for of in bounds.attained(self.domains))
         cost = (-seen.neurons[nearest, batch]).clamp(min=0)
-        active, inactive = (
-            torch.minimum((cost * above).nan_to_num(0.0).clamp(min=0), most)
-            for above in (after - before, after)
-        )
         lower, upper = self.domains.before.lower, self.domains.before.upper
         crossing = (lower < 0) & (upper > 0)
-        return torch.where(crossing, bounds.whole(active + inactive), NOTHING)
+        found = bounds.whole(_both(cost * (after - before), cost * after, most))
+        return torch.where(crossing, found, NOTHING)
 
-    def worst(self, children: Subdomains) -> Tensor:
-        """[B], by how much a bound is above its threshold, of the row where it is the least."""
-        return (self.bounds.bound(children) - self.thresholds).amax(0)
+    @property
+    def missed(self) -> Tensor:
+        """[B], by how much the bound of the row nearest to its threshold is below it; inf where it
+        is not, as in a workload that goes on whatever is proved.
+        """
+        missed = (self.thresholds - self.seen.bounds).amin(0)
+        return torch.where(missed > 0, missed, torch.inf)
+
+    def gained(self, children: Subdomains) -> Tensor:
+        """[B], by the bounds of one child of each."""
+        above = (self.bounds.bound(children) - self.thresholds).amax(0)
+        return above - (self.seen.bounds - self.thresholds).amax(0)
 
     def child(self, columns: Tensor, sign: int) -> Subdomains:
         """With the neurons of `columns` [B] active (1) or inactive (-1).
@@ -135,8 +142,8 @@ def inspected(
 def filtered(
     inspected: Inspected, candidates: int, *, promises: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Of the neurons that promise most, the column [B] of the one whose children gain most in sum,
-    and whether there is any [B]. Without `promises`, of those with the best scores.
+    """Of the neurons that promise most, the column [B] of the one whose children gain most, and
+    whether there is any [B]. Without `promises`, of those with the best scores.
     """
     scores = inspected.gains() if promises else inspected.scores()
     if not scores.shape[1]:
@@ -147,13 +154,21 @@ def filtered(
         return columns[:, 0], values[:, 0] > NOTHING
     gains = []
     for index in range(columns.shape[1]):
-        margins = [
-            inspected.worst(inspected.child(columns[:, index], sign)).clamp(max=0)
-            for sign in (1, -1)
-        ]
-        gains.append(torch.where(values[:, index] > NOTHING, margins[0] + margins[1], -torch.inf))
+        one, other = (
+            inspected.gained(inspected.child(columns[:, index], sign)) for sign in (1, -1)
+        )
+        gain = _both(one, other, inspected.missed)
+        gains.append(torch.where(values[:, index] > NOTHING, gain, -torch.inf))
     best = torch.stack(gains, 1).argmax(1, keepdim=True)
     return columns.gather(1, best)[:, 0], values[:, 0] > NOTHING
+
+
+def _both(one: Tensor, other: Tensor, most: Tensor) -> Tensor:
+    """What gains of two children are worth, neither more than `most`: the lesser decides how deep
+    the search gets, the greater how soon much of it is over. What is no number is worth nothing.
+    """
+    gains = [torch.minimum(gain.nan_to_num(0.0).clamp(min=0), most) for gain in (one, other)]
+    return torch.minimum(*gains) ** LESSER * torch.maximum(*gains) ** (1 - LESSER)
 
 
 def early(inspected: Inspected, family: Tensor, families: int) -> tuple[Tensor, Tensor]:
