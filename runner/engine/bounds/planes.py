@@ -42,9 +42,11 @@ class NodePlanes:
     floor: Tensor
 
     def to(self, dtype: torch.dtype) -> NodePlanes:
-        """In the same or a higher precision."""
+        """In the same or a higher precision. Slopes stay as they are: they take most room, and few
+        of their sets are in use, which are widened then.
+        """
         found = {name: getattr(self, name) for name in (field.name for field in fields(self))}
-        for name in ("slopes", "offsets", "sizes", "floor"):
+        for name in ("offsets", "sizes", "floor"):
             found[name] = found[name].to(dtype)
         return NodePlanes(**found)
 
@@ -109,8 +111,8 @@ class Above:
         """
         planes = self._planes
         mine = given.index_select(2, planes.at)
-        of_input = self._by_set(mine, lambda number, part: part @ planes.slopes[number])
-        constant = self._by_set(mine, lambda number, part: summed(part * planes.offsets[number]))
+        of_input = self._by_set(mine, lambda of, part: part @ planes.slopes[of].to(part.dtype))
+        constant = self._by_set(mine, lambda of, part: summed(part * planes.offsets[of]))
         return of_input, constant
 
     def charge(self, rows: Tensor) -> Tensor:

@@ -126,7 +126,9 @@ def room_above(root: SplitRoot, network: SmallNetwork) -> Tensor:
         if node.name in planes:
             mine = planes[node.name].to(torch.float64)
             outputs = values[node.name].flatten(1)[:, node.neurons[node.own[mine.at]]]
-            heights = torch.einsum("spn,xn->sxp", mine.slopes, points) + mine.offsets[:, None]
+            heights = (
+                torch.einsum("spn,xn->sxp", mine.slopes.double(), points) + mine.offsets[:, None]
+            )
             found.append((heights - outputs).flatten())
     return torch.cat(found)
 
