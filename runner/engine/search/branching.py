@@ -22,8 +22,6 @@ from runner.engine.bounds.space import Splittable
 from runner.engine.bounds.subdomains import Inspection, Subdomains
 
 NOTHING = -1.0
-# Of the geometric mean of what two children gain, the weight of the lesser.
-LESSER = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -164,11 +162,13 @@ def filtered(
 
 
 def _both(one: Tensor, other: Tensor, most: Tensor) -> Tensor:
-    """What gains of two children are worth, neither more than `most`: the lesser decides how deep
-    the search gets, the greater how soon much of it is over. What is no number is worth nothing.
+    """What gains of two children are worth: their sum, neither more than `most`. What is no number
+    is worth nothing.
     """
-    gains = [torch.minimum(gain.nan_to_num(0.0).clamp(min=0), most) for gain in (one, other)]
-    return torch.minimum(*gains) ** LESSER * torch.maximum(*gains) ** (1 - LESSER)
+    first, second = (
+        torch.minimum(gain.nan_to_num(0.0).clamp(min=0), most) for gain in (one, other)
+    )
+    return first + second
 
 
 def early(inspected: Inspected, family: Tensor, families: int) -> tuple[Tensor, Tensor]:

@@ -90,9 +90,8 @@ def children_gain(of: Inspected, sign: int) -> Children:
 
 
 def worth(one: Tensor, other: Tensor) -> Tensor:
-    """Of gains of two children: their geometric mean, where the greater one counts twice."""
-    lesser, greater = torch.minimum(one, other), torch.maximum(one, other)
-    return (lesser.clamp(min=0) * greater.clamp(min=0) ** 2) ** (1 / 3)
+    """Of gains of two children: their sum; a child that loses counts for nothing."""
+    return one.clamp(min=0) + other.clamp(min=0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -159,7 +158,7 @@ def test_a_side_promises_no_more_than_is_missed(name: str) -> None:
     most = inspected(bounds, domains, missed=1e6).gains()
     little = float(most.max()) / 10
     few = inspected(bounds, domains, missed=little).gains()
-    assert (few <= little * (1 + 1e-12)).all()
+    assert (few <= 2 * little * (1 + 1e-12)).all()
     assert (few <= most).all()
     assert (few < most).any()
     assert (few == most).any()
