@@ -292,7 +292,7 @@ class SplitBounds(DomainBounds[SplitSpace, Relaxations]):
         sub-domains attain their bounds, as they are.
         """
         self._checkpoint()
-        with self._tag.kind(Memory.A):
+        with torch.enable_grad(), self._tag.kind(Memory.A):
             shape = 2, *domains.multipliers.shape[:2]
             probes = [
                 domains.multipliers.new_zeros((*shape, slots)).requires_grad_()

@@ -111,6 +111,13 @@ def halved(network: SmallNetwork, instance: Property, without: Without) -> Searc
     return InputSplit(context(network, instance, progress, without=without)).run()
 
 
+def prove_by_splits(network: SmallNetwork, instance: Property, without: Without) -> None:
+    """Of neurons, after CROWN's bounds."""
+    progress = bounded(network, instance, Method.CROWN, without=without)
+    search = ReluSplit(context(network, instance, progress, without=without))
+    assert search.run() is SearchEnd.PROVED
+
+
 def forms(without: Without, watched: Watched) -> int:
     made = watched.calls(ForwardPass, "interval")
     network = mlp(2, 12, 12, 12, 1, seed=2)
@@ -228,21 +235,13 @@ def boxes_together(without: Without, watched: Watched) -> int:
 
 def half_spaces(without: Without, watched: Watched) -> int:
     clipped = watched.calls(Forms, "clipped")
-    network, instance = hard()
-    progress = bounded(network, instance, Method.CROWN, without=without)
-    assert (
-        ReluSplit(context(network, instance, progress, without=without)).run() is SearchEnd.PROVED
-    )
+    prove_by_splits(*hard(), without)
     return len(clipped)
 
 
 def planes_above_relus(without: Without, watched: Watched) -> int:
     made = watched.calls(PlaneSets, "make")
-    network, instance = wide(3)
-    progress = bounded(network, instance, Method.CROWN, without=without)
-    assert (
-        ReluSplit(context(network, instance, progress, without=without)).run() is SearchEnd.PROVED
-    )
+    prove_by_splits(*wide(3), without)
     return len(made)
 
 
@@ -251,20 +250,13 @@ def neurons_confined(without: Without, watched: Watched) -> int:
     watched.patch.setattr(confining, "LEVELS", 1)
     watched.patch.setattr(confining, "NEEDED", 0)
     network, instance, _ = test_clipping.asked(1, -0.05)
-    progress = bounded(network, instance, Method.CROWN, without=without)
-    assert (
-        ReluSplit(context(network, instance, progress, without=without)).run() is SearchEnd.PROVED
-    )
+    prove_by_splits(network, instance, without)
     return len(made)
 
 
 def promises(without: Without, watched: Watched) -> int:
     made = watched.calls(SplitBounds, "attained")
-    network, instance = hard()
-    progress = bounded(network, instance, Method.CROWN, without=without)
-    assert (
-        ReluSplit(context(network, instance, progress, without=without)).run() is SearchEnd.PROVED
-    )
+    prove_by_splits(*hard(), without)
     return len(made)
 
 
