@@ -152,6 +152,14 @@ def test_behind_one_layer_children_gain_at_most_what_was_promised() -> None:
     assert (gained <= promised + 1e-9).all()
 
 
+def test_promises_do_not_depend_on_whether_a_caller_wants_gradients() -> None:
+    bounds, domains = bounds_of("mlp")
+    of = inspected(bounds, domains, missed=1e6)
+    wanted = of.gains()
+    with torch.no_grad():
+        assert torch.equal(of.gains(), wanted)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_side_promises_no_more_than_is_missed(name: str) -> None:
     bounds, domains = bounds_of(name)
