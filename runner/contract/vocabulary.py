@@ -111,6 +111,7 @@ class EnginePart(StrEnum):
     EXACT = "exact-ties", "rational arithmetic on strict and tied properties of small networks"
     MIXES = "mixes", "mixes of the rows of a conjunction, in input splits"
     SHRUNK = "shrunk-boxes", "boxes of an input split cut to what bounds of its rows leave open"
+    FOLDED = "folded", "networks of the open ReLUs alone, for boxes of a large network"
     TOGETHER = "together", "many boxes of a property bounded, and halved, at once"
 
 

@@ -89,10 +89,10 @@ def start_frontier(
     """Rows +1 and -1 of flat neurons [N], [2 N, B, *shape]; past the node itself where it is Linear
     or Conv.
     """
-    rule = network.linear.get(name)
+    rule, off = network.linear.get(name), None
     todo = tuple(network.ancestors(name))
     if isinstance(rule, StartRule):
-        rows, constant = rule.start(neurons, dtype)
+        rows, constant, off = rule.start(neurons, dtype)
         at, todo = todo[0].inputs[0], todo[1:]
     else:
         node = network.graph.node(name)
@@ -106,6 +106,8 @@ def start_frontier(
     constants = both_constants.unsqueeze(1).expand(-1, batch)
     # The other constants are charged with their products.
     error = constants.abs() * gamma(network.roundings(dtype), dtype)
+    if off is not None:
+        error = error + torch.cat((off, off)).unsqueeze(1)
     return Frontier({at: both.expand(-1, batch, *both.shape[2:])}, constants, todo, error)
 
 

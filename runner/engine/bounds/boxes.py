@@ -359,10 +359,10 @@ class _Starts:
         neurons = wanted.nonzero()[:, 0]
         self._position = wanted.cumsum(0) - 1
         todo = tuple(network.ancestors(node.name))
-        rule = network.linear.get(node.name)
+        rule, off = network.linear.get(node.name), None
         with tag.kind(Memory.A):
             if isinstance(rule, StartRule):
-                rows, constant = rule.start(neurons, dtype)
+                rows, constant, off = rule.start(neurons, dtype)
                 at, todo = node.inputs[0], todo[1:]
             else:
                 rows = torch.zeros((len(neurons), node.size), dtype=dtype, device=neurons.device)
@@ -373,13 +373,15 @@ class _Starts:
         self._rows, self._constant = rows, constant.to(LEDGER)
         self._at, self._todo = at, todo
         # The other constants are charged with their products.
-        self._share = gamma(network.roundings(dtype), dtype)
+        self._error = self._constant.abs() * gamma(network.roundings(dtype), dtype)
+        if off is not None:
+            self._error = self._error + off
 
     def frontier(self, neurons: Tensor) -> Frontier:
         """Rows [2, R, *shape] of flat neurons [R]."""
         position = self._position[neurons]
         rows, constant = self._rows[position], self._constant[position]
-        error = (constant.abs() * self._share).expand(2, -1)
+        error = self._error[position].expand(2, -1)
         return Frontier(
             {self._at: torch.stack((rows, -rows))},
             torch.stack((constant, -constant)),

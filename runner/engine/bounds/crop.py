@@ -133,6 +133,11 @@ class CroppedNetwork(BoundNetwork):
         )
         return Interval(span.of(interval.lower), span.of(interval.upper), sums, interval.floor, off)
 
+    def cut(self, name: str, values: Tensor) -> Tensor:
+        """What is seen of values [*shape] of a node."""
+        span = self.spans[name]
+        return values if span is None else span.of(values)
+
     def _cropped(
         self, node: Node, rule: LinearRule, shapes: dict[str, tuple[int, ...]]
     ) -> LinearRule:
@@ -174,9 +179,9 @@ class _CroppedRule:
 class _CroppedStart(_CroppedRule):
     """One that has a shorter way for one-hot rows."""
 
-    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        rows, constant = cast(AffineRule, self._inner).start(neurons, dtype)
-        return _padded(rows, self._pads[0]), constant
+    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+        rows, constant, off = cast(AffineRule, self._inner).start(neurons, dtype)
+        return _padded(rows, self._pads[0]), constant, off
 
 
 def _padded(rows: Tensor, pad: tuple[int, int, int, int]) -> Tensor:

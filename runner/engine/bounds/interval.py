@@ -32,6 +32,10 @@ class Interval:
     off: Tensor | None = None
 
     @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        return self.lower, self.upper
+
+    @property
     def centre(self) -> Tensor:
         return (self.upper + self.lower) / 2
 

@@ -64,8 +64,10 @@ class LinearRule(Rule, Protocol):
 class StartRule(Protocol):
     """A LinearRule that has a shorter way for one-hot rows than `backward`."""
 
-    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Flat neurons [N] -> rows [N, *input] and constants [N]."""
+    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Flat neurons [N] -> rows [N, *input] and constants [N]; and how far neurons [N] may lie
+        from these whatever rounds, in float64, None where they are what the file says.
+        """
         ...
 
 

@@ -88,10 +88,10 @@ class AffineRule:
         total = torch.add(self.affine.magnitude(off), bias, alpha=rounded(self.summands, bias))
         return grown(total, self.summands, columns + 2)
 
-    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
         rows = self.affine.start_rows(neurons, dtype)
         bias = self.affine.bias(dtype).expand(self.affine.node.shape).reshape(-1)[neurons]
-        return rows, bias
+        return rows, bias, None
 
 
 class ReluRule:

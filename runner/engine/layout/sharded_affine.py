@@ -250,7 +250,7 @@ class ShardedAffineRule:
         product = adjoint(flat, self._transpose_own, self._apply_own)
         return [product.reshape(specs, batch, *product.shape[1:])], constant.reshape(specs, batch)
 
-    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def start(self, neurons: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
         """One-hot rows times W, and this rank's part of their constants: [N, *own input], [N]."""
         mine = (neurons >= self._own.start * self._inner) & (neurons < self._own.stop * self._inner)
         rows = torch.zeros(
@@ -263,7 +263,7 @@ class ShardedAffineRule:
         )
         if constant is None:
             raise ValueError("a Linear or Conv has a bias")
-        return part[:, 0], constant[:, 0]
+        return part[:, 0], constant[:, 0], None
 
     @property
     def _inner(self) -> int:

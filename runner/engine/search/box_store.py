@@ -82,10 +82,11 @@ def halves(boxes: B, at: Tensor) -> B:
 
 
 class BoxStore(Generic[B]):
-    """Boxes still to be decided."""
+    """Boxes still to be decided: of up to so many `sorted_boxes` the worst come first."""
 
-    def __init__(self) -> None:
+    def __init__(self, sorted_boxes: int = SORTED_BOXES) -> None:
         self._parts: list[B] = []
+        self._sorted = sorted_boxes
 
     def __len__(self) -> int:
         return sum(map(len, self._parts))
@@ -106,7 +107,7 @@ class BoxStore(Generic[B]):
     def take(self, count: int) -> B:
         """At most so many; raises IndexError when there are none."""
         # A part that is split up often is small: several make up a batch.
-        wanted = len(self) if len(self) <= SORTED_BOXES else count
+        wanted = len(self) if len(self) <= self._sorted else count
         parts = [self._parts.pop()]
         while self._parts and sum(map(len, parts)) < wanted:
             parts.insert(0, self._parts.pop())

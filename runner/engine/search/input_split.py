@@ -10,11 +10,12 @@ from torch import Tensor
 from runner.contract.vocabulary import EnginePart, Memory
 from runner.engine.bounds.alpha import AlphaSettings
 from runner.engine.bounds.boxes import BoxBounds, BoxPropagator, batch_boxes
-from runner.engine.bounds.deep_boxes import DeepBoxes, few_boxes
+from runner.engine.bounds.deep_boxes import few_boxes
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.nested_boxes import NestedBoxes
 from runner.engine.search.beside import Beside
 from runner.engine.search.box_attack import BoxAttack
-from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
+from runner.engine.search.box_store import SORTED_BOXES, Boxes, BoxStore, divisible, halves
 from runner.engine.search.clipped import share
 from runner.engine.search.curved_boxes import CurvedBoxes
 from runner.engine.search.cuts import NO_WAY, Cuts
@@ -60,7 +61,7 @@ class InputSplit:
         free = int(context.case.box.varying.sum())
         self._deep, workload = few_boxes(network, free), context.workload
         self._propagator = (
-            DeepBoxes(network, context.settings, context.case.known, tag, check)
+            NestedBoxes(network, context.settings, context.case.known, tag, check)
             if self._deep
             else BoxPropagator(network, tag, check, skipped, budget, self._without)
         )
@@ -68,7 +69,7 @@ class InputSplit:
             self.batch = workload.batch // context.sharing.ranks
         else:
             self.batch = 1 if self._deep else batch_boxes(network.graph, budget)
-        self.store = BoxStore[Boxes]()
+        self.store = BoxStore[Boxes](0 if self._deep and workload is None else SORTED_BOXES)
         opening = not self._deep and bool(self._propagator.start_nodes & network.only_unstable)
         self._cuts = Cuts(several=EnginePart.CUTS not in self._without, opening=opening)
         self.begun, self.complete, self.open_share, self.gains = False, True, 1.0, False
@@ -134,6 +135,8 @@ class InputSplit:
                 parts = parts.select(parts.open.any(1))
             self.store.put(parts)
             self.store.put(boxes.select(possible & again))
+            if isinstance(self._propagator, NestedBoxes) and len(parts):
+                self._propagator.enter(again=len(parts) > 2 or int(boxes.depth.max()) > 0)
         bound = float(self.store.least_margins(self._closed).min())
         self._context.progress.round(len(batch), int(batch.depth.max()), len(self.store), bound)
 
@@ -232,7 +235,7 @@ class InputSplit:
     def _by_rows(self, boxes: Boxes) -> tuple[Boxes, Margins]:
         """With what is known of the start nodes then."""
         where = self._interval(boxes), self._known(boxes)
-        if isinstance(self._propagator, DeepBoxes) and self._context.workload is None:
+        if isinstance(self._propagator, NestedBoxes) and self._context.workload is None:
             specs = [self._specs.select(open_) for open_ in boxes.open]
             bounds = self._propagator.bound_for(*where, specs)
         else:
@@ -240,11 +243,12 @@ class InputSplit:
         found = self._margins(bounds, boxes)
         if self._context.workload is None:
             found = self._optimized(bounds, boxes, found)
-        if isinstance(self._propagator, DeepBoxes):
-            found = replace(found, opened=self._propagator.opened(bounds))
+        if isinstance(self._propagator, NestedBoxes):
+            found = replace(found, opened=self._propagator.opened())
+            after = self._propagator.known(where[1])
         else:
-            found = replace(found, opening=bounds.opening)
-        known = [bounds.intervals[node.name] for node in self._start_nodes]
+            found, after = replace(found, opening=bounds.opening), bounds.intervals
+        known = [after[node.name] for node in self._start_nodes]
         if known:
             lower = torch.cat([interval.lower.flatten(1) for interval in known], 1)
             upper = torch.cat([interval.upper.flatten(1) for interval in known], 1)

@@ -1,0 +1,162 @@
+"""Boxes of a large network, each over the part of it that is open in a box around it.
+
+Where a box is cut, its parts are bounded over the forms of what is open in it, if that is so much
+less. Boxes that come one within the other leave a way of such networks, each a part of the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runner.contract.vocabulary import EnginePart, Memory
+from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.box_alpha import Mixes
+from runner.engine.bounds.boxes import BoxBounds, RowBounds
+from runner.engine.bounds.deep_boxes import DeepBoxes
+from runner.engine.bounds.folded import folded
+from runner.engine.bounds.form_network import FormNetwork
+from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.narrowed import count_values, narrowed
+from runner.engine.bounds.network import BoundNetwork
+from runner.engine.bounds.network_bounds import NetworkBounds, Settings
+from runner.engine.bounds.tagging import Tagger
+from runner.engine.specs import Specs
+
+# Of the weights of the last network, what the next one may have.
+NARROWER = 0.6
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Bounds of boxes within one; `forms`: None for the network itself."""
+
+    forms: FormNetwork | None
+    boxes: DeepBoxes
+
+    def holds(self, box: Interval) -> bool:
+        if self.forms is None:
+            return True
+        mine = self.forms.box
+        inside = (box.lower >= mine.lower).all() & (box.upper <= mine.upper).all()
+        return len(box.lower) == 1 and bool(inside)
+
+
+class NestedBoxes:
+    """As DeepBoxes, whose `root` is what is known of the whole box. What is asked of bounds is
+    asked of the last ones that were found.
+    """
+
+    def __init__(
+        self,
+        network: BoundNetwork,
+        settings: Settings,
+        root: NetworkBounds | None,
+        tag: Tagger,
+        checkpoint: Callable[[], None],
+    ) -> None:
+        self._network, self._settings = network, settings
+        self._tag, self._checkpoint = tag, checkpoint
+        first = DeepBoxes(network, settings, root, tag, checkpoint)
+        self.start_nodes = first.start_nodes
+        self._levels = [_Level(None, first)]
+        self._last: BoxBounds | None = None
+
+    @property
+    def work(self) -> int:
+        """Rows that passed a node, since it was set."""
+        return self._levels[-1].boxes.work
+
+    @work.setter
+    def work(self, rows: int) -> None:
+        for level in self._levels:
+            level.boxes.work = rows
+
+    @property
+    def depth(self) -> int:
+        """How many networks of forms there are, one within the other."""
+        return len(self._levels) - 1
+
+    def bound(self, box: Interval, known: Mapping[str, Interval]) -> BoxBounds:
+        return self.bound_for(box, known, None)
+
+    def bound_for(
+        self, box: Interval, known: Mapping[str, Interval], specs: Sequence[Specs] | None
+    ) -> BoxBounds:
+        """Of the nodes that are open around a box, by what is `known` of start nodes."""
+        while not self._levels[-1].holds(box):
+            self._levels.pop()
+        level = self._levels[-1]
+        if level.forms is not None:
+            known = {
+                relu.before: Interval(
+                    *(end.flatten(1)[:, relu.at] for end in known[relu.before].ends)
+                )
+                for relu in level.forms.relus
+                if relu.before in known
+            }
+        self._last = level.boxes.bound_for(box, known, specs)
+        return self._last
+
+    def known(self, known: Mapping[str, Interval]) -> dict[str, Interval]:
+        """Bounds of start nodes in the last box, which those are of the box or of one around it."""
+        found = self._found.intervals
+        forms = self._levels[-1].forms
+        if forms is None:
+            return {name: found[name] for name in known}
+        after = dict(known)
+        for relu in forms.relus:
+            if relu.before in known:
+                before, mine = known[relu.before], found[relu.before]
+                ends = [
+                    whole.flatten(1).index_copy(1, relu.at, end).reshape(whole.shape)
+                    for whole, end in zip(before.ends, mine.ends, strict=True)
+                ]
+                after[relu.before] = Interval(*ends)
+        return after
+
+    def enter(self, *, again: bool) -> None:
+        """Parts of the last box are next, and `again` parts of these, as far as one can tell."""
+        found, forms = self._found, self._levels[-1].forms
+        if EnginePart.FOLDED in self._settings.without or len(found.box.lower) != 1:
+            return
+        with torch.no_grad(), self._tag.kind(Memory.A):
+            made = None
+            if forms is None and again:
+                settings, tag, check = self._settings, self._tag, self._checkpoint
+                budget, intervals = settings.budget, found.intervals
+                made = folded(self._network, found.box, intervals, budget, tag, check)
+            elif forms is not None and self._much_less(forms, found):
+                made = narrowed(forms, found.box, found.intervals)
+            if made is not None:
+                self._levels.append(_Level(made, self._boxes_of(made)))
+
+    @staticmethod
+    def _much_less(forms: FormNetwork, found: BoxBounds) -> bool:
+        return count_values(forms, found.intervals) <= NARROWER * forms.values
+
+    def _boxes_of(self, forms: FormNetwork) -> DeepBoxes:
+        return DeepBoxes(forms.network, self._settings, None, self._tag, self._checkpoint)
+
+    def opened(self) -> Tensor:
+        return self._levels[-1].boxes.opened(self._found)
+
+    def rows(self, bounds: BoxBounds, rows: Tensor, box: Tensor) -> RowBounds:
+        return self._levels[-1].boxes.rows(bounds, rows, box)
+
+    def same_rows(self, bounds: BoxBounds, rows: Tensor) -> RowBounds:
+        return self._levels[-1].boxes.same_rows(bounds, rows)
+
+    def mixed_rows(
+        self, bounds: BoxBounds, mixes: Mixes, settings: AlphaSettings
+    ) -> tuple[RowBounds, Tensor]:
+        return self._levels[-1].boxes.mixed_rows(bounds, mixes, settings)
+
+    @property
+    def _found(self) -> BoxBounds:
+        if self._last is None:
+            raise ValueError("no box has been bounded yet")
+        return self._last
