@@ -20,7 +20,7 @@ from runner.contract.vocabulary import Memory
 from runner.engine.bounds.backward import Frontier, WholeCharges, advance, start_frontier
 from runner.engine.bounds.budget import Budget
 from runner.engine.bounds.crop import CroppedNetwork, tiles_of
-from runner.engine.bounds.form_network import Form, FormNetwork, OpenRelu
+from runner.engine.bounds.form_network import FormNetwork, OpenForm, OpenRelu
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.rounding import LEDGER
@@ -32,6 +32,8 @@ ROWS = 256
 # Of the multiply-adds that rows of all open neurons take, what they may take over forms at first:
 # parts of the box leave fewer open.
 WORTH = 3.0
+# Of all neurons before ReLUs, those that may be open.
+MOST_OPEN = 0.5
 # What forms may take, in work memories.
 MOST_BUDGETS = 4
 
@@ -111,8 +113,10 @@ def _pays(network: BoundNetwork, layers: Sequence[_Layer], budget: Budget) -> bo
         before += layer.count * network.work(network.ancestors(layer.before))
         over += layer.count * values
     values += network.outputs * columns
+    closed = sum(len(layer.open) - layer.count for layer in layers)
+    few = closed >= (1 - MOST_OPEN) * sum(len(layer.open) for layer in layers)
     fits = values * network.dtype.itemsize <= MOST_BUDGETS * budget.bytes
-    return fits and 0 < over <= WORTH * before
+    return few and fits and 0 < over <= WORTH * before
 
 
 class _Taker:
@@ -161,7 +165,7 @@ class _Rows:
         self._before[graph.output] = columns
         self._sizes = torch.cat(sizes)
 
-    def of(self, name: str) -> Form:
+    def of(self, name: str) -> OpenForm:
         """The open neurons of a node before a ReLU, or all outputs."""
         node, dtype = self._network.graph.node(name), self._network.dtype
         if name in self._layers:
@@ -177,7 +181,7 @@ class _Rows:
                 at = torch.searchsorted(neurons, of_node)
                 found = self._rows(network, name, local, columns)
                 weight[at], bias[at], error[at] = found.weight, found.bias, found.error
-        return Form(weight, bias, error)
+        return OpenForm(weight, bias, error)
 
     def _blocks(self, name: str, neurons: Tensor) -> Iterator[tuple[BoundNetwork, Tensor, Tensor]]:
         tiles = tiles_of(self._network, name, neurons, ROWS)
@@ -187,7 +191,7 @@ class _Rows:
             yield self._network, some, some
 
     @torch.no_grad()
-    def _rows(self, network: BoundNetwork, name: str, neurons: Tensor, columns: int) -> Form:
+    def _rows(self, network: BoundNetwork, name: str, neurons: Tensor, columns: int) -> OpenForm:
         """In float64, whatever the network is in, so that all that is lost is how weights round."""
         intervals, numbers = self._intervals, self._numbers
         actives = {layer.relu.name: layer.active for layer in self._layers.values()}
@@ -220,4 +224,4 @@ class _Rows:
                 whole[:, at] = rows
         error = done.constant.new_zeros(count) if done.error is None else done.error[:, 0]
         sizes = self._sizes[:columns]
-        return Form.rounded(whole, done.constant[:, 0], error, sizes, self._network.dtype)
+        return OpenForm.rounded(whole, done.constant[:, 0], error, sizes, self._network.dtype)

@@ -22,7 +22,7 @@ from runner.engine.network.graph import Dtype, Graph, Node, Op
 
 
 @dataclass(frozen=True)
-class Form:
+class OpenForm:
     """Of n neurons over K values before them: `weight` [n, K] and `bias` [n] in the network's
     precision, and how far the neurons may lie from what these say: `error` [n] in float64.
     """
@@ -34,13 +34,13 @@ class Form:
     @staticmethod
     def rounded(
         weight: Tensor, bias: Tensor, error: Tensor, sizes: Tensor, dtype: torch.dtype
-    ) -> Form:
+    ) -> OpenForm:
         """All in float64, in the network's precision: `sizes` [K] are no less than the absolute
         values that go in, so that what rounding costs is known.
         """
         near, constant = weight.to(dtype), bias.to(dtype)
         off = (weight - near.to(LEDGER)).abs() @ sizes + (bias - constant.to(LEDGER)).abs()
-        return Form(near, constant, grown(error + off, weight.shape[1] + 2, 2))
+        return OpenForm(near, constant, grown(error + off, weight.shape[1] + 2, 2))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class FormNetwork:
     input: Node
     relus: tuple[OpenRelu, ...]
     output: str
-    forms: Mapping[str, Form]
+    forms: Mapping[str, OpenForm]
     dtype: Dtype
 
     @property
@@ -108,7 +108,7 @@ def _linear(name: str, before: str, size: int) -> Node:
 class _Weights:
     """Forms by node, each a single block."""
 
-    def __init__(self, forms: Mapping[str, Form]) -> None:
+    def __init__(self, forms: Mapping[str, OpenForm]) -> None:
         self._forms = forms
 
     def products(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runner.engine.bounds.form_network import Form, FormNetwork
+from runner.engine.bounds.form_network import FormNetwork, OpenForm
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.rounding import LEDGER, grown, lost
 
@@ -29,11 +29,11 @@ def narrowed(whole: FormNetwork, box: Interval, intervals: Mapping[str, Interval
         if bool(still.any()):
             relus.append(replace(relu, at=relu.at[still]))
             found = passed.through(form, still)
-            forms[relu.before] = Form.rounded(*found, passed.sizes, form.weight.dtype)
+            forms[relu.before] = OpenForm.rounded(*found, passed.sizes, form.weight.dtype)
         passed.add(form, active, still, upper[still].to(LEDGER))
     form = whole.forms[whole.output]
     found = passed.through(form, torch.ones_like(form.bias, dtype=torch.bool))
-    forms[whole.output] = Form.rounded(*found, passed.sizes, form.weight.dtype)
+    forms[whole.output] = OpenForm.rounded(*found, passed.sizes, form.weight.dtype)
     return replace(whole, box=box, relus=tuple(relus), forms=forms)
 
 
@@ -74,7 +74,7 @@ class _Passed:
         self._columns = len(inputs)
         self._active: list[_Active] = []
 
-    def through(self, form: Form, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def through(self, form: OpenForm, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Weights, bias and error of some neurons of a form [n], over what is kept."""
         whole = form.weight[chosen].to(LEDGER)
         weight, bias = whole.index_select(1, self._kept), form.bias[chosen].to(LEDGER)
@@ -89,7 +89,7 @@ class _Passed:
         # What is added up here is rounded itself.
         return weight, bias, grown(lost(error, size, terms), terms, 2)
 
-    def add(self, form: Form, active: Tensor, still: Tensor, upper: Tensor) -> None:
+    def add(self, form: OpenForm, active: Tensor, still: Tensor, upper: Tensor) -> None:
         """A ReLU of this form's neurons [n], of which some are active, and some are still open and
         at most at `upper`.
         """

@@ -7,7 +7,7 @@ less. Boxes that come one within the other leave a way of such networks, each a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,10 +24,14 @@ from runner.engine.bounds.narrowed import count_values, narrowed
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
 from runner.engine.bounds.tagging import Tagger
+from runner.engine.bounds.tiles import row_block
 from runner.engine.specs import Specs
 
 # Of the weights of the last network, what the next one may have.
 NARROWER = 0.6
+# Rows of forms have no α, and so few copies: tiles may be so much longer. Their operators cost
+# their number.
+LONGER = 2
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,10 @@ class NestedBoxes:
         return count_values(forms, found.intervals) <= NARROWER * forms.values
 
     def _boxes_of(self, forms: FormNetwork) -> DeepBoxes:
-        return DeepBoxes(forms.network, self._settings, None, self._tag, self._checkpoint)
+        network = forms.network
+        rows = LONGER * row_block(network.graph, self._settings.budget)
+        settings = replace(self._settings, row_block=rows, least_rows=rows)
+        return DeepBoxes(network, settings, None, self._tag, self._checkpoint)
 
     def opened(self) -> Tensor:
         return self._levels[-1].boxes.opened(self._found)

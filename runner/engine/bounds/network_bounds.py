@@ -23,8 +23,8 @@ class Settings:
     """`row_block`: rows of A that exist at once; both sides of a neuron are two rows.
 
     `interval_only`: start nodes that keep their interval bounds. `forward_share`: of the work of a
-    backward pass at a start node, what a forward pass before it may take. `without`: parts that are
-    left out, each where it would be tried.
+    backward pass at a start node, what a forward pass before it may take. `least_rows`: of a tile,
+    where there are as many. `without`: parts that are left out, each where it would be tried.
     """
 
     method: Method = Method.ALPHA_CROWN
@@ -33,6 +33,7 @@ class Settings:
     interval_only: frozenset[str] = frozenset()
     budget: Budget = CORE
     forward_share: float = FORWARD_SHARE
+    least_rows: int = 0
     without: frozenset[EnginePart] = frozenset()
 
 

@@ -55,7 +55,9 @@ class StartRows:
 
     def tiles(self, rows: int) -> int:
         """Into how many tiles so many rows are cut."""
-        return tiles(rows, self.settings.row_block, self.network.graph, self.settings.budget)
+        settings = self.settings
+        graph, least = self.network.graph, settings.least_rows
+        return tiles(rows, settings.row_block, graph, settings.budget, least)
 
     def count(self, name: str, bounds: NetworkBounds) -> int:
         """How many neurons of a node have rows over all boxes, as bounds are."""

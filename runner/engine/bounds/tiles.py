@@ -29,13 +29,14 @@ def row_block(graph: Graph, budget: Budget) -> int:
     return max(rows - rows % 2, LEAST_ROWS)
 
 
-def tiles(rows: int, most_rows: int, graph: Graph, budget: Budget) -> int:
+def tiles(rows: int, most_rows: int, graph: Graph, budget: Budget, least_rows: int = 0) -> int:
     """Into how many tiles, of equal length, the rows of one start node are cut.
 
     An even number: two ranks then have the same work, and more lose little. About TILES_WANTED of
-    many rows; one alone where half of it would not pay.
+    many rows, none shorter than `least_rows`; one alone where half of it would not pay.
     """
-    length = min(most_rows, max(cached_rows(graph, budget), -(-rows // TILES_WANTED)))
+    wanted = max(cached_rows(graph, budget), -(-rows // TILES_WANTED), least_rows)
+    length = min(most_rows, wanted)
     count = -(-rows // length)
     if count == 1 and rows * _widest(graph) < 2 * budget.scaled(LEAST_VALUES):
         return 1

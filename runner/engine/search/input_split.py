@@ -69,6 +69,7 @@ class InputSplit:
             self.batch = workload.batch // context.sharing.ranks
         else:
             self.batch = 1 if self._deep else batch_boxes(network.graph, budget)
+        # What is inside the last box comes first, where networks are of what is open in it.
         self.store = BoxStore[Boxes](0 if self._deep and workload is None else SORTED_BOXES)
         opening = not self._deep and bool(self._propagator.start_nodes & network.only_unstable)
         self._cuts = Cuts(several=EnginePart.CUTS not in self._without, opening=opening)
@@ -136,6 +137,7 @@ class InputSplit:
             self.store.put(parts)
             self.store.put(boxes.select(possible & again))
             if isinstance(self._propagator, NestedBoxes) and len(parts):
+                # A first cut in two is not known to lead to another.
                 self._propagator.enter(again=len(parts) > 2 or int(boxes.depth.max()) > 0)
         bound = float(self.store.least_margins(self._closed).min())
         self._context.progress.round(len(batch), int(batch.depth.max()), len(self.store), bound)

@@ -14,7 +14,7 @@ from sound_bounds import counted_rows
 from test_input_split import TOLERANCE, asked, context, deepest, search
 
 from runner.contract.vocabulary import Method
-from runner.engine.bounds import boxes, deep_boxes
+from runner.engine.bounds import boxes, deep_boxes, folded, nested_boxes
 from runner.engine.bounds.deep_boxes import DeepBoxes, few_boxes
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network_bounds import Settings
@@ -62,8 +62,15 @@ def test_a_box_is_cheap_where_so_many_are_over_in_seconds() -> None:
 
 
 @pytest.mark.usefixtures("_all_are_large")
-def test_no_verdict_contradicts_an_exact_search() -> None:
+@pytest.mark.parametrize("always_folded", [False, True])
+def test_no_verdict_contradicts_an_exact_search(
+    monkeypatch: pytest.MonkeyPatch, always_folded: bool
+) -> None:
     outcomes = set()
+    if always_folded:
+        monkeypatch.setattr(folded, "WORTH", 1e9)
+        monkeypatch.setattr(folded, "MOST_OPEN", 1.0)
+        monkeypatch.setattr(nested_boxes, "NARROWER", 1.0)
     for seed in range(20):
         network, instance = asked(seed)
         exact = deepest(network, instance.cases[0])

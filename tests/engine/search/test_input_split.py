@@ -21,7 +21,6 @@ from runner.engine.bounds.tagging import NoTagger
 from runner.engine.clock import DeadlineReached
 from runner.engine.incomplete import Incomplete
 from runner.engine.network.graph import Op
-from runner.engine.search import box_store
 from runner.engine.search.box_store import Boxes, BoxStore, divisible, halves
 from runner.engine.search.cuts import NO_WAY, POWERS, Cuts
 from runner.engine.search.input_split import InputSplit
@@ -231,10 +230,9 @@ def test_a_store_gives_every_box_once_and_the_worst_first() -> None:
     )
 
 
-def test_a_full_store_gives_full_batches_of_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(box_store, "SORTED_BOXES", 30)
+def test_a_full_store_gives_full_batches_of_the_newest() -> None:
     generator = torch.Generator().manual_seed(0)
-    store: BoxStore[Boxes] = BoxStore()
+    store: BoxStore[Boxes] = BoxStore(sorted_boxes=30)
     parts = [boxes(count, 2, generator) for count in (40, 3, 5, 2)]
     for part in parts:
         store.put(part)
