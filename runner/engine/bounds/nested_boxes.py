@@ -42,11 +42,7 @@ class _Level:
     boxes: DeepBoxes
 
     def holds(self, box: Interval) -> bool:
-        if self.forms is None:
-            return True
-        mine = self.forms.box
-        inside = (box.lower >= mine.lower).all() & (box.upper <= mine.upper).all()
-        return len(box.lower) == 1 and bool(inside)
+        return self.forms is None or (len(box.lower) == 1 and _within(box, self.forms.box))
 
 
 class NestedBoxes:
@@ -68,6 +64,8 @@ class NestedBoxes:
         self.start_nodes = first.start_nodes
         self._levels = [_Level(None, first)]
         self._last: BoxBounds | None = None
+        # Of the last box that was cut and had no networks of its own.
+        self._outer: BoxBounds | None = None
 
     @property
     def work(self) -> int:
@@ -95,13 +93,7 @@ class NestedBoxes:
             self._levels.pop()
         level = self._levels[-1]
         if level.forms is not None:
-            known = {
-                relu.before: Interval(
-                    *(end.flatten(1)[:, relu.at] for end in known[relu.before].ends)
-                )
-                for relu in level.forms.relus
-                if relu.before in known
-            }
+            known = _parts(level.forms, known)
         self._last = level.boxes.bound_for(box, known, specs)
         return self._last
 
@@ -124,23 +116,37 @@ class NestedBoxes:
 
     def enter(self, *, again: bool) -> None:
         """Parts of the last box are next, and `again` parts of these, as far as one can tell."""
-        found, forms = self._found, self._levels[-1].forms
+        found = self._found
         if EnginePart.FOLDED in self._settings.without or len(found.box.lower) != 1:
             return
+        forms, box, intervals = self._levels[-1].forms, found.box, found.intervals
+        if forms is None and not again:
+            self._outer = found
+            return
         with torch.no_grad(), self._tag.kind(Memory.A):
-            made = None
-            if forms is None and again:
-                settings, tag, check = self._settings, self._tag, self._checkpoint
-                budget, intervals = settings.budget, found.intervals
-                made = folded(self._network, found.box, intervals, budget, tag, check)
-            elif forms is not None and self._much_less(forms, found):
-                made = narrowed(forms, found.box, found.intervals)
-            if made is not None:
-                self._levels.append(_Level(made, self._boxes_of(made)))
+            if forms is None:
+                forms = self._folded(found)
+                if forms is None or forms.box is box:
+                    return
+                intervals = _parts(forms, intervals)
+            # Where that leaves much less.
+            if count_values(forms, intervals) <= NARROWER * forms.values:
+                self._add(narrowed(forms, box, intervals))
 
-    @staticmethod
-    def _much_less(forms: FormNetwork, found: BoxBounds) -> bool:
-        return count_values(forms, found.intervals) <= NARROWER * forms.values
+    def _folded(self, found: BoxBounds) -> FormNetwork | None:
+        """Over the box around the last one, if that is known: what is next to it gains as well."""
+        outer = self._outer
+        if outer is None or not _within(found.box, outer.box):
+            outer = found
+        network, budget, tag = self._network, self._settings.budget, self._tag
+        made = folded(network, outer.box, outer.intervals, budget, tag, self._checkpoint)
+        if made is not None:
+            self._add(made)
+        return made
+
+    def _add(self, forms: FormNetwork) -> None:
+        """Within the last."""
+        self._levels.append(_Level(forms, self._boxes_of(forms)))
 
     def _boxes_of(self, forms: FormNetwork) -> DeepBoxes:
         network = forms.network
@@ -167,3 +173,16 @@ class NestedBoxes:
         if self._last is None:
             raise ValueError("no box has been bounded yet")
         return self._last
+
+
+def _within(box: Interval, other: Interval) -> bool:
+    return bool(((box.lower >= other.lower) & (box.upper <= other.upper)).all())
+
+
+def _parts(forms: FormNetwork, intervals: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Bounds of the neurons that are open, of nodes of the whole network."""
+    return {
+        relu.before: Interval(*(end.flatten(1)[:, relu.at] for end in intervals[relu.before].ends))
+        for relu in forms.relus
+        if relu.before in intervals
+    }

@@ -137,8 +137,8 @@ class InputSplit:
             self.store.put(parts)
             self.store.put(boxes.select(possible & again))
             if isinstance(self._propagator, NestedBoxes) and len(parts):
-                # A first cut in two is not known to lead to another.
-                self._propagator.enter(again=len(parts) > 2 or int(boxes.depth.max()) > 0)
+                # A first cut is not known to lead to another.
+                self._propagator.enter(again=int(boxes.depth.max()) > 0)
         bound = float(self.store.least_margins(self._closed).min())
         self._context.progress.round(len(batch), int(batch.depth.max()), len(self.store), bound)
 

@@ -245,6 +245,27 @@ def test_boxes_within_boxes_are_bounded_over_what_is_open_around_them(
 
 
 @pytest.mark.usefixtures("_always")
+def test_forms_are_made_over_the_box_around_once_parts_are_cut_again() -> None:
+    network = network_of(residual)
+    boxes, box = nested(network), box_of(network, 0.3)
+    first = boxes.bound(box, {})
+    known = {name: first.intervals[name] for name in boxes.start_nodes}
+    boxes.enter(again=False)
+    assert boxes.depth == 0
+    boxes.bound(half(box), known)
+    boxes.enter(again=True)
+    assert boxes.depth == 2
+    # The forms of the box around serve what lies beside the part, too.
+    beside = Interval(box.upper - (box.upper - box.lower) * 0.4, box.upper)
+    boxes.bound(beside, known)
+    assert boxes.depth == 1
+    values = network.values(points_in(beside.to(torch.float64), 100).flatten(0, 1))
+    for name, interval in boxes.known(known).items():
+        assert (interval.lower <= values[name] + 1e-9).all(), name
+        assert (interval.upper >= values[name] - 1e-9).all(), name
+
+
+@pytest.mark.usefixtures("_always")
 def test_nothing_is_folded_where_it_is_left_out_or_nothing_follows() -> None:
     network = network_of(chain)
     for boxes, again in ((nested(network, EnginePart.FOLDED), True), (nested(network), False)):
