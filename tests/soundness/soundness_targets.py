@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -16,6 +16,7 @@ from runner.contract.question import Question
 from runner.contract.vocabulary import EnginePart, Verdict
 from runner.engine import verification
 from runner.engine.agreement import Agreement, Nearest
+from runner.engine.bounds import deep_boxes, folded, nested_boxes
 from runner.engine.bounds.refinement import Depth
 from runner.engine.bounds.split import bends_otherwise
 from runner.engine.clock import Deadline
@@ -45,6 +46,7 @@ SEARCHES: dict[str, Callable[[SearchContext], Search]] = {
     "input-split": InputSplit,
     "beta-crown": ReluSplit,
     "neuron-trees": deepening,
+    "open-forms": InputSplit,
 }
 TIMEOUT_S = 3.0
 
@@ -52,13 +54,23 @@ TIMEOUT_S = 3.0
 @contextmanager
 def only(search: str) -> Iterator[None]:
     """The one search that may run, or any that fits."""
-    fitting = complete.fitting
-    if search in SEARCHES:
-        complete.fitting = lambda case: [SEARCHES[search]]
-    try:
+    makers = [SEARCHES[search]] if search in SEARCHES else None
+    forms = always_folded() if search == "open-forms" else nullcontext()
+    alone = mock.patch.object(complete, "fitting", return_value=makers) if makers else nullcontext()
+    with alone, forms:
         yield
-    finally:
-        complete.fitting = fitting
+
+
+@contextmanager
+def always_folded() -> Iterator[None]:
+    """Every box alone, over the forms of what is open in it."""
+    with (
+        mock.patch.object(deep_boxes, "TRIAL_WORK", 0),
+        mock.patch.object(folded, "WORTH", math.inf),
+        mock.patch.object(folded, "MOST_OPEN", 1.0),
+        mock.patch.object(nested_boxes, "NARROWER", 1.0),
+    ):
+        yield
 
 
 @contextmanager
