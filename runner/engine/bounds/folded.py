@@ -25,10 +25,9 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.rounding import LEDGER
 from runner.engine.bounds.tagging import Tagger
+from runner.engine.bounds.tiles import row_block
 from runner.engine.network.graph import Node, Op
 
-# Rows that pass the network at once.
-ROWS = 256
 # Of the multiply-adds that rows of all open neurons take, what they may take over forms at first:
 # parts of the box leave fewer open.
 WORTH = 3.0
@@ -52,7 +51,7 @@ def folded(
     layers = _layers(network, intervals)
     if layers is None or not _pays(network, layers, budget):
         return None
-    rows = _Rows(network, box, intervals, layers, tag, checkpoint)
+    rows = _Rows(network, box, intervals, layers, budget, tag, checkpoint)
     some = [layer for layer in layers if layer.count]
     names = [layer.before for layer in some] + [network.graph.output]
     relus = tuple(
@@ -143,11 +142,14 @@ class _Rows:
         box: Interval,
         intervals: Mapping[str, Interval],
         layers: Sequence[_Layer],
+        budget: Budget,
         tag: Tagger,
         checkpoint: Callable[[], None],
     ) -> None:
         self._network, self._intervals = network, intervals
         self._tag, self._checkpoint = tag, checkpoint
+        # Rows of float64 take twice the room.
+        self._most = row_block(network.graph, budget) // 2
         self._layers = {layer.before: layer for layer in layers}
         graph, device = network.graph, box.lower.device
         # Of the input and of each ReLU, the columns of its values, -1 where they have none.
@@ -184,10 +186,10 @@ class _Rows:
         return OpenForm(weight, bias, error)
 
     def _blocks(self, name: str, neurons: Tensor) -> Iterator[tuple[BoundNetwork, Tensor, Tensor]]:
-        tiles = tiles_of(self._network, name, neurons, ROWS)
+        tiles = tiles_of(self._network, name, neurons, self._most)
         for tile in tiles:
             yield tile.network, tile.local, tile.neurons
-        for some in () if tiles else neurons.split(ROWS):
+        for some in () if tiles else neurons.split(self._most):
             yield self._network, some, some
 
     @torch.no_grad()

@@ -20,6 +20,9 @@ from runner.engine.bounds.rules import AffineRule
 from runner.engine.bounds.weights import BlockFunction, BlockShape
 from runner.engine.network.graph import Dtype, Graph, Node, Op
 
+# Of a block of a form's weights: a product in another precision copies it.
+BLOCK_VALUES = 2 * 1024 * 1024
+
 
 @dataclass(frozen=True)
 class OpenForm:
@@ -106,7 +109,7 @@ def _linear(name: str, before: str, size: int) -> Node:
 
 
 class _Weights:
-    """Forms by node, each a single block."""
+    """Forms by node, in blocks that a product in float64 has copies of."""
 
     def __init__(self, forms: Mapping[str, OpenForm]) -> None:
         self._forms = forms
@@ -115,7 +118,11 @@ class _Weights:
         self, name: str, function: BlockFunction, shape: BlockShape, dtype: torch.dtype
     ) -> Iterator[tuple[int, int, Tensor]]:
         weight = self._forms[name].weight
-        yield 0, weight.shape[1], function(0, weight.shape[1], weight)
+        rows, columns = weight.shape
+        wide = max(1, BLOCK_VALUES // max(1, rows))
+        for start in range(0, columns, wide):
+            stop = min(start + wide, columns)
+            yield start, stop, function(start, stop, weight[:, start:stop])
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._forms[name].weight.shape)

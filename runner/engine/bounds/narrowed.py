@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runner.engine.bounds.form_network import FormNetwork, OpenForm
+from runner.engine.bounds.form_network import BLOCK_VALUES, FormNetwork, OpenForm
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.rounding import LEDGER, grown, lost
 
@@ -76,9 +76,15 @@ class _Passed:
 
     def through(self, form: OpenForm, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Weights, bias and error of some neurons of a form [n], over what is kept."""
-        whole = form.weight[chosen].to(LEDGER)
-        weight, bias = whole.index_select(1, self._kept), form.bias[chosen].to(LEDGER)
-        error, size = form.error[chosen], weight.abs() @ self.sizes + bias.abs()
+        rows = max(1, BLOCK_VALUES // form.weight.shape[1])
+        parts = [self._of_rows(form, some) for some in chosen.nonzero()[:, 0].split(rows)]
+        weight, bias, error = map(torch.cat, zip(*parts, strict=True))
+        return weight, bias, error
+
+    def _of_rows(self, form: OpenForm, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        whole = form.weight[rows].to(LEDGER)
+        weight, bias = whole.index_select(1, self._kept), form.bias[rows].to(LEDGER)
+        error, size = form.error[rows], weight.abs() @ self.sizes + bias.abs()
         for active in self._active:
             part = whole.index_select(1, active.columns)
             weight[:, : active.weight.shape[1]] += part @ active.weight
