@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 MOST_BANDS = 8
-# Products with so many slopes take about as long as the calls that one band more costs.
-BAND_COST = 20_000
+# A product with so many slopes takes about as long as a call. Bands make some, however many they
+# are; each makes some more, and one for each part, as those of an image are multiplied apart.
+CALL_COST, CALLS, CALLS_OF_BAND = 6_000, 10, 2
+# Of the cost of all slopes, what bands may cost: batches of one row gain little from them.
+WORTH = 0.67
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,26 @@ class Cut:
     @property
     def cost(self) -> int:
         """Of a product, in slopes."""
-        return sum(BAND_COST + self.parts * band.area for band in self.bands)
+        calls = CALLS + (CALLS_OF_BAND + self.parts) * len(self.bands)
+        return CALL_COST * calls + self.parts * sum(band.area for band in self.bands)
 
 
 def order_of(slopes: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """In which order [P] neurons of slopes [P, inputs] are to be cut."""
+    """In which order [P] neurons of slopes [P, inputs] are to be cut: as they are, if they are not."""
     seen = slopes != 0
     ends = (_ends(seen, parts) for parts in _parts(shape))
-    orders = [(first + last).argsort(stable=True) for first, last in ends]
+    orders = [torch.arange(len(seen), device=seen.device)]
+    orders += [(first + last).argsort(stable=True) for first, last in ends]
     return min(orders, key=lambda order: cut(seen[order], shape).cost)
 
 
 def cut(seen: Tensor, shape: tuple[int, ...]) -> Cut:
-    """The cheapest of neurons in this order, of which inputs they see [P, inputs]."""
+    """The cheapest of neurons in this order, of which inputs they see [P, inputs]; one piece where
+    none is much cheaper.
+    """
     neurons, inputs = seen.shape
-    found = [Cut(neurons, 1, inputs, (Band(slice(0, neurons), slice(0, inputs)),))]
+    whole = Cut(neurons, 1, inputs, (Band(slice(0, neurons), slice(0, inputs)),))
+    found = [whole]
     for parts in _parts(shape):
         first, last = (ends.tolist() for ends in _ends(seen, parts))
         for count in range(1, min(MOST_BANDS, neurons) + 1):
@@ -75,7 +83,8 @@ def cut(seen: Tensor, shape: tuple[int, ...]) -> Cut:
                 stop = max(last[of])
                 bands.append(Band(of, slice(min(*first[of], stop), stop)))
             found.append(Cut(neurons, parts, inputs // parts, tuple(bands)))
-    return min(found, key=lambda one: one.cost)
+    best = min(found, key=lambda one: one.cost)
+    return best if best.cost <= WORTH * neurons * inputs else whole
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ Question = tuple[Tensor, tuple[int, ...]]
 def bands_cost_nothing() -> Iterator[None]:
     """So that small questions have many of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plane_bands, "BAND_COST", 0)
+        patch.setattr(plane_bands, "CALL_COST", 0)
+        patch.setattr(plane_bands, "WORTH", 1.0)
         yield
 
 
@@ -126,11 +127,26 @@ def test_bands_of_a_convolution_are_rows_of_the_image(channels_last: bool) -> No
 
 
 def test_a_band_more_is_made_only_where_it_saves_what_it_costs() -> None:
-    seen = patches() != 0
-    seen = seen[order_of(patches(), (2, 16, 16))]
+    slopes, shape = patches(), (2, 16, 16)
+    seen = slopes[order_of(slopes, shape)] != 0
+    counts = []
     with pytest.MonkeyPatch.context() as patch:
-        counts = []
-        for cost in (0, 10_000, 10**6):
-            patch.setattr(plane_bands, "BAND_COST", cost)
-            counts.append(len(cut(seen, (2, 16, 16)).bands))
+        for cost in (0, 1_200, 10**6):
+            patch.setattr(plane_bands, "CALL_COST", cost)
+            counts.append(len(cut(seen, shape).bands))
     assert counts[0] > counts[1] > counts[2] == 1
+
+
+def test_bands_that_save_little_are_not_made() -> None:
+    slopes, shape = patches(), (2, 16, 16)
+    seen = slopes[order_of(slopes, shape)] != 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plane_bands, "WORTH", 0.2)  # 0.25 of the slopes would be kept.
+        assert cut(seen, shape).whole
+
+
+def test_neurons_of_which_no_bands_are_made_stay_in_their_order() -> None:
+    slopes, shape = patches(), (2, 16, 16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plane_bands, "WORTH", 0.2)
+        assert torch.equal(order_of(slopes, shape), torch.arange(len(slopes)))
