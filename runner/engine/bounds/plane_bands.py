@@ -58,7 +58,7 @@ class Cut:
 
 
 def order_of(slopes: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """In which order [P] neurons of slopes [P, inputs] are to be cut; as they are, if not at all."""
+    """In which order [P] slopes [P, inputs] of neurons are cut; as they are, if not at all."""
     seen = slopes != 0
     ends = (_ends(seen, parts) for parts in _parts(shape))
     orders = [torch.arange(len(seen), device=seen.device)]
