@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.bounds.interval import Interval
+from runner.engine.bounds.plane_bands import BandedSlopes
 from runner.engine.bounds.rounding import LEDGER, below, charged, floor, gamma, summed
 
 # Additions and products of one entry of a plane beside its sum, when it is checked.
@@ -29,17 +30,22 @@ class NodePlanes:
     """Of P of this rank's unstable neurons before one ReLU node, S sets of planes: the ReLU's
     output is at most slopes · x + offsets for every point x of the box, in real arithmetic.
 
-    at [P]: which of the rank's columns; slopes [S, P, inputs]; offsets [S, P]; sizes [S, P]: what
-    the absolute values of slopes · x + offsets add up to, at most; terms: neurons of all ranks that
-    have a plane, and what ranks add; floor [1]: what underflow costs a row.
+    at [P]: which of the rank's columns; banded: slopes [S, P, inputs]; offsets [S, P]; sizes
+    [S, P]: what the absolute values of slopes · x + offsets add up to, at most; terms: neurons of
+    all ranks that have a plane, and what ranks add; floor [1]: what underflow costs a row.
     """
 
     at: Tensor
-    slopes: Tensor
+    banded: BandedSlopes
     offsets: Tensor
     sizes: Tensor
     terms: int
     floor: Tensor
+
+    @property
+    def slopes(self) -> Tensor:
+        """[S, P, inputs], zeros and all."""
+        return self.banded.dense()
 
     def to(self, dtype: torch.dtype) -> NodePlanes:
         """In the same or a higher precision. Slopes stay as they are: they take most room, and few
@@ -82,7 +88,8 @@ def proved(forms: UpperForms, at: Tensor, slopes: Tensor, terms: int) -> NodePla
         offsets.append(offset)
         sizes.append(-below(-total, slopes.dtype))
     lowest = floor(forms.box.size, terms)
-    return NodePlanes(at, slopes, torch.stack(offsets), torch.stack(sizes), terms, lowest)
+    banded = BandedSlopes.of(slopes, forms.box.lower.shape[1:])
+    return NodePlanes(at, banded, torch.stack(offsets), torch.stack(sizes), terms, lowest)
 
 
 class Above:
@@ -91,7 +98,7 @@ class Above:
     def __init__(self, planes: NodePlanes, sets: Tensor) -> None:
         self._planes = planes
         order = sets.argsort(stable=True)
-        counts = torch.bincount(sets, minlength=len(planes.slopes)).tolist()
+        counts = torch.bincount(sets, minlength=len(planes.banded)).tolist()
         ends = [sum(counts[:number]) for number in range(len(counts) + 1)]
         self._groups = [
             (number, order[start:stop])
@@ -111,7 +118,7 @@ class Above:
         """
         planes = self._planes
         mine = given.index_select(2, planes.at)
-        of_input = self._by_set(mine, lambda of, part: part @ planes.slopes[of].to(part.dtype))
+        of_input = self._by_set(mine, lambda of, part: planes.banded.times(part, of))
         constant = self._by_set(mine, lambda of, part: summed(part * planes.offsets[of]))
         return of_input, constant
 

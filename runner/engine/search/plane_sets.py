@@ -14,6 +14,7 @@ from runner.contract.vocabulary import EnginePart, Memory
 from runner.engine.bounds.beta import SplitBounds
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.neuron_forms import NeuronForms
+from runner.engine.bounds.plane_bands import order_of
 from runner.engine.bounds.plane_fit import Game, fitted
 from runner.engine.bounds.planes import NodePlanes, UpperForms, proved
 from runner.engine.search.branching import Inspected
@@ -142,7 +143,8 @@ class PlaneSets:
                 forms = UpperForms(box, rows[1], constants[1])
                 own = torch.isin(some, node.own).nonzero()[:, 0]
                 at = torch.isin(node.own, some).nonzero()[:, 0]
-                self._nodes[node.name] = _Node(forms, node.start + some, own, at)
+                order = order_of(rows[1][own], box.lower.shape[1:])
+                self._nodes[node.name] = _Node(forms, node.start + some, own[order], at[order])
 
     def _fit(self, means: _Means) -> None:
         """The sets that there are means of: at first all."""
@@ -164,9 +166,10 @@ class PlaneSets:
         if before is None:
             slopes = rows.new_zeros((len(means.sets), len(node.own), rows.shape[1]))
         else:
-            slopes = before.slopes.clone()
+            slopes = before.banded.dense().clone()
             given = (outputs * shares)[:, node.own]
-            of = [part @ slopes[one] for part, one in zip(given, means.sets, strict=True)]
+            sets = zip(given, means.sets.tolist(), strict=True)
+            of = [before.banded.times(part, number) for part, number in sets]
             rest = rest - features.total(features.counted(name, torch.stack(of)))
         for number, game in zip(means.sets, zip(outputs, rest, strict=True), strict=True):
             slopes[number] = fitted(node.forms, Game(*game))[node.own]

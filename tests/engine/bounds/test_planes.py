@@ -20,6 +20,7 @@ from torch import Tensor
 
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.neuron_forms import NeuronForms
+from runner.engine.bounds.plane_bands import BandedSlopes
 from runner.engine.bounds.plane_fit import Game, fitted
 from runner.engine.bounds.planes import Above, NodePlanes, UpperForms, proved
 from runner.engine.bounds.split_relu import SplitNode, SplitRelaxation
@@ -290,7 +291,8 @@ def test_what_is_given_to_a_plane_is_taken_from_the_triangle(share: float) -> No
     where = torch.tensor([0])
     node = SplitNode("relu", "x", where, 0, 1, where, where, torch.zeros(1).double())
     slopes, offsets = torch.tensor([[[0.5, 0.0]]]).double(), torch.tensor([[0.75]]).double()
-    planes = NodePlanes(where, slopes, offsets, offsets + 0.5, 1, torch.zeros(1).double())
+    banded = BandedSlopes.of(slopes, (2,))
+    planes = NodePlanes(where, banded, offsets, offsets + 0.5, 1, torch.zeros(1).double())
     above = Above(planes, torch.zeros(1, dtype=torch.long))
     ends = torch.tensor([[-2.0]]).double(), torch.tensor([[2.0]]).double()
     phases, scale = torch.zeros(1, 1, dtype=torch.int8), torch.ones(1).double()
@@ -359,8 +361,9 @@ def test_gradients_of_rows_and_shares_are_true() -> None:
     lower, upper = -random(3, 4).abs() - 0.1, random(3, 4).abs() + 0.1
     lower, upper = lower.masked_fill(phases > 0, 0.0), upper.masked_fill(phases < 0, 0.0)
     sizes = random(2, 3).abs()
+    banded = BandedSlopes.of(random(2, 3, 5), (5,))
     planes = NodePlanes(
-        torch.tensor([0, 2, 3]), random(2, 3, 5), random(2, 3), sizes, 3, torch.zeros(1).double()
+        torch.tensor([0, 2, 3]), banded, random(2, 3), sizes, 3, torch.zeros(1).double()
     )
     above = Above(planes, torch.tensor([1, 0, 1]))
     relaxation = SplitRelaxation(node, lower, upper, phases, random(4).abs(), above)
