@@ -51,9 +51,9 @@ def count_values(whole: FormNetwork, intervals: Mapping[str, Interval]) -> int:
 
 @dataclass(frozen=True)
 class _Active:
-    """Neurons [a] that are active, at columns from `start` on of the whole: at `at` of its ReLU;
-    over what was open before them `weight` [a, K], `bias` and `error`, in float64; `size`: no less
-    than all of that comes to.
+    """Active neurons [a] of a ReLU. `columns`: those of the whole that they stand at; `weight`
+    [a, K], `bias` and `error`, in float64: what they are over what is kept before them; `size`: no
+    less than all of that comes to.
     """
 
     columns: Tensor

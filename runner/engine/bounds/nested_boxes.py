@@ -1,7 +1,7 @@
 """Boxes of a large network, each over the part of it that is open in a box around it.
 
 Where a box is cut, its parts are bounded over the forms of what is open in it, if that is so much
-less. Boxes that come one within the other leave a way of such networks, each a part of the last.
+less. Boxes that come one within the other leave a row of such networks, each a part of the last.
 """
 
 from __future__ import annotations
