@@ -24,7 +24,7 @@ WORTH = 0.67
 
 
 @dataclass(frozen=True)
-class Band:
+class PlaneBand:
     """Some neurons, and the places that they see."""
 
     neurons: slice
@@ -37,18 +37,18 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Cut:
+class BandCut:
     """Of P neurons' slopes, all that are not zero, in bands of an input [parts, places]."""
 
     neurons: int
     parts: int
     places: int
-    bands: tuple[Band, ...]
+    bands: tuple[PlaneBand, ...]
 
     @property
     def whole(self) -> bool:
         """Whether everything is kept, in one piece."""
-        return self.bands == (Band(slice(0, self.neurons), slice(0, self.places)),)
+        return self.bands == (PlaneBand(slice(0, self.neurons), slice(0, self.places)),)
 
     @property
     def cost(self) -> int:
@@ -66,12 +66,12 @@ def order_of(slopes: Tensor, shape: tuple[int, ...]) -> Tensor:
     return min(orders, key=lambda order: cut(seen[order], shape).cost)
 
 
-def cut(seen: Tensor, shape: tuple[int, ...]) -> Cut:
+def cut(seen: Tensor, shape: tuple[int, ...]) -> BandCut:
     """The cheapest of neurons in this order, of which inputs they see [P, inputs]; one piece where
     none is much cheaper.
     """
     neurons, inputs = seen.shape
-    whole = Cut(neurons, 1, inputs, (Band(slice(0, neurons), slice(0, inputs)),))
+    whole = BandCut(neurons, 1, inputs, (PlaneBand(slice(0, neurons), slice(0, inputs)),))
     found = [whole]
     for parts in _parts(shape):
         first, last = (ends.tolist() for ends in _ends(seen, parts))
@@ -81,8 +81,8 @@ def cut(seen: Tensor, shape: tuple[int, ...]) -> Cut:
             for start in range(0, neurons, size):
                 of = slice(start, min(start + size, neurons))
                 stop = max(last[of])
-                bands.append(Band(of, slice(min(*first[of], stop), stop)))
-            found.append(Cut(neurons, parts, inputs // parts, tuple(bands)))
+                bands.append(PlaneBand(of, slice(min(*first[of], stop), stop)))
+            found.append(BandCut(neurons, parts, inputs // parts, tuple(bands)))
     best = min(found, key=lambda one: one.cost)
     return best if best.cost <= WORTH * neurons * inputs else whole
 
@@ -91,7 +91,7 @@ def cut(seen: Tensor, shape: tuple[int, ...]) -> Cut:
 class BandedSlopes:
     """S sets of slopes [S, P, inputs]; of each band, a block [S, neurons, parts, places]."""
 
-    cut: Cut
+    cut: BandCut
     blocks: tuple[Tensor, ...]
 
     @staticmethod
@@ -133,7 +133,7 @@ class _Product(torch.autograd.Function):
     """Values [..., P] times blocks [neurons, parts, places]; these have no gradients."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, made: Cut, blocks: list[Tensor]) -> Tensor:
+    def forward(ctx: Any, values: Tensor, made: BandCut, blocks: list[Tensor]) -> Tensor:
         ctx.made, ctx.blocks = made, blocks
         rows = values.reshape(-1, made.neurons)
         result = rows.new_zeros((len(rows), made.parts, made.places))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import test_clipping
+import test_deep_boxes
 import test_plane_split
 import torch
 from questions import DriverStub, bounded, case, identity, incomplete, question, region, save_onnx
@@ -25,6 +26,7 @@ from test_relu_split import WEAK, hard
 from runner.contract.vocabulary import EnginePart, Method, Verdict
 from runner.engine import incomplete as incomplete_module
 from runner.engine.attack.pgd import Attack
+from runner.engine.bounds import deep_boxes, nested_boxes
 from runner.engine.bounds.beta import SplitBounds
 from runner.engine.bounds.boxes import BoxPropagator
 from runner.engine.bounds.clips import Forms
@@ -225,6 +227,18 @@ def boxes_shrunk(without: Without, watched: Watched) -> int:
     return len(made)
 
 
+def open_neurons_alone(without: Without, watched: Watched) -> int:
+    made = watched.calls(nested_boxes, "folded")
+    watched.patch.setattr(deep_boxes, "TRIAL_WORK", 0)
+    watched.patch.setattr(input_split, "DEEP_PARTS", 0)
+    network = test_deep_boxes.image()
+    instance = test_deep_boxes.nearly_unsafe(network, 0.5, 0.1)
+    progress = bounded(network, instance, Method.CROWN, without=without)
+    found = InputSplit(context(network, instance, progress, without=without))
+    assert found.run() is SearchEnd.PROVED
+    return len(made)
+
+
 def boxes_together(without: Without, watched: Watched) -> int:
     made = watched.calls(incomplete_module, "bound_together")
     above = region([[1]], [-1.0])
@@ -294,6 +308,7 @@ RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.EXACT: fractions,
     EnginePart.MIXES: mixed_rows,
     EnginePart.SHRUNK: boxes_shrunk,
+    EnginePart.FOLDED: open_neurons_alone,
     EnginePart.TOGETHER: boxes_together,
 }
 
