@@ -25,7 +25,7 @@ from runner.engine.layout.group import Group, joined_group
 from runner.engine.measure.probe import Probe
 from runner.engine.programs.rank import Rank
 from runner.engine.programs.verify import verified
-from runner.engine.search import complete
+from runner.engine.search import complete, input_split
 from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.relu_split import ReluSplit
@@ -42,20 +42,23 @@ def deepening(context: SearchContext) -> Search:
     return Deepening(context, (Depth(4, trial=0), Depth(16, trial=0)), trial=0)
 
 
+OPEN_FORMS = "open-forms"
 SEARCHES: dict[str, Callable[[SearchContext], Search]] = {
     "input-split": InputSplit,
     "beta-crown": ReluSplit,
     "neuron-trees": deepening,
-    "open-forms": InputSplit,
+    OPEN_FORMS: InputSplit,
 }
 TIMEOUT_S = 3.0
+# Where no attack ends a question, many take all of their time.
+ALONE_S = 1.0
 
 
 @contextmanager
 def only(search: str) -> Iterator[None]:
     """The one search that may run, or any that fits."""
     makers = [SEARCHES[search]] if search in SEARCHES else None
-    forms = always_folded() if search == "open-forms" else nullcontext()
+    forms = always_folded() if search == OPEN_FORMS else nullcontext()
     alone = mock.patch.object(complete, "fitting", return_value=makers) if makers else nullcontext()
     with alone, forms:
         yield
@@ -63,12 +66,14 @@ def only(search: str) -> Iterator[None]:
 
 @contextmanager
 def always_folded() -> Iterator[None]:
-    """Every box alone, over the forms of what is open in it."""
+    """Every box alone, over the forms of what is open in it; attacks would leave few questions."""
     with (
+        bounds_alone(),
         mock.patch.object(deep_boxes, "TRIAL_WORK", 0),
         mock.patch.object(folded, "WORTH", math.inf),
         mock.patch.object(folded, "MOST_OPEN", 1.0),
         mock.patch.object(nested_boxes, "NARROWER", 1.0),
+        mock.patch.object(input_split, "DEEP_PARTS", 0),
     ):
         yield
 
@@ -99,11 +104,13 @@ def answer(
     group: Group,
     search: str = "",
     *,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float | None = None,
     without: frozenset[EnginePart] = frozenset(),
 ) -> list[str]:
     """Verdict, cause and method. `paths`: network, prepared network, property, counterexample."""
     network, prepared, instance, found = paths
+    if timeout_s is None:
+        timeout_s = ALONE_S if search == OPEN_FORMS else TIMEOUT_S
     job = Question(
         network=network,
         prepared=prepared,
@@ -126,4 +133,5 @@ def answer(
 def answers(payload: dict[str, Any]) -> dict[str, Any]:
     """Of all questions, as this rank of the gang has them."""
     with joined_group(TORCH_DEVICE) as group:
-        return {"answers": [answer(q, payload["strategy"], group) for q in payload["questions"]]}
+        strategy, search = payload["strategy"], payload.get("search", "")
+        return {"answers": [answer(q, strategy, group, search) for q in payload["questions"]]}

@@ -83,6 +83,12 @@ def test_many_rows_are_about_as_many_tiles_as_are_wanted() -> None:
         assert TILES_WANTED <= tiles(8 * 512, 512, network.graph, CORE) <= TILES_WANTED + 1
 
 
+def test_tiles_are_no_shorter_than_is_asked_for() -> None:
+    graph = NETWORKS["wide"].graph
+    assert tiles(1024, 256, graph, CORE, least_rows=256) == 4 < tiles(1024, 256, graph, CORE)
+    assert tiles(1024, 128, graph, CORE, least_rows=256) == 8
+
+
 def test_a_convolution_has_tiles_that_fit_a_cache_and_a_large_matrix_has_longer_ones() -> None:
     def length(network: SmallNetwork) -> int:
         return 256 // tiles(256, row_block(network.graph, CORE), network.graph, CORE)
