@@ -127,7 +127,7 @@ def test_no_strategy_is_ever_wrong(
         assert_right(one, verdict, strategy)
 
 
-@pytest.mark.parametrize("strategy", ["fsdp", "sp", "dp"])  # Under `tp` no forms are made.
+@pytest.mark.parametrize("strategy", ["fsdp", "sp", "dp", "tp"])  # `tp` bounds boxes without forms.
 def test_boxes_over_open_neurons_are_never_wrong_on_ranks(
     strategy: str, folder: Path, rank_server: RankServer, tmp_path: Path, tally: Tally
 ) -> None:

@@ -85,12 +85,10 @@ def row_relaxations(
     return made
 
 
-def _searching(
-    network: BoundNetwork, intervals: Mapping[str, Interval], box: Tensor
-) -> Relaxations:
-    """The same in the network's precision: for searching alone."""
-    near = {name: interval.nearest(network.dtype) for name, interval in intervals.items()}
-    return row_relaxations(network, near, box, network.dtype)
+def _unstable(interval: Interval, box: Tensor) -> bool:
+    """Whether some neuron is, on whichever rank, over some of the boxes [M]."""
+    lower, upper = interval.lower[box], interval.upper[box]
+    return bool(((lower < 0) & (upper > 0)).any())
 
 
 def searched(
@@ -135,17 +133,22 @@ class _Search:
     ) -> None:
         dtype = network.dtype
         self._network, self._mixes = network, mixes
-        self._relaxations = _searching(network, intervals, mixes.box)
+        # For searching alone, so in the network's precision.
+        near = {name: interval.nearest(dtype) for name, interval in intervals.items()}
+        self._relaxations = row_relaxations(network, near, mixes.box, dtype)
         box = intervals[network.graph.input.name]
         self._box = Interval(box.lower[mixes.box], box.upper[mixes.box]).nearest(dtype)
         self._thresholds = mixes.thresholds.to(dtype)
         self.mixed = mixes.rows.shape[1] > 1
         with tag.kind(Memory.ALPHA):
             self.weights = mixes.weights.to(dtype).unsqueeze(0).requires_grad_(self.mixed)
+            # A rank may hold no unstable neuron of a node: its slopes are then empty, but there,
+            # as gradients pass through the same nodes on all ranks.
             self.slopes = {
                 name: relaxation.initial_slopes(1).requires_grad_()
                 for name, relaxation in self._relaxations.items()
-                if isinstance(relaxation, ReluRelaxation) and len(relaxation.unstable)
+                if isinstance(relaxation, ReluRelaxation)
+                and _unstable(near[network.graph.node(name).inputs[0]], mixes.box)
             }
             self.best_slopes = {name: slope.detach().clone() for name, slope in self.slopes.items()}
             self.best_weights = mixes.weights

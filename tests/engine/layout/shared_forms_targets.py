@@ -14,6 +14,8 @@ from torch import Tensor
 
 from runner.contract.vocabulary import Method
 from runner.engine.bounds import ends
+from runner.engine.bounds.alpha import AlphaSettings
+from runner.engine.bounds.box_alpha import Mixes
 from runner.engine.bounds.boxes import BoxBounds
 from runner.engine.bounds.ends import Ends
 from runner.engine.bounds.interval import Interval
@@ -107,6 +109,31 @@ def _gaps(one: Interval, other: Interval) -> tuple[float, float]:
     scale = torch.maximum(other.lower.abs(), other.upper.abs()).clamp(min=1)
     inwards = torch.stack((one.lower - other.lower, other.upper - one.upper)) / scale
     return float(inwards.max()), float(-inwards.min())
+
+
+def mixed_rows(payload: Payload) -> Payload:
+    """Of boxes, so many rows mixed, with slopes and weights that are searched for: how far a
+    strategy's bounds are from baseline's, and how much more they say than the first slopes.
+    """
+    with _both(payload) as (one, many):
+        outputs, count = one.graph.node(one.graph.output).size, payload["rows"]
+        centre = torch.randn(5, *one.input_shape, generator=_generator()).to(TORCH_DEVICE)
+        box = Interval(centre - payload["radius"], centre + payload["radius"])
+        rows = torch.randn(5, count, outputs, generator=_generator(), dtype=torch.float64)
+        weights = torch.full((5, count), 1 / count, dtype=torch.float64)
+        thresholds, real = torch.zeros_like(weights), torch.ones_like(weights, dtype=torch.bool)
+        parts = (torch.arange(5), rows, thresholds, weights, real)
+        mixes = Mixes(*(part.to(TORCH_DEVICE) for part in parts))
+        expected, found = (_of_mixes(engine, box, mixes, 6) for engine in (one, many))
+        first = _of_mixes(one, box, mixes, 1)
+    return {"apart": float((found - expected).abs().max()), "gain": float((expected - first).max())}
+
+
+def _of_mixes(engine: DriverEngine, box: Interval, mixes: Mixes, iterations: int) -> Tensor:
+    propagator = engine.boxes(lambda: None)
+    settings = AlphaSettings(iterations=iterations, step=0.4)
+    found, _ = propagator.mixed_rows(propagator.bound(box, {}), mixes, settings)
+    return found.lower
 
 
 def reached_neurons(payload: Payload) -> Payload:

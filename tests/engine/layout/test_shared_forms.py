@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import shared_forms_targets
+import torch
 from examples import rest
 from small_networks import Builder, SmallNetwork, attention
 
@@ -40,6 +41,18 @@ def pooled() -> SmallNetwork:
     x = builder.pointwise(Op.ADD, builder.conv(x, 3, padding=(1, 1)), x)
     x = builder.conv(builder.pointwise(Op.RELU, x), 2, (1, 1))
     return builder.network(builder.flatten(x))
+
+
+def settled(*on_rank: int) -> SmallNetwork:
+    """Of each hidden layer, only neurons of one rank of two change their sign."""
+    builder, x = Builder((3,), seed=4), "x"
+    for rank in on_rank:
+        (inputs,) = builder.shape(x)
+        bias = torch.zeros(12)
+        bias[6 * (1 - rank) :][:6] = 50.0
+        x = builder.linear_of(x, builder.random(12, inputs) / inputs**0.5, bias)
+        x = builder.pointwise(Op.RELU, x)
+    return builder.network(builder.linear(x, 3))
 
 
 def convolutions() -> SmallNetwork:
@@ -108,6 +121,22 @@ def test_rows_end_early_alike_under_every_strategy(
         for what in ("looser", "rows", "slopes"):
             assert answer[what] <= 1e-5, (what, answer)
         assert answer["below"] <= 0.0
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("on_rank", [(0,), (0, 1)])
+@pytest.mark.parametrize("strategy", ["tp", *rest("fsdp", "sp")])
+def test_slopes_are_searched_for_alike_where_a_rank_has_no_unstable_neuron(
+    strategy: str, on_rank: tuple[int, ...], rows: int, rank_server: RankServer, tmp_path: Path
+) -> None:
+    for answer in on_ranks(
+        *(rank_server, tmp_path, settled(*on_rank), "mixed_rows", 2),
+        strategy=strategy,
+        rows=rows,
+        radius=1.0,
+    ):
+        assert answer["gain"] > 0
+        assert answer["apart"] <= (1e-5 if strategy == "tp" else 0)
 
 
 @pytest.mark.parametrize("network", [pooled(), attention()], ids=["pooled", "attention"])
