@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -75,6 +75,15 @@ class WholeCharges:
         size = local_interval(self.network, name, self.intervals[name]).size.flatten(1)
         charge = charged(rows, size.to(rows.dtype), self.network.roundings(rows.dtype))
         return self.network.features.counted(name, charge)
+
+
+@runtime_checkable
+class Shortcut(Protocol):
+    """A network that charged rows pass in a way of its own, over one box, along CROWN's lines."""
+
+    def back(
+        self, start: Frontier, relaxations: Relaxations, intervals: Mapping[str, Interval]
+    ) -> Frontier: ...
 
 
 def frontier_at(network: BoundNetwork, start: str, rows: Tensor) -> Frontier:

@@ -13,15 +13,13 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.mixed import MixedRelaxation
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relaxation import ElementwiseRelaxation
-from runner.engine.bounds.relu import ReluRelaxation
+from runner.engine.bounds.relu import ReluLines, ReluRelaxation
 from runner.engine.bounds.rounding import (
     COEFFICIENT_ROUNDINGS,
     charged_at,
     floor,
     gamma,
     rate,
-    relu_line,
-    summed,
     sums_in,
 )
 from runner.engine.bounds.rule_kinds import RuleRelaxation
@@ -127,36 +125,3 @@ class BoxCharges:
     def values(self, name: str, rows: Tensor) -> Tensor:
         rates = self.lines.value_rate(name).index_select(0, self.box)
         return self.lines.network.features.counted(name, charged_at(rows, rates))
-
-
-@dataclass(frozen=True)
-class ReluLines:
-    """CROWN's two lines of every neuron of every box, [B, n]."""
-
-    lower_slope: Tensor
-    upper_slope: Tensor
-    upper_bias: Tensor
-
-    @staticmethod
-    def over(before: Interval) -> ReluLines:
-        lower, upper = before.lower.flatten(1), before.upper.flatten(1)
-        stable = (lower >= 0).to(lower.dtype)
-        crossing = (lower < 0) & (upper > 0)
-        # Where it is stable, that is the slope of the function itself.
-        adaptive = (upper + lower > 0).to(lower.dtype)
-        return ReluLines(adaptive, *relu_line(lower, upper, crossing, stable))
-
-    def select(self, box: Tensor) -> ReluLines:
-        return ReluLines(
-            self.lower_slope.index_select(0, box),
-            self.upper_slope.index_select(0, box),
-            self.upper_bias.index_select(0, box),
-        )
-
-    def backward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        flat = rows.flatten(2)
-        positive = flat.clamp(min=0)
-        negative = flat - positive
-        # One of the two is 0, so that each coefficient is rounded once.
-        result = positive.mul_(self.lower_slope).addcmul_(negative, self.upper_slope)
-        return result.reshape(rows.shape), summed(negative.mul_(self.upper_bias))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.bounds.affine import AffineMap
+from runner.engine.bounds.form_pass import FormLayer, FormPass, OpenNetwork
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.rounding import LEDGER, grown, outwards
@@ -78,7 +79,8 @@ class FormNetwork:
     @cached_property
     def network(self) -> BoundNetwork:
         """For bounds over parts of the box."""
-        made = BoundNetwork(Graph(self._nodes(), self.output, self.dtype), _Weights(self.forms))
+        graph = Graph(self._nodes(), self.output, self.dtype)
+        made = OpenNetwork(graph, _Weights(self.forms), self._layers())
         for name, form in self.forms.items():
             rule = made.linear[name]
             if not isinstance(rule, AffineRule):
@@ -86,10 +88,21 @@ class FormNetwork:
             made.linear[name] = FormRule(rule.affine, form.error)
         return made
 
+    @property
+    def _flat(self) -> str:
+        return self.input.name if len(self.input.shape) == 1 else "all of input"
+
+    def _layers(self) -> FormPass:
+        layers = [
+            FormLayer(relu.name, relu.before, form.weight, form.bias, _stack(relu))
+            for relu in self.relus
+            for form in (self.forms[relu.before],)
+        ]
+        return FormPass(self.input.size, self._flat, layers)
+
     def _nodes(self) -> tuple[Node, ...]:
         """All flat but the input."""
-        flat = self.input.name if len(self.input.shape) == 1 else "all of input"
-        nodes = [self.input]
+        nodes, flat = [self.input], self._flat
         if flat != self.input.name:
             nodes.append(Node(flat, Op.RESHAPE, (self.input.name,), (self.input.size,)))
         stack, columns = flat, self.input.size
@@ -98,10 +111,14 @@ class FormNetwork:
             nodes.append(_linear(relu.before, stack, count))
             nodes.append(Node(relu.name, Op.RELU, (relu.before,), (count,)))
             columns += count
-            both, stack = (stack, relu.name), f"all up to {relu.name}"
+            both, stack = (stack, relu.name), _stack(relu)
             nodes.append(Node(stack, Op.CONCAT, both, (columns,), {"axis": 0}))
         nodes.append(_linear(self.output, stack, len(self.forms[self.output].bias)))
         return tuple(nodes)
+
+
+def _stack(relu: OpenRelu) -> str:
+    return f"all up to {relu.name}"
 
 
 def _linear(name: str, before: str, size: int) -> Node:

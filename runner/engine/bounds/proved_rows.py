@@ -15,7 +15,13 @@ from torch import Tensor
 
 from runner.contract.vocabulary import EnginePart, Memory, Method
 from runner.engine.bounds.alpha import optimized_slopes
-from runner.engine.bounds.backward import Frontier, WholeCharges, advance, concretize
+from runner.engine.bounds.backward import (
+    Frontier,
+    Shortcut,
+    WholeCharges,
+    advance,
+    concretize,
+)
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.network_bounds import NetworkBounds, Settings
 from runner.engine.bounds.refinement import Finished
@@ -89,6 +95,9 @@ class ProvedRows:
                 start.todo,
                 None if start.error is None else start.error[rows],
             )
-            charges = WholeCharges(self.network, bounds.intervals)
-            done = advance(self.network, part, bounds.lines, chosen, charges, fine=bounds.fine)
+            if isinstance(self.network, Shortcut) and not chosen and not bounds.fine:
+                done = self.network.back(part, bounds.lines, bounds.intervals)
+            else:
+                charges = WholeCharges(self.network, bounds.intervals)
+                done = advance(self.network, part, bounds.lines, chosen, charges, fine=bounds.fine)
             return concretize(self.network, done, bounds.box, charge=True)

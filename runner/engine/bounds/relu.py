@@ -7,6 +7,7 @@ rounded outwards.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,51 @@ from runner.engine.bounds.rounding import relu_line, summed
 
 # Of a layer's neurons: where no more can be other than zero, products leave out the rest.
 ALIVE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class ReluLines:
+    """CROWN's two lines of every neuron of every box, [B, n]."""
+
+    lower_slope: Tensor
+    upper_slope: Tensor
+    upper_bias: Tensor
+
+    @staticmethod
+    def over(before: Interval) -> ReluLines:
+        lower, upper = before.lower.flatten(1), before.upper.flatten(1)
+        stable = (lower >= 0).to(lower.dtype)
+        crossing = (lower < 0) & (upper > 0)
+        # Where it is stable, that is the slope of the function itself.
+        adaptive = (upper + lower > 0).to(lower.dtype)
+        return ReluLines(adaptive, *relu_line(lower, upper, crossing, stable))
+
+    def select(self, box: Tensor) -> ReluLines:
+        return ReluLines(
+            self.lower_slope.index_select(0, box),
+            self.upper_slope.index_select(0, box),
+            self.upper_bias.index_select(0, box),
+        )
+
+    @property
+    def alive(self) -> Tensor:
+        """Flat neurons [k] that are not inactive in every box."""
+        return self.upper_slope.any(0).nonzero()[:, 0]
+
+    def at(self, neurons: Tensor) -> ReluLines:
+        return ReluLines(
+            self.lower_slope.index_select(1, neurons),
+            self.upper_slope.index_select(1, neurons),
+            self.upper_bias.index_select(1, neurons),
+        )
+
+    def backward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        flat = rows.flatten(2)
+        positive = flat.clamp(min=0)
+        negative = flat - positive
+        # One of the two is 0, so that each coefficient is rounded once.
+        result = positive.mul_(self.lower_slope).addcmul_(negative, self.upper_slope)
+        return result.reshape(rows.shape), summed(negative.mul_(self.upper_bias))
 
 
 class ReluRelaxation:
@@ -47,6 +93,16 @@ class ReluRelaxation:
     def alive(self) -> Tensor | None:
         """Flat neurons that are not inactive everywhere; None: nearly all of them."""
         return alive_of((self._slope != 0).any(0), self.unstable)
+
+    @cached_property
+    def whole(self) -> ReluLines:
+        """CROWN's lines of all neurons."""
+        at = self.unstable
+        return ReluLines(
+            self._slope.index_copy(1, at, self.adaptive),
+            self._slope.index_copy(1, at, self._upper_slope),
+            torch.zeros_like(self._slope).index_copy(1, at, self._upper_bias),
+        )
 
     def initial_slopes(self, rows: int) -> Tensor:
         """α before its first step: CROWN's adaptive choice, a copy for every row, [S, B, U]."""

@@ -160,13 +160,13 @@ def charged(rows: Tensor, sums: Tensor, terms: int, floor: Tensor | None = None)
 def sums_in(sums: Tensor, off: Tensor | None, dtype: torch.dtype, terms: int) -> Tensor:
     """Sums for the charges of a pass in another precision, which may be higher: γ of a higher one
     has no room for what sums of a lower one lost themselves, which is less than a third of them
-    where γ(terms) is known at all. `off` counts whatever the precision, as that many of its
-    roundings.
+    where γ(terms) is known at all. `off` counts as it is, whatever the precision and the terms.
     """
     found = sums.to(dtype)
     if torch.finfo(sums.dtype).bits < torch.finfo(dtype).bits:
         found = found * (1.5 if gamma(terms, sums.dtype) < math.inf else math.inf)
-    return found if off is None else found + off.to(dtype) * (1.01 / unit(dtype))
+    share = gamma(terms + COEFFICIENT_ROUNDINGS, dtype)
+    return found if off is None else found + off.to(dtype) * (1.01 / share)
 
 
 def rate(sums: Tensor, terms: int) -> Tensor:
