@@ -59,10 +59,11 @@ class LastRows:
         costs = self._costs(bounds.intervals[self.name], self._coefficients(specs.rows))
         total, order = costs.amax(0).sort(descending=True, stable=True)
         share = total.cumsum(0) / total.sum().clamp(min=1e-30)
-        done = 0
+        # Nothing is proved with them.
+        rows, done = specs.rows.to(bounds.dtype), 0
         for part in PARTS:
             left = costs[:, order[done:]].sum(1)
-            margins = driver.spec_bounds(bounds, specs.rows)[:, 0] - specs.thresholds
+            margins = driver.spec_bounds(bounds, rows)[:, 0] - specs.thresholds
             if _told(specs, margins, left):
                 break
             ends = int((share < part).sum()) + 1 if part < 1 else int((total > 0).sum())

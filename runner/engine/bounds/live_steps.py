@@ -9,7 +9,6 @@ from typing import Protocol
 from torch import Tensor
 
 from runner.engine.bounds.bands import relaxed
-from runner.engine.bounds.box_lines import ReluLines
 from runner.engine.bounds.form import Form, through
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.live_operands import Fixed, Operand, flat, some
@@ -17,6 +16,7 @@ from runner.engine.bounds.live_rows import RowBill, most
 from runner.engine.bounds.mixed import MixedRelaxation
 from runner.engine.bounds.relaxation import ElementwiseRelaxation
 from runner.engine.bounds.relaxed import BentRule
+from runner.engine.bounds.relu import ReluLines
 from runner.engine.bounds.rounding import LEDGER, grown, lost, rounded, smallest, unit
 from runner.engine.bounds.rule_kinds import LinearRule, RelaxedRule, RuleRelaxation
 from runner.engine.network.graph import Node, Op

@@ -22,7 +22,7 @@ from runner.engine.search.cuts import NO_WAY, Cuts
 from runner.engine.search.disjuncts import Disjuncts
 from runner.engine.search.foresight import Foresight
 from runner.engine.search.margins import Margins, Planes
-from runner.engine.search.near import CANCELLING, SEVERAL, SINGLE, Always, Near, Trials
+from runner.engine.search.near import CANCELLING, SEVERAL, SINGLE, Near, Reach, Trials
 from runner.engine.search.rounds import run_rounds
 from runner.engine.search.search import SearchContext, SearchEnd
 from runner.engine.search.sharing import Meeting
@@ -82,7 +82,7 @@ class InputSplit:
         self._disjuncts = Disjuncts(self._specs, mixes=EnginePart.MIXES not in self._without)
         several = SEVERAL if self._disjuncts.several else SINGLE
         near = Near(CANCELLING if self._disjuncts.cancel else several)
-        self._near: Trials = Always() if self._deep else near
+        self._near: Trials = Reach() if self._deep else near
         self._curves = (
             CurvedBoxes.of(context.network, self._specs, self._disjuncts, context.tag, budget)
             if workload is None and not self._deep
@@ -315,7 +315,7 @@ class InputSplit:
         alpha = DEEP_ALPHA if self._deep else NEAR_ALPHA
         more, _ = self._propagator.mixed_rows(bounds, mixes, alpha)
         tried, gained = margins[box, disjunct], more.lower > found.margins[box, disjunct]
-        self._near.learn(tried, int((more.lower > 0).sum()), price)
+        self._near.learn(tried, more.lower, price)
         box, disjunct = box[gained], disjunct[gained]
         found.margins[box, disjunct] = more.lower[gained]
         found.slopes[box, disjunct] = more.coefficients[gained]

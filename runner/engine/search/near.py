@@ -14,6 +14,9 @@ SAVED = 2.0
 SINGLE, SEVERAL, CANCELLING = 0.1, 0.25, 1.0
 # What is not tried may pay later: by how much the limit and the rate grow each time.
 GROWTH, HOPE = 1.1, 1.1
+# Where a box is dear, what is tried is no further from its threshold than this times what α gained
+# in the last one.
+FURTHER = 2.0
 # What earlier batches count beside the last.
 MEMORY = 0.25
 
@@ -33,8 +36,8 @@ class Trials(Protocol):
         """Nothing was chosen, or it did not pay."""
         ...
 
-    def learn(self, margins: Tensor, closed: int, price: float) -> None:
-        """Of margins [M] that were tried, at least one, how many got above 0."""
+    def learn(self, margins: Tensor, found: Tensor, price: float) -> None:
+        """Of margins [M] that were tried, at least one, what α has found [M]."""
         ...
 
 
@@ -55,8 +58,8 @@ class Near:
         self._rate = min(1.0, HOPE * self._rate)
         self._limit *= GROWTH
 
-    def learn(self, margins: Tensor, closed: int, price: float) -> None:
-        rate = closed / len(margins)
+    def learn(self, margins: Tensor, found: Tensor, price: float) -> None:
+        rate = int((found > 0).sum()) / len(margins)
         self._rate = MEMORY * self._rate + (1 - MEMORY) * rate
         if SAVED * rate < price:
             self._limit = float(-margins.median())
@@ -64,17 +67,23 @@ class Near:
             self._limit *= GROWTH
 
 
-class Always:
-    """Where a box costs many times what α on it does: whatever is open is tried."""
+class Reach:
+    """Where a box costs many times what α on it does: whatever is open is tried, as far as α moves
+    bounds.
+    """
+
+    def __init__(self) -> None:
+        self._limit = torch.inf
 
     def chosen(self, margins: Tensor) -> Tensor:
-        return (margins <= 0) & (margins > -torch.inf)
+        return (margins <= 0) & (margins > -self._limit)
 
     def pays(self, price: float) -> bool:
         return price < torch.inf
 
     def skipped(self) -> None:
-        """Nothing was open."""
+        self._limit *= GROWTH
 
-    def learn(self, margins: Tensor, closed: int, price: float) -> None:
-        """Nothing is left out because of it."""
+    def learn(self, margins: Tensor, found: Tensor, price: float) -> None:
+        gain = float((found - margins).nan_to_num(0.0).max())
+        self._limit = FURTHER * gain if gain > 0 else float(-margins.max())

@@ -125,8 +125,12 @@ def test_the_size_of_row_blocks_changes_rounding_only(make: object, method: Meth
         bounds = chosen.bound(box)
         for name, interval in bounds.intervals.items():
             for side in ("lower", "upper"):
+                # What float32 settles is not taken again in float64.
                 torch.testing.assert_close(
-                    getattr(interval, side), getattr(expected.intervals[name], side)
+                    getattr(interval, side),
+                    getattr(expected.intervals[name], side),
+                    rtol=1e-5,
+                    atol=1e-6,
                 )
         torch.testing.assert_close(
             chosen.spec_bounds(bounds, specs), whole.spec_bounds(expected, specs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from runner.engine.search.near import CANCELLING, SEVERAL, Always, Near, Trials
+from runner.engine.search.near import CANCELLING, SEVERAL, Near, Reach, Trials
 
 MARGINS = -torch.tensor([[0.1], [1.0], [10.0]])
 
@@ -19,7 +19,7 @@ def rounds(near: Trials, count: int, closes: float, price: float) -> None:
     for _ in range(count):
         chosen: Tensor = MARGINS[near.chosen(MARGINS)]
         if near.pays(price) and len(chosen):
-            near.learn(chosen, int((chosen > -closes).sum()), price)
+            near.learn(chosen, chosen + closes, price)
         else:
             near.skipped()
 
@@ -60,9 +60,19 @@ def test_where_none_close_nothing_is_paid_but_after_a_while_it_is_tried_again() 
     assert tried(near) == [True] * 3
 
 
-def test_beside_a_dear_box_all_that_is_open_is_always_tried() -> None:
-    near = Always()
-    rounds(near, 20, closes=0.0, price=0.9)
+def test_beside_a_dear_box_all_is_tried_at_any_price_that_alpha_may_reach() -> None:
+    near = Reach()
     assert tried(near) == [True] * 3
+    rounds(near, 20, closes=0.9, price=0.9)
+    assert tried(near) == [True, True, False]
     assert near.pays(0.9)
     assert not near.pays(torch.inf)  # of no trials
+    for _ in range(20):
+        near.skipped()
+    assert tried(near) == [True] * 3
+
+
+def test_beside_a_dear_box_alpha_is_not_given_up_where_it_gained_nothing() -> None:
+    near = Reach()
+    near.learn(torch.tensor([-5.0, -1.5]), torch.tensor([-5.0, -1.5]), 0.1)
+    assert tried(near) == [True, True, False]
