@@ -15,6 +15,7 @@ from torch import Tensor
 
 from runner.engine.bounds.rounding import LEDGER, summands
 from runner.engine.bounds.sparse import LeftRows, SparseBlocks
+from runner.engine.bounds.subnormal import Normalised
 from runner.engine.bounds.weights import BlockFunction, Weights
 from runner.engine.bounds.window import Window
 from runner.engine.network.graph import Node, Op
@@ -156,6 +157,7 @@ class ConvMap:
         self._weight = node.parameters["weight"]
         self._window = Window.of(node)
         self._groups = self._window.groups
+        self._normal = Normalised()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -213,7 +215,8 @@ class ConvMap:
     def _sum(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         def product(start: int, stop: int, block: Tensor) -> Tensor:
             part = x[:, self._channels(start, stop)]
-            return self._window.apply(part, change(block).to(x.dtype))
+            weight = change(block).to(x.dtype)
+            return self._normal.product(start, weight, lambda w: self._window.apply(part, w))
 
         def shape(start: int, stop: int) -> tuple[int, ...]:
             return (x.shape[0], *self.node.shape)
@@ -225,7 +228,10 @@ class ConvMap:
 
     def transpose(self, rows: Tensor) -> Tensor:
         def product(start: int, stop: int, block: Tensor) -> Tensor:
-            return self._window.transpose(rows, block.to(rows.dtype), self._input_shape[1:])
+            def function(weight: Tensor) -> Tensor:
+                return self._window.transpose(rows, weight, self._input_shape[1:])
+
+            return self._normal.product(start, block.to(rows.dtype), function)
 
         def shape(start: int, stop: int) -> tuple[int, ...]:
             channels = self._channels(start, stop)

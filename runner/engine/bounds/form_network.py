@@ -16,7 +16,7 @@ from runner.engine.bounds.affine import AffineMap
 from runner.engine.bounds.form_pass import FormLayer, FormPass, OpenNetwork
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
-from runner.engine.bounds.rounding import LEDGER, grown, outwards
+from runner.engine.bounds.rounding import LEDGER, grown, outwards, smallest
 from runner.engine.bounds.rules import AffineRule
 from runner.engine.bounds.weights import BlockFunction, BlockShape
 from runner.engine.network.graph import Dtype, Graph, Node, Op
@@ -43,6 +43,8 @@ class OpenForm:
         values that go in, so that what rounding costs is known.
         """
         near, constant = weight.to(dtype), bias.to(dtype)
+        # Products with subnormal numbers take long.
+        near = torch.where(near.abs() < smallest(dtype), 0.0, near)
         off = (weight - near.to(LEDGER)).abs() @ sizes + (bias - constant.to(LEDGER)).abs()
         return OpenForm(near, constant, grown(error + off, weight.shape[1] + 2, 2))
 
