@@ -14,6 +14,9 @@ from torch import Tensor
 
 from runner.engine.bounds.rounding import smallest
 
+# Beside larger weights, products would overflow sooner than they have to.
+LARGEST = 1e6
+
 
 class Normalised:
     """The blocks of one weight, as far as they have been seen."""
@@ -33,6 +36,5 @@ class Normalised:
         if key not in self._subnormal:
             size = block.abs()
             few = (size > 0) & (size < smallest(block.dtype))
-            # Larger ones would overflow sooner than they have to.
-            self._subnormal[key] = bool(few.any()) and bool(size.max() <= 1e6)
+            self._subnormal[key] = bool(few.any()) and bool(size.max() <= LARGEST)
         return self._subnormal[key]
