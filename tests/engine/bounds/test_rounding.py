@@ -242,3 +242,18 @@ def test_limits_rounded_outwards_hold_and_stay_on_their_side_of_zero(ends: list[
     assert bool(low < 0) == bool(lower < 0)
     assert bool(high > 0) == bool(upper > 0)
     assert float(low) >= ends[0] - abs(ends[0]) * 2**-23 - 2**-148
+
+
+@pytest.mark.parametrize("terms", [1, 40, 3000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_values_are_off_by_is_charged_once_whatever_else_is_summed(
+    dtype: torch.dtype, terms: int
+) -> None:
+    draws = torch.Generator().manual_seed(0)
+    rows = torch.randn(3, 1, 50, generator=draws, dtype=dtype)
+    off = torch.rand(1, 50, generator=draws)
+    sums = rounding.sums_in(torch.zeros(1, 50), off, dtype, terms)
+    charge = rounding.charged(rows, sums, terms).double()
+    wanted = (rows.double().abs() * off.double()).sum(2)
+    assert (charge >= wanted).all()
+    assert (charge <= 1.03 * wanted).all()
