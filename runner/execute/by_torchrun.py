@@ -19,9 +19,8 @@ from runner.contract.errors import UsageError
 from runner.contract.shell import read_report, report_path
 from runner.execute.executor import Ending, Executor, Gang, GangResult
 from runner.execute.link import environment
-from runner.execute.started_rank import began, write_gang
+from runner.execute.started_rank import BEGIN_WITHIN_S, all_began, write_gang
 
-BEGIN_WITHIN_S = 180.0  # ranks import torch from disks that may be far
 # Of a rank that died, its peers, which see a broken connection; what started ranks that are done.
 PEERS_END_WITHIN_S = 5.0
 TERM_TO_KILL_S = 2.0
@@ -132,7 +131,7 @@ class _Started:
     def result(self) -> GangResult:
         gang = self._gang
         launched = time.monotonic()
-        self._wait(launched + BEGIN_WITHIN_S, lambda: all(map(self._began, range(gang.ranks))))
+        self._wait(launched + BEGIN_WITHIN_S, lambda: all_began(gang.folder, gang.ranks))
         start = time.monotonic()
         self._wait(start + gang.timeout_s + gang.grace_s, self._reported)
         took = time.monotonic() - start
@@ -179,9 +178,6 @@ class _Started:
         return all(
             report_path(self._gang.folder, rank).exists() for rank in range(self._gang.ranks)
         )
-
-    def _began(self, rank: int) -> bool:
-        return began(self._gang.folder, rank).exists()
 
 
 def _free_port() -> int:

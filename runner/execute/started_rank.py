@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +21,11 @@ from runner.contract.shell import report_path, run_guarded
 from runner.execute.executor import Gang
 from runner.execute.launch import resolve
 
+BEGIN_WITHIN_S = 180.0  # ranks import torch from disks that may be far
+# A rank ends itself this much after the deadline, so that the scheduler's word comes first.
+ALARM_AFTER_S = 2.0
 _FILE = "gang.json"
+_POLL_S = 0.02
 
 
 def write_gang(gang: Gang) -> Path:
@@ -39,6 +44,10 @@ def began(folder: Path, rank: int) -> Path:
     return folder / f"rank{rank}.began"
 
 
+def all_began(folder: Path, ranks: int) -> bool:
+    return all(began(folder, rank).exists() for rank in range(ranks))
+
+
 def main(file: Path) -> int:
     """Run the gang's target as the RANK of the environment; gives the exit code."""
     die_with_parent(os.getppid())  # torchrun gives its ranks a session that no signal reaches
@@ -51,7 +60,10 @@ def main(file: Path) -> int:
     began(file.parent, rank).touch()
     # No handler: whatever the rank is in, it ends, also where no signal of the scheduler gets.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, gang["timeout_s"] + gang["grace_s"])
+    signal.setitimer(signal.ITIMER_REAL, BEGIN_WITHIN_S)
+    while not all_began(file.parent, gang["ranks"]):  # from then on the gang's time counts
+        time.sleep(_POLL_S)
+    signal.setitimer(signal.ITIMER_REAL, gang["timeout_s"] + gang["grace_s"] + ALARM_AFTER_S)
     return run_guarded(lambda: function(gang["payload"]), rank, file.parent)
 
 

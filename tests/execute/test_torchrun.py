@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -49,8 +50,7 @@ def gang(folder: Path, name: str, timeout_s: float, **payload: object) -> Gang:
 
 
 @pytest.fixture
-def over_two(rank_server: RankServer, monkeypatch: pytest.MonkeyPatch) -> Torchrun:
-    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}:{Path(__file__).parent}")
+def over_two(rank_server: RankServer) -> Torchrun:
     return Torchrun(HERE, rank_server)
 
 
@@ -184,10 +184,16 @@ def _ranks_below(folder: Path) -> Iterator[psutil.Process]:
             yield process
 
 
-@pytest.mark.exhaustive
-def test_what_does_not_end_is_killed_at_the_deadline(over_two: Torchrun, tmp_path: Path) -> None:
+def test_what_does_not_end_is_killed_at_the_deadline_which_counts_from_the_last_rank(
+    over_two: Torchrun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Rank 1 begins seconds after rank 0, at whose own deadline the gang's has not come."""
+    late = "import os, time\n\ntime.sleep(4 * int(os.environ['RANK']))\nfrom targets import *\n"
+    (tmp_path / "late.py").write_text(late)
+    monkeypatch.syspath_prepend(tmp_path)
+    hung = gang(tmp_path, "ignore_term", 0.5, seconds=600)
     with over_two:
-        result = over_two.submit(gang(tmp_path, "ignore_term", 0.5, seconds=600)).result()
+        result = over_two.submit(replace(hung, target="late:ignore_term")).result()
     assert result.ended is Ending.KILLED_AT_DEADLINE
     assert result.reports == (None, None)
     assert not _ranks(tmp_path)
