@@ -25,7 +25,7 @@ from runner.engine.layout.group import Group, joined_group
 from runner.engine.measure.probe import Probe
 from runner.engine.programs.rank import Rank
 from runner.engine.programs.verify import verified
-from runner.engine.search import complete, input_split
+from runner.engine.search import complete
 from runner.engine.search.deepening import Deepening
 from runner.engine.search.input_split import InputSplit
 from runner.engine.search.relu_split import ReluSplit
@@ -73,7 +73,6 @@ def always_folded() -> Iterator[None]:
         mock.patch.object(folded, "WORTH", math.inf),
         mock.patch.object(folded, "MOST_OPEN", 1.0),
         mock.patch.object(nested_boxes, "NARROWER", 1.0),
-        mock.patch.object(input_split, "DEEP_PARTS", 0),
     ):
         yield
 

@@ -64,8 +64,6 @@ class NestedBoxes:
         self.start_nodes = first.start_nodes
         self._levels = [_Level(None, first)]
         self._last: BoxBounds | None = None
-        # Of the last box that was cut and had no networks of its own.
-        self._outer: BoxBounds | None = None
 
     @property
     def work(self) -> int:
@@ -114,35 +112,19 @@ class NestedBoxes:
                 after[relu.before] = Interval(*ends)
         return after
 
-    def enter(self, *, again: bool) -> None:
-        """Parts of the last box are next, and `again` parts of these, as far as one can tell."""
-        found = self._found
+    def enter(self) -> None:
+        """Parts of the last box are next."""
+        found, forms = self._found, self._levels[-1].forms
         if EnginePart.FOLDED in self._settings.without or len(found.box.lower) != 1:
             return
-        forms, box, intervals = self._levels[-1].forms, found.box, found.intervals
-        if forms is None and not again:
-            self._outer = found
-            return
         with torch.no_grad(), self._tag.kind(Memory.A):
-            if forms is None:
-                forms = self._folded(found)
-                if forms is None or forms.box is box:
-                    return
-                intervals = _parts(forms, intervals)
-            # Where that leaves much less.
-            if count_values(forms, intervals) <= NARROWER * forms.values:
-                self._add(narrowed(forms, box, intervals))
+            made = self._folded(found) if forms is None else _narrower(forms, found)
+            if made is not None:
+                self._add(made)
 
     def _folded(self, found: BoxBounds) -> FormNetwork | None:
-        """Over the box around the last one, if that is known: what is next to it gains as well."""
-        outer = self._outer
-        if outer is None or not _within(found.box, outer.box):
-            outer = found
-        network, budget, tag = self._network, self._settings.budget, self._tag
-        made = folded(network, outer.box, outer.intervals, budget, tag, self._checkpoint)
-        if made is not None:
-            self._add(made)
-        return made
+        budget, tag = self._settings.budget, self._tag
+        return folded(self._network, found.box, found.intervals, budget, tag, self._checkpoint)
 
     def _add(self, forms: FormNetwork) -> None:
         """Within the last."""
@@ -173,6 +155,13 @@ class NestedBoxes:
         if self._last is None:
             raise ValueError("no box has been bounded yet")
         return self._last
+
+
+def _narrower(forms: FormNetwork, found: BoxBounds) -> FormNetwork | None:
+    """Where that leaves much less."""
+    if count_values(forms, found.intervals) > NARROWER * forms.values:
+        return None
+    return narrowed(forms, found.box, found.intervals)
 
 
 def _within(box: Interval, other: Interval) -> bool:

@@ -15,6 +15,8 @@ from runner.engine.network.graph import Dtype, Graph, Op
 LEAST_BLOCK_BYTES = 64 * 1024
 GREATEST_BLOCK_BYTES = 4 * 1024 * 1024
 BLOCKS_WANTED = 16  # of a network whose block size is between the limits
+# Channels that a vector of a CPU holds: a convolution of 19 takes as long as one of 32.
+LANES = 16
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,23 @@ def _cut(weight: WeightShape, wanted_bytes: int) -> list[Cut]:
     columns = weight.shape[1]
     bytes_per_column = weight.bytes // columns
     step = columns if weight.whole else max(1, wanted_bytes // bytes_per_column)
+    if len(weight.shape) > 2 and not weight.whole:
+        step = _lanes(columns, step, GREATEST_BLOCK_BYTES // bytes_per_column)
     starts = range(0, columns, step)
     stops = [min(start + step, columns) for start in starts]
     return [
         Cut(weight.name, start, stop, bytes_per_column * (stop - start))
         for start, stop in zip(starts, stops, strict=True)
     ]
+
+
+def _lanes(columns: int, step: int, most: int) -> int:
+    """Instead of a step: full vectors, of at most twice as much; parts of about the same size."""
+    wide = min(_up(step), most // LANES * LANES)
+    if not wide or not LANES // 2 <= step < columns:
+        return step
+    return _up(-(-columns // -(-columns // wide)))
+
+
+def _up(channels: int) -> int:
+    return -(-channels // LANES) * LANES

@@ -37,8 +37,6 @@ MOST_CUTS = 3
 GOOD_LEFT = 0.5
 # In batches of so many boxes, each is dear.
 DEAR_BATCH = 4
-# Parts that come of so many cuts have others beside them, and will be cut again themselves.
-DEEP_PARTS = 3
 NEAR_ALPHA = AlphaSettings(iterations=5, step=0.4, decay=0.9)
 # Beside all rows of a box that is bounded alone, those of its specs cost little.
 DEEP_ALPHA = AlphaSettings(iterations=10, step=0.4, decay=0.95)
@@ -139,7 +137,7 @@ class InputSplit:
             self.store.put(parts)
             self.store.put(boxes.select(possible & again))
             if isinstance(self._propagator, NestedBoxes) and len(parts):
-                self._propagator.enter(again=int(parts.depth.max()) >= DEEP_PARTS)
+                self._propagator.enter()
         bound = float(self.store.least_margins(self._closed).min())
         self._context.progress.round(len(batch), int(batch.depth.max()), len(self.store), bound)
 

@@ -225,7 +225,7 @@ def test_boxes_within_boxes_are_bounded_over_what_is_open_around_them(
     first = boxes.bound(box, {})
     known = {name: first.intervals[name] for name in boxes.start_nodes}
     for depth in (1, 2, 3):
-        boxes.enter(again=True)
+        boxes.enter()
         assert boxes.depth == depth
         box = half(box)
         found = boxes.bound(box, known)
@@ -245,17 +245,15 @@ def test_boxes_within_boxes_are_bounded_over_what_is_open_around_them(
 
 
 @pytest.mark.usefixtures("_always")
-def test_forms_are_made_over_the_box_around_once_parts_are_cut_again() -> None:
+def test_forms_over_a_box_serve_all_of_its_parts() -> None:
     network = network_of(residual)
     boxes, box = nested(network), box_of(network, 0.3)
     first = boxes.bound(box, {})
     known = {name: first.intervals[name] for name in boxes.start_nodes}
-    boxes.enter(again=False)
-    assert boxes.depth == 0
+    boxes.enter()
     boxes.bound(half(box), known)
-    boxes.enter(again=True)
+    boxes.enter()
     assert boxes.depth == 2
-    # The forms of the box around serve what lies beside the part, too.
     beside = Interval(box.upper - (box.upper - box.lower) * 0.4, box.upper)
     boxes.bound(beside, known)
     assert boxes.depth == 1
@@ -266,9 +264,9 @@ def test_forms_are_made_over_the_box_around_once_parts_are_cut_again() -> None:
 
 
 @pytest.mark.usefixtures("_always")
-def test_nothing_is_folded_where_it_is_left_out_or_nothing_follows() -> None:
+def test_nothing_is_folded_where_it_is_left_out() -> None:
     network = network_of(chain)
-    for boxes, again in ((nested(network, EnginePart.FOLDED), True), (nested(network), False)):
-        boxes.bound(box_of(network, 0.3), {})
-        boxes.enter(again=again)
-        assert boxes.depth == 0
+    boxes = nested(network, EnginePart.FOLDED)
+    boxes.bound(box_of(network, 0.3), {})
+    boxes.enter()
+    assert boxes.depth == 0

@@ -70,12 +70,30 @@ def test_cuts_do_not_depend_on_the_number_of_owners(
 
 @given(weights())
 def test_a_block_is_within_the_limits_or_one_column(weights: list[WeightShape]) -> None:
+    """Twice as much for a convolution's channels, which fill vectors."""
     total = sum(weight.bytes for weight in weights)
     whole = {weight.name for weight in weights if weight.whole}
+    channels = {weight.name for weight in weights if len(weight.shape) > 2}
     for cut in cut_weights(weights):
         if cut.weight not in whole and cut.stop - cut.start > 1:
+            wanted = max(total // blocks.BLOCKS_WANTED, blocks.LEAST_BLOCK_BYTES)
             assert cut.bytes <= blocks.GREATEST_BLOCK_BYTES
-            assert cut.bytes <= max(total // blocks.BLOCKS_WANTED, blocks.LEAST_BLOCK_BYTES)
+            assert cut.bytes <= (2 if cut.weight in channels else 1) * wanted
+
+
+@given(weights())
+def test_channels_of_a_convolution_fill_vectors_where_that_is_no_more_than_twice_as_much(
+    weights: list[WeightShape],
+) -> None:
+    total = sum(weight.bytes for weight in weights)
+    wanted = max(total // blocks.BLOCKS_WANTED, blocks.LEAST_BLOCK_BYTES)
+    plan = plan_blocks(weights, 1)
+    for weight in weights:
+        column = weight.bytes // weight.shape[1]
+        fits = 8 * column <= wanted and 16 * column <= blocks.GREATEST_BLOCK_BYTES
+        if len(weight.shape) > 2 and not weight.whole and fits:
+            lengths = [block.stop - block.start for block in plan[weight.name]]
+            assert all(length % blocks.LANES == 0 for length in lengths[:-1])
 
 
 def test_a_weight_that_two_nodes_share_is_planned_once_and_a_grouped_one_is_whole() -> None:
