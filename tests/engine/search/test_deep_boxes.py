@@ -20,7 +20,6 @@ from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network_bounds import Settings
 from runner.engine.bounds.tagging import NoTagger
 from runner.engine.network.graph import Op
-from runner.engine.search import input_split
 from runner.engine.search.cuts import Cuts
 from runner.engine.search.foresight import Foresight
 from runner.engine.search.input_split import InputSplit
@@ -72,7 +71,6 @@ def test_no_verdict_contradicts_an_exact_search(
         monkeypatch.setattr(folded, "WORTH", 1e9)
         monkeypatch.setattr(folded, "MOST_OPEN", 1.0)
         monkeypatch.setattr(nested_boxes, "NARROWER", 1.0)
-        monkeypatch.setattr(input_split, "DEEP_PARTS", 0)
     for seed in range(20):
         network, instance = asked(seed)
         exact = deepest(network, instance.cases[0])

@@ -230,7 +230,6 @@ def boxes_shrunk(without: Without, watched: Watched) -> int:
 def open_neurons_alone(without: Without, watched: Watched) -> int:
     made = watched.calls(nested_boxes, "folded")
     watched.patch.setattr(deep_boxes, "TRIAL_WORK", 0)
-    watched.patch.setattr(input_split, "DEEP_PARTS", 0)
     network = test_deep_boxes.image()
     instance = test_deep_boxes.nearly_unsafe(network, 0.5, 0.1)
     progress = bounded(network, instance, Method.CROWN, without=without)
