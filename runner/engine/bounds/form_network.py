@@ -11,6 +11,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
 from runner.engine.bounds.affine import AffineMap
 from runner.engine.bounds.form_pass import FormLayer, FormPass, OpenNetwork
@@ -44,8 +45,8 @@ class OpenForm:
         """
         near, constant = weight.to(dtype), bias.to(dtype)
         # Products with subnormal numbers take long.
-        near = torch.where(near.abs() < smallest(dtype), 0.0, near)
-        off = (weight - near.to(LEDGER)).abs() @ sizes + (bias - constant.to(LEDGER)).abs()
+        near = hardshrink(near, smallest(dtype))
+        off = (weight - near).abs_() @ sizes + (bias - constant).abs_()
         return OpenForm(near, constant, grown(error + off, weight.shape[1] + 2, 2))
 
 

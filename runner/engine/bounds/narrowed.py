@@ -82,11 +82,12 @@ class _Passed:
         return weight, bias, error
 
     def _of_rows(self, form: OpenForm, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        whole = form.weight[rows].to(LEDGER)
-        weight, bias = whole.index_select(1, self._kept), form.bias[rows].to(LEDGER)
+        whole = form.weight[rows]
+        # Columns are chosen before they are float64, which has twice as much to move.
+        weight, bias = whole.index_select(1, self._kept).to(LEDGER), form.bias[rows].to(LEDGER)
         error, size = form.error[rows], weight.abs() @ self.sizes + bias.abs()
         for active in self._active:
-            part = whole.index_select(1, active.columns)
+            part = whole.index_select(1, active.columns).to(LEDGER)
             weight[:, : active.weight.shape[1]] += part @ active.weight
             bias = bias + part @ active.bias
             part = part.abs()
