@@ -67,6 +67,7 @@ class LinearMap:
         self._weights = weights
         self._weight = node.parameters["weight"]
         self._sparse = SparseBlocks()
+        self._normal = Normalised()
 
     @property
     def terms(self) -> Terms:
@@ -88,7 +89,11 @@ class LinearMap:
         def product(start: int, stop: int, block: Tensor) -> Tensor:
             # Not cut where it is whole: each operator costs, on small networks.
             part = x if stop - start == self._inputs else x[:, start:stop]
-            return self._sparse.times(start, block, part, change)
+            sparse = self._sparse.of(start, block)
+            if sparse is not None:
+                return sparse.times(part, change)
+            weight = change(block).to(x.dtype)
+            return self._normal.product(start, weight, lambda w: part @ w.T)
 
         def shape(start: int, stop: int) -> tuple[int, ...]:
             return (rows, self._outputs)
@@ -102,7 +107,10 @@ class LinearMap:
         whole = LeftRows(rows)
 
         def product(start: int, stop: int, block: Tensor) -> Tensor:
-            return self._sparse.before(start, block, whole)
+            sparse = self._sparse.of(start, block)
+            if sparse is not None:
+                return sparse.before(whole)
+            return self._normal.product(start, block.to(rows.dtype), lambda w: rows @ w)
 
         return self._columns(rows.shape[0], rows.dtype, product)
 
@@ -110,7 +118,8 @@ class LinearMap:
         """`apply`, of some outputs [n] alone: [N, inputs] -> [N, n]."""
 
         def product(start: int, stop: int, block: Tensor) -> Tensor:
-            return x[:, start:stop] @ block[outputs].to(x.dtype).T
+            part = x[:, start:stop]
+            return self._normal.product(start, block, lambda w: part @ w[outputs].to(x.dtype).T)
 
         def shape(start: int, stop: int) -> tuple[int, ...]:
             return (x.shape[0], len(outputs))
@@ -124,7 +133,7 @@ class LinearMap:
         """`transpose`, of rows [N, n] that are zero at all but some outputs [n]."""
 
         def product(start: int, stop: int, block: Tensor) -> Tensor:
-            return rows @ block[outputs].to(rows.dtype)
+            return self._normal.product(start, block, lambda w: rows @ w[outputs].to(rows.dtype))
 
         return self._columns(rows.shape[0], rows.dtype, product)
 

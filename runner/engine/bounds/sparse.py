@@ -21,14 +21,6 @@ VALUE_COST, LINE_COST = 64, 16
 
 
 @dataclass(frozen=True)
-class SparseBlock:
-    """`across`: W by rows; `down`: its transpose by rows; each is for one direction."""
-
-    across: Tensor
-    down: Tensor
-
-
-@dataclass(frozen=True)
 class LeftRows:
     """A [N, outputs], that all blocks of a weight are multiplied with."""
 
@@ -40,28 +32,28 @@ class LeftRows:
         return self.upright.T.contiguous()
 
 
+@dataclass(frozen=True)
+class SparseBlock:
+    """`across`: W by rows; `down`: its transpose by rows; each is for one direction."""
+
+    across: Tensor
+    down: Tensor
+
+    def times(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """change(W) x for each row of x: [N, columns] to [N, outputs]."""
+        # Changed before it is float64, where each copy is as large as two blocks.
+        return (change(self.across).to(x.dtype) @ x.T).T.contiguous()
+
+    def before(self, rows: LeftRows) -> Tensor:
+        """A W: [N, columns]."""
+        return (self.down.to(rows.upright.dtype) @ rows.lying).T
+
+
 class SparseBlocks:
     """The blocks W[:, start:stop] of one weight, as far as they have been seen."""
 
     def __init__(self) -> None:
         self._seen: dict[int, SparseBlock | None] = {}
-
-    def times(
-        self, start: int, block: Tensor, x: Tensor, change: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """change(W) x for each row of x: [N, columns] to [N, outputs]."""
-        sparse = self.of(start, block)
-        # Changed before it is float64, where each copy is as large as two blocks.
-        if sparse is None:
-            return x @ change(block).to(x.dtype).T
-        return (change(sparse.across).to(x.dtype) @ x.T).T.contiguous()
-
-    def before(self, start: int, block: Tensor, rows: LeftRows) -> Tensor:
-        """A W: [N, columns]."""
-        sparse = self.of(start, block)
-        if sparse is None:
-            return rows.upright @ block.to(rows.upright.dtype)
-        return (sparse.down.to(rows.upright.dtype) @ rows.lying).T
 
     def of(self, start: int, block: Tensor) -> SparseBlock | None:
         """None where it is multiplied as it is."""

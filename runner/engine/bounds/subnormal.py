@@ -1,9 +1,10 @@
 """Weights too small for a normal number: CPUs may take far longer for products with them.
 
-cifar_biasfield's networks have some thousands, with which convolutions took 3 to 6 times as long. A
-power of two makes them normal numbers, which is exact, as it is to take that off the products
-again; but for what underflows there, once for each sum, which is charged
-(runner.engine.bounds.rounding, 9) and less than its products would lose.
+cifar_biasfield's networks have some thousands, with which convolutions took 3 to 6 times as long;
+more than half of metaroom's largest weight is so small. A power of two makes them normal numbers,
+which is exact, as it is to take that off the products again; but for what underflows there, once
+for each sum, which is charged (runner.engine.bounds.rounding, 9) and less than its products would
+lose.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Convolutions with weights that are no normal numbers are those of the weights, but faster."""
+"""Products with weights that are no normal numbers are those of the weights, but faster."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 def network(factor: float, *, sparse: bool) -> SmallNetwork:
-    """Of its convolution, every second weight is multiplied with the factor."""
+    """All weights, or every second one, are multiplied with the factor."""
     builder = Builder((2, 6, 6), seed=2)
     x = builder.pointwise(Op.RELU, builder.conv("x", 5, padding=(1, 1)))
     x = builder.pointwise(Op.RELU, builder.conv(x, 4, padding=(1, 1)))
     made = builder.network(builder.linear(builder.flatten(x), 3))
     for weight in made.tensors.values():
-        if weight.dim() == 4:
+        if weight.dim() > 1:
             weight.flatten()[:: 2 if sparse else 1] *= factor
     return made
 
 
 @pytest.mark.parametrize("sparse", [True, False])
-def test_products_are_those_of_the_weights(sparse: bool) -> None:
+def test_convolutions_are_those_of_the_weights(sparse: bool) -> None:
     small = network(1e-40, sparse=sparse)
     first = next(node for node in small.graph.nodes if node.op is Op.CONV)
     weight = small.tensors[first.parameters["weight"]]
@@ -52,6 +52,33 @@ def test_products_are_those_of_the_weights(sparse: bool) -> None:
         assert float(true.abs().max()) > (1e-2 if sparse else 1e-41)
         size = float(true.abs().max())
         assert float((apply(given) - true).abs().max()) <= 1e-6 * size + 2.0**-148
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_linear_products_are_those_of_the_weights(sparse: bool, dtype: torch.dtype) -> None:
+    small = network(1e-40, sparse=sparse)
+    last = small.graph.nodes[-1]
+    true = small.tensors[last.parameters["weight"]].double()
+    rule = small.bound().linear[last.name]
+    assert isinstance(rule, AffineRule)
+    affine_map = rule.affine
+    assert isinstance(affine_map, affine.LinearMap)
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(4, true.shape[1], generator=draws, dtype=dtype)
+    rows = torch.randn(4, 3, generator=draws, dtype=dtype)
+    some = torch.tensor([2, 0])
+    for given, exact in (
+        (affine_map.apply(x), x.double() @ true.T),
+        (affine_map.magnitude(x.abs()), x.abs().double() @ true.abs().T),
+        (affine_map.transpose(rows), rows.double() @ true),
+        (affine_map.apply_at(x, some), x.double() @ true[some].T),
+        (affine_map.transpose_at(rows[:, some], some), rows[:, some].double() @ true[some]),
+    ):
+        size = float(exact.abs().max())
+        assert given.dtype is dtype
+        assert size > (1e-2 if sparse else 1e-41)
+        assert float((given - exact).abs().max()) <= 1e-6 * size + 2.0**-148
 
 
 def seen(weight: torch.Tensor) -> list[float]:
@@ -78,15 +105,15 @@ def test_where_others_are_large_they_stay_as_they_are() -> None:
     assert seen(torch.tensor([1e-40, 1e7])) == [pytest.approx(1e-40, rel=1e-3)]
 
 
-def test_convolutions_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+def test_layers_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[int] = set()
 
     class Watched(Normalised):
         def product(self, start, block, function):  # type: ignore[no-untyped-def]
-            asked.append(start)
+            asked.add(block.dim())
             return super().product(start, block, function)
 
     monkeypatch.setattr(affine, "Normalised", Watched)
     small = network(1e-40, sparse=True)
     Propagator(small.bound(), Settings(Method.CROWN)).bound(box_of(small, 0.3))
-    assert asked
+    assert asked == {2, 4}
