@@ -18,6 +18,8 @@ from runner.engine.bounds.rounding import smallest
 
 # Beside larger weights, products would overflow sooner than they have to.
 LARGEST = 1e6
+# Of a block, what is looked at together: copies of all would count where it is the most there is.
+LOOKED_AT = 64 * 1024
 
 
 class Normalised:
@@ -36,7 +38,12 @@ class Normalised:
     def _has_subnormals(self, start: int, block: Tensor) -> bool:
         key = start, block.dtype
         if key not in self._subnormal:
-            size = block.abs()
-            few = (size > 0) & (size < smallest(block.dtype))
-            self._subnormal[key] = bool(few.any()) and bool(size.max() <= LARGEST)
+            rows = block.split(max(1, LOOKED_AT * len(block) // max(1, block.numel())))
+            largest = max((float(some.abs().max()) for some in rows if some.numel()), default=0.0)
+            self._subnormal[key] = largest <= LARGEST and any(map(_any_subnormal, rows))
         return self._subnormal[key]
+
+
+def _any_subnormal(weights: Tensor) -> bool:
+    size = weights.abs()
+    return bool(((size > 0) & (size < smallest(weights.dtype))).any())

@@ -101,6 +101,12 @@ def test_products_see_normal_numbers_alone() -> None:
     assert seen(torch.tensor([0.0, 1.0])) == [0.0]
 
 
+def test_one_at_the_end_of_a_large_weight_is_seen() -> None:
+    weight = torch.ones(300, 1000)
+    weight[-1, -1] = 1e-40
+    assert seen(weight) == [2.0**23]
+
+
 def test_where_others_are_large_they_stay_as_they_are() -> None:
     assert seen(torch.tensor([1e-40, 1e7])) == [pytest.approx(1e-40, rel=1e-3)]
 
