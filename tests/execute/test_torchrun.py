@@ -24,6 +24,7 @@ from runner.contract.errors import UsageError
 from runner.execute.by_torchrun import Machine, Torchrun
 from runner.execute.executor import Ending, Gang, GangResult
 from runner.execute.gang import RankServer
+from runner.execute.started_rank import BEGIN_WITHIN_S
 from runner.record.folder import open_run
 from runner.record.manifest import Command
 from runner.record.read import read_run
@@ -219,6 +220,23 @@ def test_a_killed_rank_ends_the_gang_and_is_named(over_two: Torchrun, tmp_path: 
     assert result.ended is Ending.RANK_DIED
     assert result.run_time_s < 60
     assert "torchrun ended with exit codes" in result.how
+    assert not _ranks(tmp_path)
+
+
+@pytest.mark.exhaustive
+def test_a_rank_that_dies_before_it_begins_keeps_no_other_one_waiting(
+    over_two: Torchrun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dies = "import os\n\nassert os.environ['RANK'] == '0'\nfrom targets import *\n"
+    (tmp_path / "dies.py").write_text(dies)
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = replace(gang(tmp_path, "sleep", 600, seconds=600), target="dies:sleep")
+    began = time.monotonic()
+    with over_two:
+        result = over_two.submit(asked).result()
+    assert result.ended is Ending.RANK_DIED
+    assert result.reports == (None, None)
+    assert time.monotonic() - began < BEGIN_WITHIN_S / 2
     assert not _ranks(tmp_path)
 
 
