@@ -112,6 +112,10 @@ class EnginePart(StrEnum):
     MIXES = "mixes", "mixes of the rows of a conjunction, in input splits"
     SHRUNK = "shrunk-boxes", "boxes of an input split cut to what bounds of its rows leave open"
     FOLDED = "folded", "networks of the open ReLUs alone, for boxes of a large network"
+    CORNERS = (
+        "corner-planes",
+        "planes above ReLUs at corners, for boxes over their open ReLUs alone",
+    )
     TOGETHER = "together", "many boxes of a property bounded, and halved, at once"
 
 

@@ -64,7 +64,8 @@ class OpenRelu:
 @dataclass(frozen=True)
 class FormNetwork:
     """Valid over one box [1, *input]. `forms`: by node, of the open neurons before each of `relus`,
-    in order, and of `output`. Nodes have the names of those that they are a part of.
+    in order, and of `output`. Nodes have the names of those that they are a part of. `corners`:
+    whether rows of neurons have planes at corners (runner.engine.bounds.corner_planes).
     """
 
     box: Interval
@@ -73,6 +74,7 @@ class FormNetwork:
     output: str
     forms: Mapping[str, OpenForm]
     dtype: Dtype
+    corners: bool = True
 
     @property
     def values(self) -> int:
@@ -97,11 +99,11 @@ class FormNetwork:
 
     def _layers(self) -> FormPass:
         layers = [
-            FormLayer(relu.name, relu.before, form.weight, form.bias, _stack(relu))
+            FormLayer(relu.name, relu.before, form.weight, form.bias, form.error, _stack(relu))
             for relu in self.relus
             for form in (self.forms[relu.before],)
         ]
-        return FormPass(self.input.size, self._flat, layers)
+        return FormPass(self.input.size, self._flat, layers, self.corners)
 
     def _nodes(self) -> tuple[Node, ...]:
         """All flat but the input."""

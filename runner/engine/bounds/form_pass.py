@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.bounds.backward import Frontier, Relaxations, WholeCharges, advance
+from runner.engine.bounds.corner_planes import CornerForms, CornerRows, LayerForms, foreseen
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluLines, ReluRelaxation
@@ -24,14 +25,15 @@ from runner.engine.network.graph import Graph
 
 @dataclass(frozen=True)
 class FormLayer:
-    """A ReLU `relu` of the node `before` it, whose forms are `weight` [n, columns] and `bias` [n];
-    `stack`: the node that has all columns up to those of the ReLU.
+    """A ReLU `relu` of the node `before` it, whose forms are `weight` [n, columns] and `bias` [n],
+    but for `error` [n] in float64; `stack`: the node that has all columns up to those of the ReLU.
     """
 
     relu: str
     before: str
     weight: Tensor
     bias: Tensor
+    error: Tensor
     stack: str
 
 
@@ -54,14 +56,17 @@ class _Alive:
 
 @dataclass
 class FormPass:
-    """Of one network. `inputs`: how many; `first`: the node that has them, flat. What is alive over
-    the last box is kept for the rows that follow.
+    """Of one network. `inputs`: how many; `first`: the node that has them, flat; `corners`: whether
+    rows of neurons have planes, too. What is alive over the last box, and its corners, are kept for
+    the rows that follow.
     """
 
     inputs: int
     first: str
     layers: Sequence[FormLayer]
+    corners: bool
     _alive: dict[torch.dtype, list[_Alive]] = field(default_factory=dict)
+    _corners: dict[torch.dtype, _BoxCorners] = field(default_factory=dict)
 
     @torch.no_grad()
     def back(
@@ -70,9 +75,10 @@ class FormPass:
         start: Frontier,
         relaxations: Relaxations,
         intervals: Mapping[str, Interval],
+        of_neurons: bool = False,
     ) -> Frontier:
-        """Over one box. Raises ValueError for rows that are on no stack of columns, or on several,
-        and TypeError where a line is none of a ReLU.
+        """Over one box; `of_neurons`: whether rows are neurons. Raises ValueError for rows that
+        are on no stack of columns, or on several, and TypeError where a line is none of a ReLU.
         """
         ((stack, rows),) = start.pending.items()
         stacks = [self.first, *(layer.stack for layer in self.layers)]
@@ -82,20 +88,33 @@ class FormPass:
         kept = alive[-1].kept if alive else torch.arange(self.inputs, device=rows.device)
         columns = rows.flatten(0, 1).index_select(1, kept)
         # What products are added to is rounded once for each that follows.
-        further = 2 * len(layers) + network.roundings(rows.dtype)
+        further = 2 * len(layers) + 1 + network.roundings(rows.dtype)
+        corners = None
+        if of_neurons and self.corners and layers:
+            box = intervals[network.graph.input.name].outer(rows.dtype)
+            corners = self._corners_of(box, layers, alive, relaxations, intervals)
+        lowered = None if corners is None else CornerRows(corners, columns, further)
         error = charged(rows, _sizes(intervals[stack], rows.dtype), further)[:, 0]
         constant = start.constant[:, 0]
-        for layer, some, of in zip(reversed(layers), reversed(alive), reversed(lines), strict=True):
-            own = columns[:, some.before : len(some.kept)].unsqueeze(1)
-            part, added = (x[:, 0] for x in of.at(some.at).backward(own))
+        for number in reversed(range(len(layers))):
+            layer, some, of = layers[number], alive[number], lines[number]
+            own = columns[:, some.before : len(some.kept)]
+            if lowered is None:
+                part, added = (x[:, 0] for x in of.at(some.at).backward(own.unsqueeze(1)))
+                constant = constant + added
+            else:
+                part = lowered.take(number, own)
             interval = intervals[layer.before]
             if interval.sums is None or interval.floor is None:
                 raise ValueError(f"no sums of {layer.before}")
             terms = len(some.at) + further
             sums = sums_in(interval.sums, interval.off, rows.dtype, terms)[:, some.at]
             error = error + charged(part.unsqueeze(1), sums, terms, interval.floor)[:, 0]
-            constant = constant + added + part @ some.bias
+            constant = constant + part @ some.bias
             columns[:, : some.before] += part @ some.weight
+        if lowered is not None:
+            lowered.put(columns)
+            error, constant = error + lowered.error, constant + lowered.constant
         shape = network.graph.input.shape
         at_input = columns[:, : self.inputs].reshape(len(columns), 1, *shape)
         error = error if start.error is None else error + start.error[:, 0]
@@ -119,6 +138,45 @@ class FormPass:
             found.append(_Alive(at, weight, layer.bias[at].to(dtype), own))
         return found[: len(layers)]
 
+    def _corners_of(
+        self,
+        box: Interval,
+        layers: Sequence[FormLayer],
+        alive: Sequence[_Alive],
+        relaxations: Relaxations,
+        intervals: Mapping[str, Interval],
+    ) -> CornerForms | None:
+        """None where they are not foreseen."""
+        lines = [relaxations[layer.relu] for layer in layers]
+        dtype = box.lower.dtype
+        kept = self._corners.get(dtype)
+        if kept is None or not kept.of(lines):
+            kept = _BoxCorners(CornerForms.of(box), [])
+            self._corners[dtype] = kept
+        if kept.forms is None:
+            return None
+        if len(lines) > len(kept.lines):
+            kept.lines[:] = lines
+        some = []
+        for layer, of in zip(layers, alive, strict=True):
+            ends = (end.flatten(1)[:, of.at] for end in intervals[layer.before].outer(dtype).ends)
+            lines_of = _lines(relaxations, layer).at(of.at)
+            error = layer.error[of.at]
+            some.append(LayerForms(of.weight, of.bias, error, lines_of, Interval(*ends)))
+        return foreseen(kept.forms, some)
+
+
+@dataclass(frozen=True)
+class _BoxCorners:
+    """Of the last box, whose ReLUs have these `lines`; `forms`: None where it has no corners."""
+
+    forms: CornerForms | None
+    lines: list[object]
+
+    def of(self, lines: Sequence[object]) -> bool:
+        """Whether these are the same, as far as both go: those of another box are others."""
+        return all(one is other for one, other in zip(self.lines, lines, strict=False))
+
 
 class OpenNetwork(BoundNetwork):
     """Of forms, whose charged rows pass it so."""
@@ -132,10 +190,11 @@ class OpenNetwork(BoundNetwork):
     ) -> Frontier:
         """`advance`, over one box; with what it is charged."""
         charges = WholeCharges(self, intervals)
-        if self.graph.output in start.pending:
+        of_output = self.graph.output in start.pending
+        if of_output:
             # These are linear in the last stack of columns.
             start = advance(self, replace(start, todo=start.todo[:1]), {}, {}, charges)
-        return self._forms.back(self, start, relaxations, intervals)
+        return self._forms.back(self, start, relaxations, intervals, not of_output)
 
 
 def _lines(relaxations: Relaxations, layer: FormLayer) -> ReluLines:

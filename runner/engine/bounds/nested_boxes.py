@@ -124,7 +124,9 @@ class NestedBoxes:
 
     def _folded(self, found: BoxBounds) -> FormNetwork | None:
         budget, tag = self._settings.budget, self._tag
-        return folded(self._network, found.box, found.intervals, budget, tag, self._checkpoint)
+        made = folded(self._network, found.box, found.intervals, budget, tag, self._checkpoint)
+        corners = EnginePart.CORNERS not in self._settings.without
+        return None if made is None else replace(made, corners=corners)
 
     def _add(self, forms: FormNetwork) -> None:
         """Within the last."""
