@@ -163,6 +163,7 @@ def no_room(folder: Path) -> Iterator[None]:
     shutil.rmtree(aside)
 
 
+@pytest.mark.exhaustive
 def test_a_full_disk_ends_one_shard_and_the_same_command_goes_on(category: Path) -> None:
     running = Running(category, "local")
     running.until(lambda: running.recorded(0) > 0 and running.recorded(1) > 0)

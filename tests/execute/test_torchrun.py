@@ -133,8 +133,10 @@ CAUSES = {UNHARMED: "deadline", HANGS: "killed_at_deadline", KILLED: "rank_died"
 
 @pytest.mark.parametrize(
     ("reached", "signals"),
-    [(by_namespace, (HANGS, KILLED)), (by_srun, (UNHARMED, HANGS, KILLED))],
-    ids=["namespaces", "srun"],
+    [
+        pytest.param(by_namespace, (HANGS, KILLED), id="namespaces"),
+        pytest.param(by_srun, (UNHARMED, HANGS, KILLED), id="srun", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_deadline_a_rank_that_hangs_and_one_that_is_killed_are_causes_of_rows(
     reached: Callable[[Path], AbstractContextManager[tuple[list[str], list[str]]]],

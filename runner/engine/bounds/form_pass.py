@@ -89,11 +89,11 @@ class FormPass:
         columns = rows.flatten(0, 1).index_select(1, kept)
         # What products are added to is rounded once for each that follows.
         further = 2 * len(layers) + 1 + network.roundings(rows.dtype)
-        corners = None
+        lowered = None
         if of_neurons and self.corners and layers:
             box = intervals[network.graph.input.name].outer(rows.dtype)
             corners = self._corners_of(box, layers, alive, relaxations, intervals)
-        lowered = None if corners is None else CornerRows(corners, columns, further)
+            lowered = None if corners is None else CornerRows(corners, columns, further)
         error = charged(rows, _sizes(intervals[stack], rows.dtype), further)[:, 0]
         constant = start.constant[:, 0]
         for number in reversed(range(len(layers))):

@@ -43,7 +43,10 @@ those off.
 7. Planes. A coefficient A <= 0 of max(0, z) is shared: A = g + r but for a rounding of A, which is
    worth at most u |A| max(0, z). With max(0, z) <= p x + h over the box and S >= |p| |x| + |h|,
    S bounds that, too, so that γ(n) |A| S pays for the sharing, for the sums g p over n neurons, and
-   for g h. The offset h of given slopes p is computed in float64, and rounded up.
+   for g h. The offset h of given slopes p is computed in float64, and rounded up. Where each row
+   has slopes of its own, shares of v that add up to the same R whatever the row, h has room for
+   what the shares lost: 4 (γ(d + 16) + 1e-6) (|v| + |h|) of d inputs, of which 1e-6 is the least
+   that a share is divided by, and γ what sums of ±v lose, and their quotients.
 8. Weighted rows. K rows w z <= t, each times a weight g >= 0, are added to what is bounded: sums of
    products g w, charged with the size of z as coefficients are (2), and of g t in float64,
    charged apart.

@@ -30,6 +30,7 @@ from runner.engine.bounds import deep_boxes, nested_boxes
 from runner.engine.bounds.beta import SplitBounds
 from runner.engine.bounds.boxes import BoxPropagator
 from runner.engine.bounds.clips import Forms
+from runner.engine.bounds.corner_planes import CornerPlanes
 from runner.engine.bounds.forward import ForwardPass
 from runner.engine.bounds.mixed import MixedRelaxation
 from runner.engine.bounds.network_bounds import Settings
@@ -228,7 +229,15 @@ def boxes_shrunk(without: Without, watched: Watched) -> int:
 
 
 def open_neurons_alone(without: Without, watched: Watched) -> int:
-    made = watched.calls(nested_boxes, "folded")
+    return deep_boxes_with(watched.calls(nested_boxes, "folded"), without, watched)
+
+
+def planes_at_corners(without: Without, watched: Watched) -> int:
+    return deep_boxes_with(watched.calls(CornerPlanes, "passed"), without, watched)
+
+
+def deep_boxes_with(made: list[int], without: Without, watched: Watched) -> int:
+    """How often something was `made` in a search of few boxes of a network."""
     watched.patch.setattr(deep_boxes, "TRIAL_WORK", 0)
     network = test_deep_boxes.image()
     instance = test_deep_boxes.nearly_unsafe(network, 0.5, 0.1)
@@ -308,6 +317,7 @@ RAN: dict[EnginePart, Callable[[Without, Watched], int]] = {
     EnginePart.MIXES: mixed_rows,
     EnginePart.SHRUNK: boxes_shrunk,
     EnginePart.FOLDED: open_neurons_alone,
+    EnginePart.CORNERS: planes_at_corners,
     EnginePart.TOGETHER: boxes_together,
 }
 
