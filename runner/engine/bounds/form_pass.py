@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from runner.engine.bounds.backward import Frontier, Relaxations, WholeCharges, advance
-from runner.engine.bounds.corner_planes import CornerForms, CornerRows, LayerForms, foreseen
+from runner.engine.bounds.corner_planes import CornerForms, CornerRows, LayerForms
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.network import BoundNetwork
 from runner.engine.bounds.relu import ReluLines, ReluRelaxation
@@ -147,23 +147,22 @@ class FormPass:
         intervals: Mapping[str, Interval],
     ) -> CornerForms | None:
         """None where they are not foreseen."""
-        lines = [relaxations[layer.relu] for layer in layers]
+        lines: list[object] = [relaxations[layer.relu] for layer in layers]
         dtype = box.lower.dtype
         kept = self._corners.get(dtype)
         if kept is None or not kept.of(lines):
-            kept = _BoxCorners(CornerForms.of(box), [])
-            self._corners[dtype] = kept
-        if kept.forms is None:
+            kept = self._corners[dtype] = _BoxCorners(CornerForms.of(box), lines)
+        forms = kept.forms
+        if forms is None:
             return None
-        if len(lines) > len(kept.lines):
-            kept.lines[:] = lines
-        some = []
-        for layer, of in zip(layers, alive, strict=True):
+        for layer, of in list(zip(layers, alive, strict=True))[len(forms.planes) :]:
+            if forms.ended:
+                return None
             ends = (end.flatten(1)[:, of.at] for end in intervals[layer.before].outer(dtype).ends)
-            lines_of = _lines(relaxations, layer).at(of.at)
-            error = layer.error[of.at]
-            some.append(LayerForms(of.weight, of.bias, error, lines_of, Interval(*ends)))
-        return foreseen(kept.forms, some)
+            found = _lines(relaxations, layer).at(of.at)
+            forms.add(LayerForms(of.weight, of.bias, layer.error[of.at], found, Interval(*ends)))
+        kept.lines[len(kept.lines) :] = lines[len(kept.lines) :]
+        return None if forms.ended and len(forms.planes) < len(layers) else forms
 
 
 @dataclass(frozen=True)
