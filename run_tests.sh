@@ -23,7 +23,7 @@ unset PYTHONDONTWRITEBYTECODE
 if [[ ${1:-} == --soundness ]]; then
     shift
     export SOUNDNESS_QUESTIONS=${SOUNDNESS_QUESTIONS:-2000}
-    set -- tests/soundness "$@"
+    set -- tests/soundness --exhaustive "$@"
 elif (($# > 0)) && [[ $* != --quick && $* != --exhaustive ]]; then
     exec pytest --durations=10 "$@"
 fi

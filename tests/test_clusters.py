@@ -123,6 +123,7 @@ def test_a_killed_shard_goes_on_and_a_second_command_is_kept_out(category: Path)
     assert_every_row_is_there_once(running.run)
 
 
+@pytest.mark.exhaustive
 def test_an_interrupt_ends_every_shard_and_the_same_command_goes_on(category: Path) -> None:
     running = Running(category, "local", "--cluster", "at_once=1")
     running.until(lambda: running.recorded(0) > 0)
@@ -281,7 +282,8 @@ def two_node_ray() -> Iterator[str]:
 @pytest.mark.slow
 def test_ray_a_killed_shard_goes_on(category: Path, two_node_ray: str) -> None:
     running = Running(category, "ray", *("--ranks", "1", "--cluster", f"address={two_node_ray}"))
-    running.until(lambda: running.recorded(0) > 0 and running.recorded(1) > 0)
+    # The other shard may begin when this one has ended.
+    running.until(lambda: running.recorded(1) > 0)
     program = running.program(1)
     worker = program.parent()
     assert worker is not None

@@ -181,7 +181,7 @@ def test_exhaustive_checks_all_that_the_plain_command_does(clone: Clone) -> None
 
 def test_soundness_asks_many_questions_and_nothing_else(clone: Clone) -> None:
     _, output = clone.run("run_tests.sh", "--soundness", "-x")
-    assert steps(output) == [f"{BESIDE} tests/soundness -x"]
+    assert steps(output) == [f"{BESIDE} tests/soundness --exhaustive -x"]
 
 
 @pytest.mark.parametrize("failing", ["ruff check", "mypy", "not alone", "-m alone"])

@@ -244,6 +244,7 @@ def test_one_that_is_killed_leaves_a_word_and_no_process(scripts: Scripts) -> No
 
 
 @pytest.mark.alone
+@pytest.mark.exhaustive
 def test_the_warm_server_answers_until_it_is_killed_and_then_a_cold_one_does(
     scripts: Scripts,
 ) -> None:

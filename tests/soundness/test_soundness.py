@@ -1,6 +1,6 @@
 """No wrong verdict on random networks whose right answers are known in rational arithmetic.
 
-200 questions in the full run; SOUNDNESS_QUESTIONS sets another number.
+100 questions in the full run; SOUNDNESS_QUESTIONS sets another number.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 import soundness_targets
 from exact_networks import Layer, Network, fractions, greatest, value
+from examples import rest_but
 from soundness_questions import Question, curved_question, question
 
 from runner.contract.vocabulary import Cause, EnginePart
@@ -26,7 +27,7 @@ from runner.problem.property.counterexample import parse_counterexample
 from runner.problem.property.read_property import read_property
 from runner.verifiers.strategies import STRATEGIES
 
-QUESTIONS = int(os.environ.get("SOUNDNESS_QUESTIONS", "200"))
+QUESTIONS = int(os.environ.get("SOUNDNESS_QUESTIONS", "100"))
 CURVED_QUESTIONS = QUESTIONS // 4
 # A part of all is asked in each gang, else gangs would take most of the time.
 OF_A_GANG = max(6, QUESTIONS // 25)
@@ -109,7 +110,7 @@ GANGS = [(name, ranks) for name in ON_RANKS for ranks in (2, 3)] + [(name, 1) fo
 GANGS += [(name, 4) for name in ON_A_GRID]
 
 
-@pytest.mark.parametrize(("strategy", "ranks"), GANGS)
+@pytest.mark.parametrize(("strategy", "ranks"), rest_but(lambda gang: gang[1] != 3, GANGS))
 def test_no_strategy_is_ever_wrong(
     strategy: str,
     ranks: int,
