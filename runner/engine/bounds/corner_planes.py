@@ -33,7 +33,8 @@ from runner.engine.bounds.rounding import (
     summed,
 )
 
-# Free inputs of a box: with more, planes cost as much as what they save.
+# Free inputs of a box: products with planes have as many columns, and are to be small beside those
+# with a layer's forms.
 MOST_INPUTS = 64
 # Of the width of a layer's open neurons, how wide their forms may be for corners behind it to be
 # foreseen: prop_12 of cifar_biasfield takes 127, 105, 105, 111 and 153 boxes for 1.08, 1.12, 1.16,
@@ -203,8 +204,8 @@ class CornerRows:
         count, dtype = columns.shape[1], columns.dtype
         below, above = (form[:count, :-1].to(dtype) for form in (forms.below, forms.above))
         at = columns @ (below + above) - columns.abs() @ (above - below)
-        self._corner = torch.where(at > 0, -1.0, 1.0).to(dtype)
-        self._slopes = torch.zeros_like(self._corner)
+        self.corner = torch.where(at > 0, -1.0, 1.0).to(dtype)
+        self._slopes = torch.zeros_like(self.corner)
         self._floor = floor(columns.new_ones((1, len(forms.free))), count + further)
         self.constant = columns.new_zeros(len(columns))
         self.error = columns.new_zeros(len(columns))
@@ -216,7 +217,7 @@ class CornerRows:
         constant, size = (given @ planes.costs).unbind(1)
         share = rounded(2 * own.shape[1] + self._further, own)
         self.error += self._floor - size * share
-        self._slopes += planes.passed(given, self._corner)
+        self._slopes += planes.passed(given, self.corner)
         self.constant += constant
         return torch.sub(own, given, out=given).mul_(planes.rising)
 

@@ -18,7 +18,7 @@ from runner.contract.vocabulary import Method
 from runner.engine.bounds import corner_planes
 from runner.engine.bounds import folded as folding
 from runner.engine.bounds.budget import CORE
-from runner.engine.bounds.corner_planes import CornerForms, CornerPlanes, LayerForms
+from runner.engine.bounds.corner_planes import CornerForms, CornerPlanes, CornerRows, LayerForms
 from runner.engine.bounds.folded import folded
 from runner.engine.bounds.form_network import FormNetwork
 from runner.engine.bounds.interval import Interval
@@ -75,8 +75,57 @@ def test_planes_lie_above_relus_of_forms_and_touch_them_at_their_corner(
     assert (found.abs().sum(1) + planes.costs[:, 0] <= planes.costs[:, 1] + lost).all()
 
 
-def small(*sizes: int, seed: int = 0) -> SmallNetwork:
-    return mlp(*sizes, seed=seed)
+@pytest.mark.parametrize("ends", [(100.0, 100.01), (-1.0, 1.0)])
+@given(upper_forms(), st.integers(0, 2**16))
+@examples(40)
+def test_rows_say_no_more_than_planes_whatever_rounds(
+    ends: tuple[float, float], made: tuple[Tensor, LayerForms], seed: int
+) -> None:
+    """Far from 0, where slopes of x and constants are large; and near it, where slopes cancel."""
+    forms, layer = made
+    mirrored = torch.cat((-forms[:, :-1], forms[:, -1:]), 1)
+    both = replace(layer, lines=ReluLines(*(torch.cat((x, x), 1) for x in lines_of(layer))))
+    planes, dtype = CornerPlanes.above(torch.cat((forms, mirrored)), both), layer.weight.dtype
+    neurons, inputs = 2 * len(forms), forms.shape[1] - 1
+    of_box = CornerForms.of(Interval(*(torch.full((1, inputs), end, dtype=dtype) for end in ends)))
+    assert of_box is not None
+    of_box.planes.append(planes)
+    # No form tells of a corner here: all rows have the same one.
+    zeros = torch.zeros((neurons, inputs + 1), dtype=torch.float64)
+    of_box.below, of_box.above = (torch.cat((part, zeros)) for part in (of_box.below, of_box.above))
+    generator = torch.Generator().manual_seed(seed)
+    given_rows = -torch.rand((50, neurons), generator=generator, dtype=dtype)
+    columns = torch.cat((given_rows.new_zeros((50, inputs)), given_rows), 1)
+    rows = CornerRows(of_box, columns, 4)
+    assert not rows.take(0, given_rows).any()
+    rows.put(columns)
+    y = torch.rand((50, inputs), generator=generator).double() * 2 - 1
+    x = of_box.middle.double() + y * of_box.radius.double()
+    said = x @ columns[:, :inputs].double().T + (rows.constant.double() - rows.error.double())
+    slopes = planes_of(planes, rows.corner[0])
+    exact = (y @ slopes.T + planes.costs[:, 0].double()) @ given_rows.double().T
+    assert (said <= exact).all()
+
+
+def lines_of(layer: LayerForms) -> tuple[Tensor, ...]:
+    return layer.lines.lower_slope, layer.lines.upper_slope, layer.lines.upper_bias
+
+
+def test_neurons_may_lie_off_their_forms_as_far_as_those_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forms = forms_of(monkeypatch, mlp(4, 30, 30, 2), 0.2)
+    for off in (-0.02, 0.02):
+        error = {name: form.error + abs(off) for name, form in forms.forms.items()}
+        wide = {name: replace(form, error=error[name]) for name, form in forms.forms.items()}
+        bounds = bounds_of(replace(forms, forms=wide))
+        columns = points_in(forms.box.to(torch.float64), 500).flatten(0, 1)
+        for relu in forms.relus:
+            form, interval = forms.forms[relu.before], bounds.intervals[relu.before]
+            values = columns @ form.weight.double().T + form.bias.double() + off
+            assert (interval.lower <= values).all()
+            assert (interval.upper >= values).all()
+            columns = torch.cat((columns, values.relu()), 1)
 
 
 def forms_of(monkeypatch: pytest.MonkeyPatch, network: SmallNetwork, radius: float) -> FormNetwork:
@@ -101,7 +150,7 @@ def width(bounds: NetworkBounds, name: str) -> float:
 def test_rows_of_neurons_are_tighter_and_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     narrower = []
     for seed in range(6):
-        network = small(4, 30, 30, 30, 2, seed=seed)
+        network = mlp(4, 30, 30, 30, 2, seed=seed)
         forms = forms_of(monkeypatch, network, 0.2)
         with_planes, without = bounds_of(forms), bounds_of(replace(forms, corners=False))
         values = network.values(points_in(forms.box.to(torch.float64), 500).flatten(0, 1))
@@ -118,7 +167,7 @@ def test_rows_of_neurons_are_tighter_and_hold(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_rows_behind_what_is_not_foreseen_have_no_planes(monkeypatch: pytest.MonkeyPatch) -> None:
-    forms = forms_of(monkeypatch, small(4, 30, 30, 2), 0.2)
+    forms = forms_of(monkeypatch, mlp(4, 30, 30, 2), 0.2)
     without = bounds_of(replace(forms, corners=False))
     monkeypatch.setattr(corner_planes, "FORESEEN", 0.0)
     for name, interval in bounds_of(forms).intervals.items():
@@ -127,7 +176,7 @@ def test_rows_behind_what_is_not_foreseen_have_no_planes(monkeypatch: pytest.Mon
 
 
 def test_boxes_with_many_free_inputs_have_no_corners(monkeypatch: pytest.MonkeyPatch) -> None:
-    box = box_of(small(4, 3, 2), 0.1)
+    box = box_of(mlp(4, 3, 2), 0.1)
     found = CornerForms.of(box)
     assert found is not None
     assert len(found.free) == 4
