@@ -6,16 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
+from runner.engine.bounds import exp_sums
 from runner.engine.bounds.backward import Charges, Frontier, advance, concretize, local_interval
-from runner.engine.bounds.bent_space import BentSpace
+from runner.engine.bounds.bent_space import BentSpace, Variables
 from runner.engine.bounds.beta import DomainBounds, units
 from runner.engine.bounds.bundles import bundle, bundle_where
+from runner.engine.bounds.exp_sums import ExpSumsRelaxation
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.mixed import Bundle, MixedRelaxation, Parametrised
 from runner.engine.bounds.network import PLAIN, BoundNetwork
@@ -79,6 +82,8 @@ class BentBounds(DomainBounds[BentSpace, _Lines]):
         super().__init__(network, space, intervals, scale, tag, checkpoint)
         self._unstable: dict[str, Tensor] = {}
         self._bundles: dict[str, Bundle] = {}
+        self._others: dict[torch.dtype, BentBounds] = {}
+        self._sums: dict[str, ExpSumsRelaxation] = {}
         self._tuned: list[tuple[str, int]] = []
         on_way = {node.name for node in network.ancestors(network.graph.output)}
         for node in network.graph.nodes:
@@ -104,9 +109,17 @@ class BentBounds(DomainBounds[BentSpace, _Lines]):
         return [count for _, count in self._tuned] + self.space.slots
 
     def to(self, dtype: torch.dtype) -> BentBounds:
-        intervals = {name: interval.to(dtype) for name, interval in self.intervals.items()}
-        scale = self.scale.to(dtype)
-        return BentBounds(self._network, self.space, intervals, scale, self._tag, self._checkpoint)
+        """What is made of the root once there, is made once in that precision, too."""
+        if dtype not in self._others:
+            intervals = {name: interval.to(dtype) for name, interval in self.intervals.items()}
+            scale = self.scale.to(dtype)
+            made = BentBounds(
+                self._network, self.space, intervals, scale, self._tag, self._checkpoint
+            )
+            self._others[dtype] = made
+        found = self._others[dtype]
+        found.scale = self.scale.to(dtype)
+        return found
 
     def initial(self, domains: Interval, rows: int) -> Tensor:
         batch, parts = len(domains.lower), []
@@ -263,9 +276,13 @@ class BentBounds(DomainBounds[BentSpace, _Lines]):
         """Lines of what no limit has changed are made once."""
         rule, before = self._network.relaxed[node.name], node.inputs[0]
         mine = self._local(before, limits[before])
+        root = self._local(before, self._whole[before])
+        if node.op is Op.EXP_SUMS:
+            if node.name not in self._sums:
+                self._sums[node.name] = exp_sums.relax(node, root)
+            return exp_sums.relax_where(node, self._sums[node.name], root, mine)
         if node.op is Op.RELU or node.op in _OF_MANY:
             return rule.relax(mine)
-        root = self._local(before, self.intervals[before])
         if node.name not in self._bundles:
             self._bundles[node.name] = bundle(node, root.lower, root.upper)
         whole, inputs = self._bundles[node.name], 2 if node.op is Op.PRODUCT else 1
@@ -276,35 +293,40 @@ class BentBounds(DomainBounds[BentSpace, _Lines]):
             lambda: bundle_where(node, whole, mine.lower, mine.upper, changed),
         )
 
+    @cached_property
+    def _whole(self) -> dict[str, Interval]:
+        """Bounds of every node over the whole box: the root's, and what follows from these."""
+        lower = {name: interval.lower for name, interval in self.intervals.items()}
+        upper = {name: interval.upper for name, interval in self.intervals.items()}
+        columns = Interval(self.space.columns_of(lower), self.space.columns_of(upper))
+        return self._followed(columns, self.intervals, everywhere=True)
+
     def _limited(self, before: Interval) -> dict[str, Interval]:
-        """Bounds of every node over domains [B, size]: the root's, with what follows from the
-        limits by interval arithmetic.
+        """Bounds of every node over domains [B, size]: those over the whole box, with what follows
+        from the limits by interval arithmetic, as far as that moves any.
         """
+        return self._followed(before, self._whole, everywhere=False)
+
+    def _followed(
+        self, before: Interval, known: Mapping[str, Interval], *, everywhere: bool
+    ) -> dict[str, Interval]:
         network, batch = self._network, len(before.lower)
         variables = {node.name: node for node in self.space.nodes}
         found: dict[str, Interval] = {}
-        changed: set[str] = set()
+        moved: set[str] = set()
         for node in network.graph.nodes:
-            root = self.intervals[node.name]
-            wide = root.between(
-                *(end.expand(batch, *end.shape[1:]) for end in (root.lower, root.upper))
-            )
-            if changed.intersection(node.inputs):
-                changed.add(node.name)
+            of = known[node.name]
+            wide = of.between(*(end.expand(batch, *end.shape[1:]) for end in of.ends))
+            inner = wide
+            if moved.intersection(node.inputs):
                 inputs = [found[name] for name in node.inputs]
-                wide = wide.intersect(network.rule(node.name).interval(*inputs))
+                inner = inner.intersect(network.rule(node.name).interval(*inputs))
             if node.name in variables:
-                changed.add(node.name)
-                columns = variables[node.name]
-                part = slice(columns.start, columns.stop)
-                lower, upper = wide.lower.flatten(1).clone(), wide.upper.flatten(1).clone()
-                at = columns.neurons
-                lower[:, at] = torch.maximum(lower[:, at], before.lower[:, part])
-                upper[:, at] = torch.minimum(upper[:, at], before.upper[:, part])
-                wide = wide.between(
-                    lower.reshape(wide.lower.shape), upper.reshape(wide.lower.shape)
-                )
-            found[node.name] = _ordered(wide)
+                inner = _within(inner, variables[node.name], before)
+            if everywhere or (inner is not wide and _is_narrower(inner, wide)):
+                moved.add(node.name)
+                wide = _ordered(inner)
+            found[node.name] = wide
         return found
 
     def _limits(self, domains: Subdomains) -> tuple[list[Tensor], list[Tensor] | None]:
@@ -349,6 +371,22 @@ class BentBounds(DomainBounds[BentSpace, _Lines]):
 
     def _local(self, name: str, interval: Interval) -> Interval:
         return local_interval(self._network, name, interval)
+
+
+def _within(interval: Interval, variables: Variables, limits: Interval) -> Interval:
+    """Of a node [B, *shape], some of whose neurons have limits of domains [B, size]."""
+    part = slice(variables.start, variables.stop)
+    lower, upper = interval.lower.flatten(1).clone(), interval.upper.flatten(1).clone()
+    at = variables.neurons
+    lower[:, at] = torch.maximum(lower[:, at], limits.lower[:, part])
+    upper[:, at] = torch.minimum(upper[:, at], limits.upper[:, part])
+    shape = interval.lower.shape
+    return interval.between(lower.reshape(shape), upper.reshape(shape))
+
+
+def _is_narrower(inner: Interval, outer: Interval) -> bool:
+    """Of one within the other; what is no number is not."""
+    return bool(((inner.lower > outer.lower) | (inner.upper < outer.upper)).any())
 
 
 def _ordered(interval: Interval) -> Interval:

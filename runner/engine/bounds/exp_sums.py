@@ -8,15 +8,18 @@ each difference instead, as of any function (runner.engine.bounds.bundles).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from runner.engine.bounds import curves
-from runner.engine.bounds.bundles import bundle
+from runner.engine.bounds.bundles import bundle, bundle_where
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.mixed import MixedRelaxation
+from runner.engine.bounds.mixed import Bundle, MixedRelaxation
+from runner.engine.bounds.relaxation import ElementwiseRelaxation
 from runner.engine.bounds.rounding import (
     COEFFICIENT_ROUNDINGS,
     enclosed_between,
@@ -49,27 +52,36 @@ def interval(node: Node, before: Interval) -> Interval:
 
 @dataclass(frozen=True)
 class ExpSumsRelaxation:
-    """Coefficients [B, groups, count, count] of each value in each sum, and offsets [B, groups,
-    count]; below and above.
-    """
+    """`lines` of all differences [B, groups, count, count], and `pairs`, from which rows choose."""
 
-    lower_slopes: Tensor
-    lower_offset: Tensor
-    upper_slopes: Tensor
-    upper_offset: Tensor
+    lines: Callable[[], ElementwiseRelaxation]
     pairs: MixedRelaxation
 
     def initial(self, rows: int) -> Tensor:
         return self.pairs.initial(rows)
 
+    @cached_property
+    def _sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Coefficients [B, groups, count, count] of each value in each sum, and offsets [B, groups,
+        count]; below and above.
+        """
+        lines = self.lines()
+        return (
+            _of_values(lines.lower_slope),
+            _summed_offset(lines.lower_offset, -1),
+            _of_values(lines.upper_slope),
+            _summed_offset(lines.upper_offset, 1),
+        )
+
     def backward(self, A: Tensor, parameters: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Parameters [S, B, groups * count * count]."""
         if parameters is not None:
             return self._of_pairs(A, parameters)
+        lower_slopes, lower_offset, upper_slopes, upper_offset = self._sums
         positive, negative = A.clamp(min=0), A.clamp(max=0)
-        bias = positive * self.lower_offset + negative * self.upper_offset
+        bias = positive * lower_offset + negative * upper_offset
         signs = torch.cat((positive, negative), -1)
-        slopes = torch.cat((self.lower_slopes, self.upper_slopes), -2)
+        slopes = torch.cat((lower_slopes, upper_slopes), -2)
         return torch.einsum("sbgi,bgij->sbgj", signs, slopes), summed(bias.flatten(2))
 
     def _of_pairs(self, A: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,14 +95,31 @@ class ExpSumsRelaxation:
 def relax(node: Node, before: Interval) -> ExpSumsRelaxation:
     """Over bounds [B, groups, count] of the values."""
     ends = _between(before)
-    lines = curves.relax(Op.EXP, *ends)
-    return ExpSumsRelaxation(
-        _of_values(lines.lower_slope),
-        _summed_offset(lines.lower_offset, -1),
-        _of_values(lines.upper_slope),
-        _summed_offset(lines.upper_offset, 1),
-        MixedRelaxation(lambda: lines, lambda: bundle(replace(node, op=Op.EXP), *ends)),
-    )
+    return _relaxation(ends, lambda: bundle(_exp(node), *ends))
+
+
+def relax_where(
+    node: Node, whole: ExpSumsRelaxation, root: Interval, before: Interval
+) -> ExpSumsRelaxation:
+    """Over B parts of a box with bounds `root` [1, groups, count], whose relaxation is `whole`:
+    differences that are no narrower in a part have the same lines there.
+    """
+    ends, others = _between(before), _between(root)
+    changed = (ends[0] != others[0]) | (ends[1] != others[1])
+    pairs = whole.pairs.bundle
+    return _relaxation(ends, lambda: bundle_where(_exp(node), pairs, *ends, changed.flatten(1)))
+
+
+def _relaxation(ends: tuple[Tensor, Tensor], make: Callable[[], Bundle]) -> ExpSumsRelaxation:
+    def lines() -> ElementwiseRelaxation:
+        return curves.relax(Op.EXP, *ends)
+
+    return ExpSumsRelaxation(lines, MixedRelaxation(lines, make))
+
+
+def _exp(node: Node) -> Node:
+    """Of the differences."""
+    return replace(node, op=Op.EXP)
 
 
 def _between(before: Interval) -> tuple[Tensor, Tensor]:

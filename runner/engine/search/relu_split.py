@@ -52,8 +52,6 @@ class ReluSplitSettings:
 
 # Domains that are bounded before planes are made: what is proved with fewer needs none.
 EASY = 64
-# Where a network bends otherwise than by ReLUs: a split gains less, and its parameters more.
-BENT = ReluSplitSettings(child=BetaSettings(patience=4), candidates=3)
 
 
 class ReluSplit:
@@ -76,7 +74,7 @@ class ReluSplit:
         with context.tag.kind(Memory.BOUNDS):
             self._root = SplitRoot.of(context)
         self._narrowing = Narrowing(context, self._root, self._close)
-        self._settings = settings or (BENT if self._root.bent else ReluSplitSettings())
+        self._settings = settings or ReluSplitSettings()
         workload, ranks = context.workload, context.sharing.ranks
         self.batch = max(1, (workload.batch // ranks if workload else self._own_batch) // 2)
         self.store = DomainStore(self._context.tag)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from runner.contract.vocabulary import Method
+from runner.engine.bounds import exp_sums
 from runner.engine.bounds.interval import Interval
 from runner.engine.bounds.matmul import relax
 from runner.engine.bounds.mixed import Parametrised
@@ -178,6 +179,25 @@ def test_the_middle_of_all_planes_is_what_rows_without_parameters_get() -> None:
     _, lines = around(MATMUL, 40, 0.3)
     rows = torch.randn(2, 1, 2, 3, 2).double()
     torch.testing.assert_close(lines.backward(rows, lines.initial(2)), lines.backward(rows))
+
+
+def test_differences_that_a_part_does_not_narrow_keep_their_lines() -> None:
+    lower = torch.randn(1, 2, 4, generator=torch.Generator().manual_seed(0)).double()
+    root = Interval(lower, lower + 1)
+    node = Node("s", Op.EXP_SUMS, ("x",), (2, 4))
+    whole = exp_sums.relax(node, root)
+    same = exp_sums.relax_where(node, whole, root, root)
+    assert same.pairs.bundle is whole.pairs.bundle
+    part = Interval(root.lower.repeat(2, 1, 1), root.upper.repeat(2, 1, 1))
+    part.upper[1, 0, 2] -= 0.5
+    found = exp_sums.relax_where(node, whole, root, part).pairs.bundle
+    anew = exp_sums.relax(node, part).pairs.bundle
+    for name in ("slopes", "offsets", "turns", "lifts"):
+        torch.testing.assert_close(getattr(found, name), getattr(anew, name))
+        moved = (getattr(found, name) != getattr(whole.pairs.bundle, name)).flatten(0, -2)
+        pairs = moved.any(0).reshape(2, 4, 4)
+        pairs[0, 2], pairs[0, :, 2] = False, False
+        assert not bool(pairs.any())
 
 
 @pytest.mark.parametrize("end", [torch.inf, 1e300])

@@ -4,10 +4,12 @@ any multipliers; cuts part a neuron's values; and what is charged proves them in
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from questions import bounded, case, question, region
-from small_networks import Builder, SmallNetwork, points_in
+from small_networks import Builder, SmallNetwork, attention, points_in
 from torch import Tensor
 
 from runner.contract.vocabulary import Method
@@ -36,10 +38,11 @@ def network_of(seed: int) -> SmallNetwork:
     return builder.network()
 
 
-def made(seed: int) -> tuple[SmallNetwork, BentBounds, Interval]:
+def made(network: SmallNetwork) -> tuple[BentBounds, Interval]:
     """And limits [1, size] of what can be split, over the whole box."""
-    network = network_of(seed)
-    instance = question(case([-RADIUS] * 3, [RADIUS] * 3, region([[1, 0]], [-1e6])), outputs=2)
+    inputs, outputs = network.graph.input.size, network.graph.node(network.graph.output).size
+    unsafe = region([[1, *[0] * (outputs - 1)]], [-1e6])
+    instance = question(case([-RADIUS] * inputs, [RADIUS] * inputs, unsafe), outputs=outputs)
     found = bounded(network, instance, Method.CROWN).cases[0]
     bound = network.bound()
     if found.known is None:
@@ -49,7 +52,7 @@ def made(seed: int) -> tuple[SmallNetwork, BentBounds, Interval]:
     ones = torch.ones(sum(space.slots))
     ends = ({n: getattr(i, end) for n, i in intervals.items()} for end in ("lower", "upper"))
     limits = Interval(*(space.columns_of(end) for end in ends))
-    return network, BentBounds(bound, space, intervals, ones, NoTagger(), lambda: None), limits
+    return BentBounds(bound, space, intervals, ones, NoTagger(), lambda: None), limits
 
 
 def sub_domains(limits: Interval, count: int, seed: int) -> tuple[Interval, Tensor]:
@@ -64,22 +67,32 @@ def sub_domains(limits: Interval, count: int, seed: int) -> tuple[Interval, Tens
     return cut, signs.to(torch.int8)
 
 
+def noisy(bounds: BentBounds, cut: Interval, signs: Tensor, seed: int) -> Tensor:
+    """Multipliers of one row that nobody has optimised."""
+    multipliers = bounds.initial(cut, 1)
+    noise = torch.rand(multipliers.shape, generator=torch.Generator().manual_seed(seed))
+    split = sum(bounds.space.slots)
+    multipliers[..., :-split] = noise[..., :-split]
+    multipliers[..., -split:] = torch.where(signs != 0, noise[..., -split:] - 0.5, 0.0)
+    return multipliers
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_bounds_hold_at_every_point_of_a_sub_domain(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("kind", [network_of, lambda seed: attention(2, 1, 2, seed)])
+def test_bounds_hold_at_every_point_of_a_sub_domain(
+    kind: Callable[[int], SmallNetwork], dtype: torch.dtype
+) -> None:
     checked = 0
     for seed in range(6):
-        network, bounds, limits = made(seed)
+        network = kind(seed)
+        bounds, limits = made(network)
         cut, signs = sub_domains(limits, 40, seed)
-        rows = torch.randn((1, 40, 2), generator=torch.Generator().manual_seed(seed))
-        multipliers = bounds.initial(cut, 1)
-        noise = torch.rand(multipliers.shape, generator=torch.Generator().manual_seed(seed))
-        split = sum(bounds.space.slots)
-        multipliers[..., :-split] = noise[..., :-split]
-        multipliers[..., -split:] = torch.where(signs != 0, noise[..., -split:] - 0.5, 0.0)
-        domains = Subdomains(rows, signs, cut, multipliers).to(dtype)
+        outputs = network.graph.node(network.graph.output).size
+        rows = torch.randn((1, 40, outputs), generator=torch.Generator().manual_seed(seed))
+        domains = Subdomains(rows, signs, cut, noisy(bounds, cut, signs, seed)).to(dtype)
         found = bounds.to(dtype).bound(domains, proven=True)[0].double()
-        box = Interval(torch.full((1, 3), -RADIUS), torch.full((1, 3), RADIUS)).to(torch.float64)
-        x = points_in(box, 4000, seed)[:, 0]
+        ends = torch.full((1, *network.graph.input.shape), RADIUS, dtype=torch.float64)
+        x = points_in(Interval(-ends, ends), 4000, seed)[:, 0]
         values = network.values(x)
         inside = bounds.space.columns_of(values)
         y = values[network.graph.output] @ rows[0].double().T
@@ -91,10 +104,42 @@ def test_bounds_hold_at_every_point_of_a_sub_domain(dtype: torch.dtype) -> None:
     assert checked > 1000
 
 
+def test_limits_are_followed_to_the_outputs() -> None:
+    """Where all that is split first is known to be what it is at one point."""
+    for seed in range(4):
+        network = attention(2, 1, 2, seed)
+        bounds, limits = made(network)
+        x = torch.zeros(1, *network.graph.input.shape, dtype=torch.float64)
+        at = bounds.space.columns_of(network.values(x)).to(limits.lower)
+        ends = at - 1e-5, at + 1e-5
+        cut = Interval(torch.maximum(ends[0], limits.lower), torch.minimum(ends[1], limits.upper))
+        row = torch.tensor([[[1.0, -1.0, 0.5]]])
+        signs = torch.zeros(cut.lower.shape, dtype=torch.int8)
+        domains = Subdomains(row, signs, cut, bounds.initial(cut, 1))
+        whole = Subdomains(row, signs, limits, bounds.initial(limits, 1))
+        value = network.outputs(x)[0] @ row[0, 0].double()
+        reach = bounds.bound(domains), bounds.bound(whole)
+        # The input itself goes on to the outputs, too, and is not limited.
+        assert float(value - reach[0]) < 0.8 * float(value - reach[1])
+
+
+def test_a_cut_of_one_sub_domain_leaves_the_others_as_they_are() -> None:
+    network = attention(3, 2, 2, 0)
+    bounds, limits = made(network)
+    cut, signs = sub_domains(limits, 6, 0)
+    rows = torch.randn((1, 6, 3), generator=torch.Generator().manual_seed(0))
+    domains = Subdomains(rows, signs, cut, noisy(bounds, cut, signs, 0))
+    together = bounds.bound(domains)
+    for index in range(6):
+        alone = bounds.bound(domains.select(torch.tensor([index])))
+        torch.testing.assert_close(alone[:, 0], together[:, index])
+
+
 def test_the_ascent_gains_and_is_no_better_than_a_sample() -> None:
     gains = []
     for seed in range(4):
-        network, bounds, limits = made(seed)
+        network = network_of(seed)
+        bounds, limits = made(network)
         rows = torch.tensor([[[1.0, 0.0]]])
         phases = torch.zeros(limits.lower.shape, dtype=torch.int8)
         domains = Subdomains(rows, phases, limits, bounds.initial(limits, 1))
@@ -140,7 +185,7 @@ def test_its_gradient_is_that_of_the_bound_away_from_zero() -> None:
 
 
 def test_cuts_part_a_neuron_where_it_bends() -> None:
-    _, bounds, limits = made(0)
+    bounds, limits = made(network_of(0))
     cuts = bounds.space.cuts(limits)
     splittable = bounds.space.splittable(limits)
     assert bool(splittable.any())
