@@ -9,7 +9,7 @@ A row uses one side of each neuron, so that one parameter for both is enough.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,13 +46,15 @@ class Bundle:
     """Between each two neighbours of K lines one segment, those below f before those above it.
 
     slopes [2 (K - 1), B, I, n] of each of I inputs and offsets [2 (K - 1), B, n], where a segment
-    starts; `turns` and `lifts`: what they change by until it ends.
+    starts; `turns` and `lifts`: what they change by until it ends. B is 1 where all domains have
+    the same lines, but for those that are `moved`.
     """
 
     slopes: Tensor
     offsets: Tensor
     turns: Tensor
     lifts: Tensor
+    moved: Moved | None = None
 
     @staticmethod
     def of(
@@ -63,29 +65,31 @@ class Bundle:
         `count`: of the neurons whose offsets are added up.
         """
         sides = [_segments(*below, size, count, -1), _segments(*above, size, count, 1)]
-        return Bundle(*(torch.cat(part) for part in zip(*sides, strict=True)))
+        slopes, offsets, turns, lifts = (torch.cat(part) for part in zip(*sides, strict=True))
+        return Bundle(slopes, offsets, turns, lifts)
 
     def changed(self, where: Tensor, other: Bundle) -> Bundle:
         """A bundle of one domain for B of them, with the other's M neurons, in their order, where
         they differ [B, n].
         """
         domain, neuron = where.nonzero().unbind(1)
-        made = []
-        for name in ("slopes", "offsets", "turns", "lifts"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            wide = mine.expand(-1, len(where), *mine.shape[2:]).clone()
-            if mine.dim() == 4:
-                for index in range(mine.shape[2]):
-                    wide[:, domain, index, neuron] = theirs[:, 0, index]
-            else:
-                wide[:, domain, neuron] = theirs[:, 0]
-            made.append(wide)
-        return Bundle(*made)
+        return replace(self, moved=Moved(domain, neuron, other))
 
     @property
     def segments(self) -> int:
         """Of each side."""
         return len(self.offsets) // 2
+
+
+@dataclass(frozen=True)
+class Moved:
+    """M neurons of some domains with lines of their own: which domain and neuron each is [M], and
+    the `lines` of one domain of M. They are few, and a bundle of each domain would take room.
+    """
+
+    domain: Tensor
+    neuron: Tensor
+    lines: Bundle
 
 
 def _segments(
@@ -131,22 +135,16 @@ class MixedRelaxation:
 
     def lines(self, A: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Of every neuron by itself: slopes [S, B, I, n] and offsets [S, B, n]."""
-        bundle = self.bundle
-        at = _Place(A.flatten(2), parameters, bundle.segments)
-        slopes = [
-            at.between(bundle.slopes[:, :, index], bundle.turns[:, :, index])
-            for index in range(bundle.slopes.shape[2])
-        ]
-        return torch.stack(slopes, 2), at.between(bundle.offsets, bundle.lifts)
+        at = _Place(A.flatten(2), parameters, self.bundle)
+        slopes = [at.slopes(index) for index in range(self.bundle.slopes.shape[2])]
+        return torch.stack(slopes, 2), at.offsets
 
     def backward(self, A: Tensor, parameters: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """A [S, B, *out_shape] to A_in [S, B, *in_shape] and bias [S, B]; parameters [S, B, n]."""
         if parameters is None:
             return self.plain.backward(A)
         bundle = self.bundle
-        found, constant = _Mixed.apply(
-            A.flatten(2), parameters, bundle.slopes, bundle.offsets, bundle.turns, bundle.lifts
-        )
+        found, constant = _Mixed.apply(A.flatten(2), parameters, bundle)
         inputs = bundle.slopes.shape[2]
         shape = A.shape[2:] if inputs == 1 else (inputs, *A.shape[2:])
         return found.reshape(*A.shape[:2], *shape), constant
@@ -159,64 +157,73 @@ class _Mixed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        rows: Tensor,
-        parameters: Tensor,
-        slopes: Tensor,
-        offsets: Tensor,
-        turns: Tensor,
-        lifts: Tensor,
+        ctx: Any, rows: Tensor, parameters: Tensor, bundle: Bundle
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(rows, parameters, slopes, offsets, turns, lifts)
-        at = _Place(rows, parameters, len(offsets) // 2)
-        constant = summed(rows * at.between(offsets, lifts))
-        parts = [
-            rows * at.between(slopes[:, :, index], turns[:, :, index])
-            for index in range(slopes.shape[2])
-        ]
+        ctx.save_for_backward(rows, parameters)
+        ctx.bundle = bundle
+        at = _Place(rows, parameters, bundle)
+        constant = summed(rows * at.offsets)
+        parts = [rows * at.slopes(index) for index in range(bundle.slopes.shape[2])]
         return torch.stack(parts, 2), constant
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        rows, parameters, slopes, offsets, turns, lifts = ctx.saved_tensors
+        rows, parameters = ctx.saved_tensors
+        bundle: Bundle = ctx.bundle
         of_result, of_constant = gradients[0], gradients[1].unsqueeze(2)
-        at = _Place(rows, parameters, len(offsets) // 2)
+        at = _Place(rows, parameters, bundle)
         of_parameters = of_rows = None
         if ctx.needs_input_grad[1]:
-            change = of_constant * at.of(lifts)
-            for index in range(slopes.shape[2]):
-                change = change + of_result[:, :, index] * at.of(turns[:, :, index])
-            of_parameters = change.mul_(rows).mul_(len(offsets) // 2)
+            change = of_constant * at.lifts
+            for index in range(bundle.slopes.shape[2]):
+                change = change + of_result[:, :, index] * at.turns(index)
+            of_parameters = change.mul_(rows).mul_(bundle.segments)
         if ctx.needs_input_grad[0]:
-            of_rows = of_constant * at.between(offsets, lifts)
-            for index in range(slopes.shape[2]):
-                line = at.between(slopes[:, :, index], turns[:, :, index])
-                of_rows = of_rows.addcmul_(of_result[:, :, index], line)
-        return of_rows, of_parameters, *(None,) * 4
+            of_rows = of_constant * at.offsets
+            for index in range(bundle.slopes.shape[2]):
+                of_rows = of_rows.addcmul_(of_result[:, :, index], at.slopes(index))
+        return of_rows, of_parameters, None
 
 
 class _Place:
     """Where in a bundle the lines of rows [S, B, n] lie."""
 
-    def __init__(self, rows: Tensor, parameters: Tensor, segments: int) -> None:
-        self._above = rows < 0
-        self._alone = segments == 1
+    def __init__(self, rows: Tensor, parameters: Tensor, bundle: Bundle) -> None:
+        self._bundle = bundle
         # Steps along what overflowed are no number: the first line is as sound as any.
-        parameters = parameters.nan_to_num(0.0)
-        if self._alone:
-            self._share = parameters
-            return
-        position = parameters * segments
-        segment = position.floor().clamp_(0, segments - 1)
-        self._share = (position - segment).clamp_(0, 1)
-        self._index = (segment.long() + segments * self._above).unsqueeze(0)
+        self._share = parameters.nan_to_num(0.0)
+        # [S, B, n], among the segments of both sides.
+        self._index = (rows < 0).long()
+        if bundle.segments > 1:
+            position = self._share * bundle.segments
+            segment = position.floor().clamp_(0, bundle.segments - 1)
+            self._share = (position - segment).clamp_(0, 1)
+            self._index = segment.long() + bundle.segments * self._index
 
-    def of(self, values: Tensor) -> Tensor:
-        """Of values by segment, [2 segments, B, n]: [S, B, n]."""
-        if self._alone:
-            return torch.where(self._above, values[1], values[0])
-        wide = values.unsqueeze(1).expand(-1, *self._above.shape)
-        return wide.gather(0, self._index)[0]
+    def slopes(self, index: int) -> Tensor:
+        """Of one input, [S, B, n]."""
+        starts = self._of(lambda lines: lines.slopes[:, :, index])
+        return torch.addcmul(starts, self._share, self.turns(index))
 
-    def between(self, starts: Tensor, changes: Tensor) -> Tensor:
-        return torch.addcmul(self.of(starts), self._share, self.of(changes))
+    def turns(self, index: int) -> Tensor:
+        return self._of(lambda lines: lines.turns[:, :, index])
+
+    @property
+    def offsets(self) -> Tensor:
+        return torch.addcmul(self._of(lambda lines: lines.offsets), self._share, self.lifts)
+
+    @property
+    def lifts(self) -> Tensor:
+        return self._of(lambda lines: lines.lifts)
+
+    def _of(self, part: Callable[[Bundle], Tensor]) -> Tensor:
+        """Of values by segment, [2 segments, B or 1, n]: [S, B, n]."""
+        found, moved = _picked(part(self._bundle), self._index), self._bundle.moved
+        if moved is not None:
+            at = self._index[:, moved.domain, moved.neuron].unsqueeze(1)
+            found[:, moved.domain, moved.neuron] = _picked(part(moved.lines), at)[:, 0]
+        return found
+
+
+def _picked(values: Tensor, index: Tensor) -> Tensor:
+    return values.unsqueeze(1).expand(-1, *index.shape).gather(0, index.unsqueeze(0))[0]

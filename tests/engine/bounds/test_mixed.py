@@ -13,7 +13,7 @@ from torch import Tensor
 
 from runner.engine.bounds.bundles import bundle
 from runner.engine.bounds.interval import Interval
-from runner.engine.bounds.mixed import MixedRelaxation, _Place
+from runner.engine.bounds.mixed import MixedRelaxation
 from runner.engine.bounds.relaxed import BentRule
 from runner.engine.network.evaluate import apply
 from runner.engine.network.graph import Attribute, Node, Op
@@ -111,9 +111,7 @@ def test_a_line_of_any_parameter_holds_at_every_point(name: str, dtype: torch.dt
 
 def offsets(relaxation: MixedRelaxation, A: Tensor, t: Tensor) -> Tensor:
     """Of every neuron [n] alone, in float64."""
-    made = relaxation.bundle
-    place = _Place(A, t, made.segments)
-    return (A * place.between(made.offsets, made.lifts))[0, 0].double()
+    return (A * relaxation.lines(A, t)[1])[0, 0].double()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
