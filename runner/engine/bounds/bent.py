@@ -16,7 +16,7 @@ from runner.contract.vocabulary import Memory
 from runner.engine.bounds import exp_sums
 from runner.engine.bounds.backward import Charges, Frontier, advance, concretize, local_interval
 from runner.engine.bounds.bent_space import BentSpace, Variables
-from runner.engine.bounds.beta import DomainBounds, units
+from runner.engine.bounds.beta import BetaSettings, DomainBounds, units
 from runner.engine.bounds.bundles import bundle, bundle_where
 from runner.engine.bounds.exp_sums import ExpSumsRelaxation
 from runner.engine.bounds.interval import Interval
@@ -103,6 +103,11 @@ class BentBounds(DomainBounds[BentSpace, _Lines]):
         if not isinstance(made, Parametrised):
             raise TypeError(f"lines of {node.op} have no parameters (node {node.name})")
         return made.initial(1).shape[2]
+
+    def _moves(self, part: int, settings: BetaSettings) -> bool:
+        if settings.many or part >= len(self._tuned):
+            return True
+        return self._network.graph.node(self._tuned[part][0]).op not in _OF_MANY
 
     @property
     def slots(self) -> list[int]:

@@ -54,9 +54,13 @@ class BetaSettings:
     From `patience` iterations on (None: never), a sub-domain is given up that would not reach its
     goal if all iterations left gained as much as those before, and that has gained the share
     `gain` of what its parent missed: another split gains more than these iterations.
+
+    `many`: whether parameters of what takes many values (a product of matrices, the sums of a
+    softmax) move, too: nearly all that there are, of which a split changes little.
     """
 
     iterations: int = 20
+    many: bool = True
     patience: int | None = None
     gain: float = 0.05
     step: float = 0.2
@@ -128,17 +132,19 @@ class DomainBounds(Generic[S, L], ABC):
         with self._tag.kind(Memory.ALPHA):
             found = domains.multipliers.clone()
         alive = torch.arange(len(domains), device=goal.device)
-        start, relaxations, ascent = self._ascent(domains, settings)
+        start, relaxations, moving, ascent = self._ascent(domains, settings)
         done = False
         for iteration in range(settings.iterations):
             self._checkpoint()
             last = iteration == settings.iterations - 1
             with self._tag.kind(Memory.A), torch.set_grad_enabled(not last):
-                passed = self._passed(start, relaxations, ascent.values)
+                passed = self._passed(start, relaxations, moving.all(ascent.values))
                 bound = concretize(self._network, passed, self._box)
             if not done:
                 with torch.no_grad():
-                    self._keep(bound.detach(), ascent.values, best, found, alive)
+                    better = _raised(best, bound.detach(), alive)
+                    with self._tag.kind(Memory.ALPHA):
+                        moving.keep(found, ascent.values, better, alive)
             if iteration == 0:
                 first = best.clone()
             open_ = ~(best > goal).any(0)[alive]
@@ -162,30 +168,26 @@ class DomainBounds(Generic[S, L], ABC):
                 index = open_.nonzero()[:, 0]
                 alive, domains = alive[index], domains.select(index)
                 ascent.keep(index)
+                moving = moving.select(index)
                 start, relaxations = self._fixed(domains)
         return best, found
 
-    def _keep(
-        self, bound: Tensor, values: list[Tensor], best: Tensor, found: Tensor, alive: Tensor
-    ) -> None:
-        """Writes what is better than before into `best` and `found`."""
-        before = best[:, alive]
-        better = bound > before
-        best[:, alive] = torch.where(better, bound, before)
-        with self._tag.kind(Memory.ALPHA):
-            multipliers = torch.cat([value.detach() for value in values], 2)
-            kept = torch.where(better.unsqueeze(2), multipliers, found[:, alive])
-            found[:, alive] = kept
-
     def _ascent(
         self, domains: Subdomains, settings: BetaSettings
-    ) -> tuple[Frontier, L, ProjectedAdam]:
+    ) -> tuple[Frontier, L, _Moving, ProjectedAdam]:
         start, relaxations = self._fixed(domains)
         with self._tag.kind(Memory.ALPHA):
-            values = [part.clone().requires_grad_() for part in self._parts(domains.multipliers)]
-            limits = self._limits(domains)
+            parts = self._parts(domains.multipliers)
+            moving = _Moving(parts, [self._moves(n, settings) for n in range(len(parts))])
+            values = [part.clone().requires_grad_() for part in moving.some(moving.first)]
+            most, least = self._limits(domains)
+            limits = moving.some(most), None if least is None else moving.some(least)
             ascent = ProjectedAdam(values, settings.step, settings.decay, settings.momenta, *limits)
-        return start, relaxations, ascent
+        return start, relaxations, moving, ascent
+
+    def _moves(self, part: int, settings: BetaSettings) -> bool:
+        """Whether a part of the multipliers does."""
+        return True
 
     def _fixed(self, domains: Subdomains) -> tuple[Frontier, L]:
         """What no multiplier changes: the way to the first relaxed node, and the relaxations."""
@@ -239,6 +241,47 @@ class DomainBounds(Generic[S, L], ABC):
         charges: Charges | None = None,
     ) -> Frontier:
         """To the input."""
+
+
+@dataclass(frozen=True)
+class _Moving:
+    """Parts of multipliers [K, B, V]: the `first` ones, and which of them an ascent moves."""
+
+    first: list[Tensor]
+    moves: list[bool]
+
+    def some(self, parts: list[Tensor]) -> list[Tensor]:
+        """Those that move."""
+        return [part for part, moved in zip(parts, self.moves, strict=True) if moved]
+
+    def all(self, values: list[Tensor]) -> list[Tensor]:
+        """With the values of those that move."""
+        moved = iter(values)
+        parts = zip(self.first, self.moves, strict=True)
+        return [next(moved) if moves else part for part, moves in parts]
+
+    def keep(self, found: Tensor, values: list[Tensor], better: Tensor, alive: Tensor) -> None:
+        """Writes values that gave `better` bounds [K, B] into the multipliers of all."""
+        start, moved = 0, iter(values)
+        for part, moves in zip(self.first, self.moves, strict=True):
+            at = slice(start, start + part.shape[2])
+            if moves:
+                before = found[:, alive, at]
+                value = next(moved).detach()
+                found[:, alive, at] = torch.where(better.unsqueeze(2), value, before)
+            start = at.stop
+
+    def select(self, index: Tensor) -> _Moving:
+        """Of some sub-domains."""
+        return _Moving([part[:, index] for part in self.first], self.moves)
+
+
+def _raised(best: Tensor, bound: Tensor, alive: Tensor) -> Tensor:
+    """Which bounds [K, B] are better than the best ones before, which they take the place of."""
+    before = best[:, alive]
+    better = bound > before
+    best[:, alive] = torch.where(better, bound, before)
+    return better
 
 
 class SplitBounds(DomainBounds[SplitSpace, Relaxations]):

@@ -41,7 +41,9 @@ class ReluSplitSettings:
 
     batch: int | None = None
     root: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=60, decay=0.98))
-    child: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=4, patience=3))
+    child: BetaSettings = field(
+        default_factory=lambda: BetaSettings(iterations=4, many=False, patience=3)
+    )
     shared: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=8, patience=3))
     candidates: int = 1
     seeds: int = 32

@@ -156,6 +156,27 @@ def test_the_ascent_gains_and_is_no_better_than_a_sample() -> None:
     assert max(gains) > 0.01
 
 
+@pytest.mark.parametrize("many", [True, False])
+def test_parameters_of_products_of_matrices_and_softmaxes_may_stay(many: bool) -> None:
+    network = attention(3, 2, 2, 0)
+    bounds, limits = made(network)
+    rows = torch.tensor([[[1.0, -1.0, 0.5], [-1.0, 0.0, 1.0]]])
+    lower, upper = (end.expand(2, -1) for end in limits.ends)
+    whole, phases = Interval(lower, upper), torch.zeros(lower.shape, dtype=torch.int8)
+    first = bounds.initial(whole, 1)
+    domains = Subdomains(rows, phases, whole, first)
+    settings = BetaSettings(iterations=20, many=many)
+    best, found = bounds.optimized(domains, torch.full((1, 2), torch.inf), settings)
+    again = Subdomains(rows, phases, whole, found)
+    torch.testing.assert_close(bounds.bound(again), best)
+    relaxed = [node for node in network.graph.nodes if node.name in network.bound().relaxed]
+    parts = zip(*(x.split(bounds.slots, 2) for x in (first, found)), strict=True)
+    for node, (before, after) in zip(relaxed, parts, strict=False):
+        of_many = node.op in (Op.MATMUL, Op.EXP_SUMS)
+        assert torch.equal(before, after) == (of_many and not many), node.name
+    assert bool((best > bounds.bound(domains)).any())
+
+
 def test_limits_alone_are_worth_something() -> None:
     """x <= 1 of a neuron that the lines behind it only know to be at most 3."""
     rows = torch.tensor([[[-1.0, 5.0]]], dtype=torch.float64)
