@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -73,3 +75,36 @@ class ProjectedAdam:
             self._limits = [limit[:, index] for limit in self._limits]
         if self._least is not None:
             self._least = [least[:, index] for least in self._least]
+
+
+@dataclass(frozen=True)
+class MovingParts:
+    """Parts of multipliers [K, B, V]: the `first` ones, and which of them an ascent moves."""
+
+    first: list[Tensor]
+    moves: list[bool]
+
+    def some(self, parts: list[Tensor]) -> list[Tensor]:
+        """Those that move."""
+        return [part for part, moved in zip(parts, self.moves, strict=True) if moved]
+
+    def all(self, values: list[Tensor]) -> list[Tensor]:
+        """With the values of those that move."""
+        moved = iter(values)
+        parts = zip(self.first, self.moves, strict=True)
+        return [next(moved) if moves else part for part, moves in parts]
+
+    def keep(self, found: Tensor, values: list[Tensor], better: Tensor, alive: Tensor) -> None:
+        """Writes values that gave `better` bounds [K, B] into the multipliers of all."""
+        start, moved = 0, iter(values)
+        for part, moves in zip(self.first, self.moves, strict=True):
+            at = slice(start, start + part.shape[2])
+            if moves:
+                before = found[:, alive, at]
+                value = next(moved).detach()
+                found[:, alive, at] = torch.where(better.unsqueeze(2), value, before)
+            start = at.stop
+
+    def select(self, index: Tensor) -> MovingParts:
+        """Of some sub-domains."""
+        return MovingParts([part[:, index] for part in self.first], self.moves)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from runner.contract.vocabulary import Memory
-from runner.engine.bounds.ascent import ProjectedAdam
+from runner.engine.bounds.ascent import MovingParts, ProjectedAdam
 from runner.engine.bounds.backward import (
     Charges,
     Frontier,
@@ -174,11 +174,11 @@ class DomainBounds(Generic[S, L], ABC):
 
     def _ascent(
         self, domains: Subdomains, settings: BetaSettings
-    ) -> tuple[Frontier, L, _Moving, ProjectedAdam]:
+    ) -> tuple[Frontier, L, MovingParts, ProjectedAdam]:
         start, relaxations = self._fixed(domains)
         with self._tag.kind(Memory.ALPHA):
             parts = self._parts(domains.multipliers)
-            moving = _Moving(parts, [self._moves(n, settings) for n in range(len(parts))])
+            moving = MovingParts(parts, [self._moves(n, settings) for n in range(len(parts))])
             values = [part.clone().requires_grad_() for part in moving.some(moving.first)]
             most, least = self._limits(domains)
             limits = moving.some(most), None if least is None else moving.some(least)
@@ -241,39 +241,6 @@ class DomainBounds(Generic[S, L], ABC):
         charges: Charges | None = None,
     ) -> Frontier:
         """To the input."""
-
-
-@dataclass(frozen=True)
-class _Moving:
-    """Parts of multipliers [K, B, V]: the `first` ones, and which of them an ascent moves."""
-
-    first: list[Tensor]
-    moves: list[bool]
-
-    def some(self, parts: list[Tensor]) -> list[Tensor]:
-        """Those that move."""
-        return [part for part, moved in zip(parts, self.moves, strict=True) if moved]
-
-    def all(self, values: list[Tensor]) -> list[Tensor]:
-        """With the values of those that move."""
-        moved = iter(values)
-        parts = zip(self.first, self.moves, strict=True)
-        return [next(moved) if moves else part for part, moves in parts]
-
-    def keep(self, found: Tensor, values: list[Tensor], better: Tensor, alive: Tensor) -> None:
-        """Writes values that gave `better` bounds [K, B] into the multipliers of all."""
-        start, moved = 0, iter(values)
-        for part, moves in zip(self.first, self.moves, strict=True):
-            at = slice(start, start + part.shape[2])
-            if moves:
-                before = found[:, alive, at]
-                value = next(moved).detach()
-                found[:, alive, at] = torch.where(better.unsqueeze(2), value, before)
-            start = at.stop
-
-    def select(self, index: Tensor) -> _Moving:
-        """Of some sub-domains."""
-        return _Moving([part[:, index] for part in self.first], self.moves)
 
 
 def _raised(best: Tensor, bound: Tensor, alive: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 A score is what the relaxation of a neuron takes from the bound (BaBSR's, Bunel et al. 2020). Where
 bounds of intermediate neurons stay as they are, a ReLU is split for what its two children promise
-to gain, and other neurons for what bounds of the children gain for those with the best scores (FSB,
-De Palma et al. 2021). Where they are computed anew, early layers go first: all later ones gain.
+to gain, and where a network bends otherwise a neuron for its score. Where they are computed anew,
+early layers go first: all later ones gain.
 """
 
 from __future__ import annotations
@@ -71,11 +71,6 @@ class Inspected:
         missed = (self.thresholds - self.seen.bounds).amin(0)
         return torch.where(missed > 0, missed, torch.inf)
 
-    def gained(self, children: Subdomains) -> Tensor:
-        """[B], by the bounds of one child of each."""
-        above = (self.bounds.bound(children) - self.thresholds).amax(0)
-        return above - (self.seen.bounds - self.thresholds).amax(0)
-
     def child(self, columns: Tensor, sign: int) -> Subdomains:
         """With the neurons of `columns` [B] active (1) or inactive (-1).
 
@@ -137,28 +132,16 @@ def inspected(
     return Inspected(bounds, domains, seen, thresholds)
 
 
-def filtered(
-    inspected: Inspected, candidates: int, *, promises: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Of the neurons that promise most, the column [B] of the one whose children gain most, and
-    whether there is any [B]. Without `promises`, of those with the best scores.
+def most_promising(inspected: Inspected, *, promises: bool = True) -> tuple[Tensor, Tensor]:
+    """The column [B] of the neuron that promises most, and whether there is any [B]. Without
+    `promises`, of the one with the best score.
     """
     scores = inspected.gains() if promises else inspected.scores()
     if not scores.shape[1]:
         nothing = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
         return nothing, nothing.bool()
-    values, columns = scores.topk(min(candidates, scores.shape[1]), 1)
-    if columns.shape[1] == 1:
-        return columns[:, 0], values[:, 0] > NOTHING
-    gains = []
-    for index in range(columns.shape[1]):
-        one, other = (
-            inspected.gained(inspected.child(columns[:, index], sign)) for sign in (1, -1)
-        )
-        gain = _both(one, other, inspected.missed)
-        gains.append(torch.where(values[:, index] > NOTHING, gain, -torch.inf))
-    best = torch.stack(gains, 1).argmax(1, keepdim=True)
-    return columns.gather(1, best)[:, 0], values[:, 0] > NOTHING
+    values, columns = scores.max(1)
+    return columns, values > NOTHING
 
 
 def _both(one: Tensor, other: Tensor, most: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from runner.contract.vocabulary import EnginePart, Memory
 from runner.engine.bounds.beta import BetaSettings
 from runner.engine.bounds.subdomains import Inspection, Subdomains
-from runner.engine.search.branching import Inspected, early, filtered
+from runner.engine.search.branching import Inspected, early, most_promising
 from runner.engine.search.domains import Domains, DomainStore, joined
 from runner.engine.search.leaves import Certificate
 from runner.engine.search.narrowing import Narrowing
@@ -35,7 +35,7 @@ class ReluSplitSettings:
     """`batch`: domains bounded at once, None: from the memory budget. `trial`: domains after which
     the first attempt may end, where a second is possible: with at most `most_rows` start rows.
     `seeds`: domains that lead an attack, in the first of every `attack_every` (at least 2) rounds.
-    `child`: few iterations, and one candidate, as another split gains more in the time; `shared`:
+    `child`: few iterations, as another split gains more in the time; `shared`:
     more, where planes take much, as shares of these are to be found, too.
     """
 
@@ -45,7 +45,6 @@ class ReluSplitSettings:
         default_factory=lambda: BetaSettings(iterations=4, many=False, patience=3)
     )
     shared: BetaSettings = field(default_factory=lambda: BetaSettings(iterations=8, patience=3))
-    candidates: int = 1
     seeds: int = 32
     attack_every: int = 4
     trial: int = 3000
@@ -254,7 +253,7 @@ class ReluSplit:
             family = taken.phases.unique(dim=0, return_inverse=True)[1]
             return early(split, family, int(family.max()) + 1)
         promises = EnginePart.PROMISES not in self._context.settings.without
-        return filtered(split, self._settings.candidates, promises=promises)
+        return most_promising(split, promises=promises)
 
     def _bound(self, children: Domains) -> None:
         """Stores those that stay open."""

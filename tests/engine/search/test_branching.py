@@ -19,7 +19,7 @@ from runner.engine.bounds.propagate import Propagator
 from runner.engine.bounds.split import SplitSpace
 from runner.engine.bounds.subdomains import Subdomains
 from runner.engine.bounds.tagging import NoTagger
-from runner.engine.search.branching import NOTHING, Inspected, filtered
+from runner.engine.search.branching import NOTHING, Inspected, most_promising
 
 NETWORKS: dict[str, Callable[[], SmallNetwork]] = {
     "mlp": lambda: mlp(5, 12, 10, 3, seed=1),
@@ -177,18 +177,7 @@ def test_the_neuron_that_promises_most_is_split_and_none_that_is_split_already(n
     bounds, whole = bounds_of(name)
     domains = split_anyhow(whole)
     of = inspected(bounds, domains, missed=1e6)
-    column, splittable = filtered(of, 1)
+    column, splittable = most_promising(of)
     assert bool(splittable)
     assert int(column) == int(of.gains().argmax())
     assert (of.gains()[domains.phases != 0] == NOTHING).all()
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_of_several_the_one_is_split_whose_children_gain_most(name: str) -> None:
-    bounds, domains = bounds_of(name)
-    of = inspected(bounds, domains, missed=0.05)
-    column, _ = filtered(of, 5)
-    active, inactive = (children_gain(of, sign).gain.clamp(max=0.05) for sign in (1, -1))
-    together = worth(active, inactive)
-    first = of.gains()[0].topk(5).indices
-    assert float(together[column]) == pytest.approx(float(together[first].max()))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from runner.contract.vocabulary import Method
 from runner.engine.bounds.beta import BetaSettings
-from runner.engine.search.branching import filtered, inspected
+from runner.engine.search.branching import inspected, most_promising
 from runner.engine.search.clipping import Clipping
 from runner.engine.search.domains import Domains, joined
 from runner.engine.search.split_root import SplitRoot
@@ -53,7 +53,7 @@ def split(root: SplitRoot) -> list[Domains]:
         seen = root.bounds.inspect(domains.subdomains(rows))
         thresholds = root.rows.goal(domains.disjunct, root.dtype)
         found = inspected(root.bounds, domains.subdomains(rows), seen, thresholds)
-        columns, splittable = filtered(found, 1)
+        columns, splittable = most_promising(found)
         children = [domains.child(found.child(columns, s)).select(splittable) for s in (1, -1)]
         levels.append(joined(children))
     return levels
