@@ -29,7 +29,8 @@ from runner.engine.bounds.subdomains import Inspection, Subdomains
 from runner.engine.bounds.tagging import Tagger
 from runner.engine.network.graph import Node, Op
 
-# Each value takes many, so that no limit leaves any of its lines as they were.
+# Each value takes many: they have most of all parameters, and no costs of their own, as splits that
+# were scored by what products of matrices and softmaxes lose gained nothing.
 _OF_MANY = frozenset({Op.MAXPOOL, Op.MATMUL, Op.EXP_SUMS})
 # What a line costs where it may be dearest, as a share of what it costs where the bound is taken.
 MIDDLE_SHARE = 0.1
